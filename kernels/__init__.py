@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: each op once in Triton and once in PyTorch, equal by test."""

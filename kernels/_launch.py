@@ -1,0 +1,102 @@
+"""How an op reaches its code: one Triton launcher for GPU and interpreter, one PyTorch implementation for CPU.
+
+Nothing here touches a device at import. Where Triton is not installed (it ships for Linux only) the kernel files still
+import, and the CPU path works; starting a kernel then raises.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # not on this platform
+    triton = None
+    tl = SimpleNamespace(constexpr=object)
+
+__all__ = ["cdiv", "define_op", "interpreted", "jit", "launch", "launcher", "tl", "triton"]
+
+Launcher = Callable[[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]], None]
+
+
+def jit(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """`triton.jit`, or the plain function where Triton is not installed."""
+    if triton is not None:
+        return triton.jit(function, **options) if function is not None else triton.jit(**options)
+    return function if function is not None else lambda wrapped: wrapped
+
+
+def cdiv(a: int, b: int) -> int:
+    """Ceiling of a / b for positive integers."""
+    return -(-a // b)
+
+
+def interpreted() -> bool:
+    """Whether Triton kernels run in Triton's interpreter (TRITON_INTERPRET=1 before the first import of triton)."""
+    return triton is not None and bool(triton.knobs.runtime.interpret)
+
+
+def _start(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], meta: dict[str, Any]) -> None:
+    if triton is None:
+        raise RuntimeError("starting a Triton kernel, but triton is not installed here: pip install triton (Linux)")
+    device = next(arg.device for arg in args if isinstance(arg, torch.Tensor))
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[grid](*args, **meta)
+
+
+_LAUNCHER: ContextVar[Launcher] = ContextVar("launcher", default=_start)
+
+
+@contextmanager
+def launcher(start: Launcher) -> Iterator[None]:
+    """Within the block, `launch` calls `start(kernel, grid, args, meta)`: how kernels are compiled without a device."""
+    token = _LAUNCHER.set(start)
+    try:
+        yield
+    finally:
+        _LAUNCHER.reset(token)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
+    """Start `kernel` on `grid` with `args`; an empty grid starts nothing."""
+    if 0 not in grid:
+        _LAUNCHER.get()(kernel, grid, args, meta)
+
+
+def _triton_on_cpu() -> bool:
+    """Whether CPU tensors go through the Triton launcher, which only the interpreter can serve."""
+    choice = os.environ.get("SUPERMASK_KERNELS", "torch")
+    if choice not in ("torch", "triton"):
+        raise ValueError(f"SUPERMASK_KERNELS={choice!r}: expected 'torch' or 'triton'")
+    if choice == "triton" and not interpreted():
+        raise RuntimeError("SUPERMASK_KERNELS=triton needs TRITON_INTERPRET=1: Triton has no CPU code generator here")
+    return choice == "triton"
+
+
+def define_op(
+    name: str,
+    *,
+    triton_impl: Callable[..., Any],
+    torch_impl: Callable[..., Any],
+    fake: Callable[..., Any],
+    mutates: tuple[str, ...] = (),
+) -> Any:
+    """Register `supermask::name`: `triton_impl` on GPU (CUDA and ROCm), `torch_impl` on CPU.
+
+    Both take the same arguments; the schema is read from the annotations of `triton_impl`. With SUPERMASK_KERNELS=triton
+    and TRITON_INTERPRET=1 in the environment, CPU tensors take the launcher too.
+    """
+    op = torch.library.custom_op(f"supermask::{name}", triton_impl, mutates_args=mutates, device_types="cuda")
+
+    def on_cpu(*args: Any, **kwargs: Any) -> Any:
+        return (triton_impl if _triton_on_cpu() else torch_impl)(*args, **kwargs)
+
+    op.register_kernel("cpu")(on_cpu)
+    op.register_fake(fake)
+    return op

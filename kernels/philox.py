@@ -1,0 +1,260 @@
+"""Philox-4x32-10: random words as a function of (seed, position), the same on every device.
+
+key = (seed mod 2^32, seed >> 32), counter = (position, row, layer, stream), stream = purpose + 256 * generation
+(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 3.3). One call makes four 32-bit words.
+
+A layer is a matrix rows x cols. Its signs take one bit an edge: edge (row, col) reads bit col % 32 of word
+(col % 128) // 32 of the call at position col // 128, and a set bit means minus. Its reals take one word an edge:
+position col // 4, word col % 4, u = (word >> 8) * 2^-24.
+
+    uniform   low + (high - low) * u, every step rounded to float32: equal to the bit everywhere
+    normal    std * Box-Muller of the words (0, 1) and (2, 3), in float64 and rounded once at the end: equal to 2 ulp
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels._launch import cdiv, define_op, jit, launch, tl
+
+SIGNS, WEIGHTS, SCORES, RERANDOMISE = 0, 1, 2, 3
+
+_LOW32 = 0xFFFFFFFF
+_MULTIPLY_A, _MULTIPLY_B = 0xD2511F53, 0xCD9E8D57
+_RAISE_A, _RAISE_B = 0x9E3779B9, 0xBB67AE85
+_CALLS_AT_ONCE = 1 << 16  # keeps the temporaries of the PyTorch path in cache
+
+
+def words_per_row(cols: int) -> int:
+    """int32 words that hold `cols` bits in the row layout: whole groups of four, so that a Philox call fills one."""
+    return 4 * cdiv(cols, 128)
+
+
+@jit(do_not_specialize=["seed", "layer", "stream"])
+def _sign_words_kernel(
+    words_ptr, seed, layer, stream, rows, cols, calls, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    call = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
+    drawn = tl.philox(seed, call, row.to(tl.int32), layer, stream)
+    for j in tl.static_range(4):
+        used = cols - (128 * call + 32 * j)
+        unused = (32 - tl.minimum(tl.maximum(used, 1), 32)).to(tl.uint32)
+        word = tl.where(used > 0, (drawn[j] << unused) >> unused, 0).to(tl.int32, bitcast=True)
+        tl.store(words_ptr + row * (4 * calls) + 4 * call + j, word, mask=(row < rows) & (call < calls))
+
+
+@jit(do_not_specialize=["seed", "layer", "stream"])
+def _uniform_kernel(
+    out_ptr, seed, layer, stream, low, width, rows, cols, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    call = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
+    drawn = tl.philox(seed, call, row.to(tl.int32), layer, stream)
+    for j in tl.static_range(4):
+        col = 4 * call + j
+        unit = (drawn[j] >> 8).to(tl.float32) * 5.9604644775390625e-08
+        tl.store(out_ptr + row * cols + col, low + width * unit, mask=(row < rows) & (col < cols))
+
+
+@jit(do_not_specialize=["seed", "layer", "stream"])
+def _normal_kernel(out_ptr, seed, layer, stream, std, rows, cols, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    call = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
+    drawn = tl.philox(seed, call, row.to(tl.int32), layer, stream)
+    unit = tl.full((1, 1), 5.9604644775390625e-08, tl.float64)
+    turn = tl.full((1, 1), 6.283185307179586, tl.float64)
+    wide = tl.full((1, 1), std, tl.float64)
+    for j in tl.static_range(0, 4, 2):
+        radius = tl.sqrt(-2.0 * tl.log(((drawn[j] >> 8) + 1).to(tl.float64) * unit))
+        angle = turn * ((drawn[j + 1] >> 8).to(tl.float64) * unit)
+        col = 4 * call + j
+        out = out_ptr + row * cols + col
+        tl.store(out, (wide * (radius * tl.cos(angle))).to(tl.float32), mask=(row < rows) & (col < cols))
+        tl.store(out + 1, (wide * (radius * tl.sin(angle))).to(tl.float32), mask=(row < rows) & (col + 1 < cols))
+
+
+def _philox_torch(
+    position: Tensor, row: Tensor, layer: int, stream: int, seed: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four words of every call, int64 in [0, 2^32), of the broadcast shape of `position` and `row` (int64)."""
+    a, b, c, d = torch.broadcast_tensors(position, row, torch.tensor(layer), torch.tensor(stream))
+    key_a, key_b = seed & _LOW32, seed >> 32 & _LOW32
+    for _ in range(10):
+        # int64 products wrap, which leaves all 64 bits of the unsigned product in place.
+        product_a, product_c = a * _MULTIPLY_A, c * _MULTIPLY_B
+        a = (product_c >> 32 & _LOW32) ^ b ^ key_a
+        c = (product_a >> 32 & _LOW32) ^ d ^ key_b
+        b, d = product_c & _LOW32, product_a & _LOW32
+        key_a, key_b = key_a + _RAISE_A & _LOW32, key_b + _RAISE_B & _LOW32
+    return a, b, c, d
+
+
+def _calls_torch(
+    seed: int, layer: int, stream: int, rows: int, calls: int
+) -> Iterator[tuple[slice, tuple[Tensor, Tensor, Tensor, Tensor]]]:
+    """The words of calls 0..calls-1 of every row, a block of rows at a time."""
+    position = torch.arange(calls)
+    step = max(1, _CALLS_AT_ONCE // calls)
+    for start in range(0, rows, step):
+        block = slice(start, min(start + step, rows))
+        yield block, _philox_torch(position, torch.arange(block.start, block.stop)[:, None], layer, stream, seed)
+
+
+def _sign_words_torch(
+    seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device
+) -> Tensor:
+    calls = words_per_row(cols) // 4
+    out = torch.empty(rows, calls, 4, dtype=torch.int32)
+    for block, words in _calls_torch(seed, layer, stream, rows, calls):
+        for j, word in enumerate(words):
+            out[block, :, j] = word.to(torch.int32)
+    used = torch.clamp(cols - 32 * torch.arange(4 * calls), 0, 32)
+    out = out.view(rows, 4 * calls)
+    return out.bitwise_and_(((1 << used) - 1).to(torch.int32))
+
+
+def _uniform_torch(
+    seed: int, layer: int, stream: int, low: float, width: float, rows: int, cols: int, device: torch.device
+) -> Tensor:
+    out = torch.empty(rows, cdiv(cols, 4), 4)
+    for block, words in _calls_torch(seed, layer, stream, rows, cdiv(cols, 4)):
+        for j, word in enumerate(words):
+            out[block, :, j] = low + width * ((word >> 8).float() * 2.0**-24)
+    return out.view(rows, -1)[:, :cols].contiguous()
+
+
+def _normal_torch(
+    seed: int, layer: int, stream: int, std: float, rows: int, cols: int, device: torch.device
+) -> Tensor:
+    out = torch.empty(rows, cdiv(cols, 4), 4)
+    for block, words in _calls_torch(seed, layer, stream, rows, cdiv(cols, 4)):
+        for j in (0, 2):
+            radius = torch.sqrt(-2 * torch.log(((words[j] >> 8) + 1).double() * 2.0**-24))
+            angle = 2 * math.pi * ((words[j + 1] >> 8).double() * 2.0**-24)
+            out[block, :, j] = (std * (radius * torch.cos(angle))).float()
+            out[block, :, j + 1] = (std * (radius * torch.sin(angle))).float()
+    return out.view(rows, -1)[:, :cols].contiguous()
+
+
+def _grid(rows: int, calls: int) -> tuple[tuple[int, int], dict[str, int]]:
+    block_c = min(64, 1 << (calls - 1).bit_length())
+    block_r = 256 // block_c
+    return (cdiv(rows, block_r), cdiv(calls, block_c)), {"BLOCK_R": block_r, "BLOCK_C": block_c}
+
+
+def _sign_words_triton(
+    seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device
+) -> Tensor:
+    calls = words_per_row(cols) // 4
+    out = torch.empty(rows, 4 * calls, dtype=torch.int32, device=device)
+    grid, blocks = _grid(rows, calls)
+    launch(_sign_words_kernel, grid, out, seed, layer, stream, rows, cols, calls, **blocks)
+    return out
+
+
+def _uniform_triton(
+    seed: int, layer: int, stream: int, low: float, width: float, rows: int, cols: int, device: torch.device
+) -> Tensor:
+    out = torch.empty(rows, cols, device=device)
+    grid, blocks = _grid(rows, cdiv(cols, 4))
+    # A fused multiply-add would round once where the definition rounds twice.
+    launch(
+        _uniform_kernel, grid, out, seed, layer, stream, low, width, rows, cols, **blocks, enable_fp_fusion=False
+    )
+    return out
+
+
+def _normal_triton(
+    seed: int, layer: int, stream: int, std: float, rows: int, cols: int, device: torch.device
+) -> Tensor:
+    out = torch.empty(rows, cols, device=device)
+    grid, blocks = _grid(rows, cdiv(cols, 4))
+    launch(_normal_kernel, grid, out, seed, layer, stream, std, rows, cols, **blocks, enable_fp_fusion=False)
+    return out
+
+
+_sign_words = define_op(
+    "sign_words",
+    triton_impl=_sign_words_triton,
+    torch_impl=_sign_words_torch,
+    fake=lambda seed, layer, stream, rows, cols, device: torch.empty(
+        rows, words_per_row(cols), dtype=torch.int32, device=device
+    ),
+)
+_uniform = define_op(
+    "uniform",
+    triton_impl=_uniform_triton,
+    torch_impl=_uniform_torch,
+    fake=lambda seed, layer, stream, low, width, rows, cols, device: torch.empty(rows, cols, device=device),
+)
+_normal = define_op(
+    "normal",
+    triton_impl=_normal_triton,
+    torch_impl=_normal_torch,
+    fake=lambda seed, layer, stream, std, rows, cols, device: torch.empty(rows, cols, device=device),
+)
+
+
+def as_int64(seed: int) -> int:
+    """The 64-bit seed as the signed integer that op schemas and tensors carry.
+
+    Raises:
+        ValueError: `seed` is not in [0, 2^64).
+    """
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"seed {seed}: a seed has 64 bits, so give an integer from 0 to 2**64 - 1")
+    return seed - (1 << 64) if seed >> 63 else seed
+
+
+def stream(purpose: int, generation: int = 0) -> int:
+    """The counter's fourth word: what the draw is for (0 to 255) and how many times it was drawn before."""
+    if not 0 <= purpose < 256 or not 0 <= generation < 1 << 22:
+        raise ValueError(f"purpose {purpose}, generation {generation}: expected 0..255 and 0..{(1 << 22) - 1}")
+    return purpose + 256 * generation
+
+
+def sign_words(
+    seed: int, layer: int, rows: int, cols: int, *, generation: int = 0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Packed signs of a layer: int32 [rows, words_per_row(cols)], a set bit means minus, padding bits are zero."""
+    return _sign_words(as_int64(seed), layer, stream(SIGNS, generation), rows, cols, torch.device(device))
+
+
+def uniform(
+    seed: int,
+    layer: int,
+    rows: int,
+    cols: int,
+    *,
+    low: float,
+    high: float,
+    purpose: int,
+    generation: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Uniform draws in [low, high): float32 [rows, cols], equal to the bit on every device."""
+    low32, high32 = np.float32(low), np.float32(high)
+    width = float(high32 - low32)
+    return _uniform(
+        as_int64(seed), layer, stream(purpose, generation), float(low32), width, rows, cols, torch.device(device)
+    )
+
+
+def normal(
+    seed: int,
+    layer: int,
+    rows: int,
+    cols: int,
+    *,
+    std: float,
+    purpose: int,
+    generation: int = 0,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Normal draws of mean 0: float32 [rows, cols], equal to 2 ulp on every device."""
+    std32 = float(np.float32(std))
+    return _normal(as_int64(seed), layer, stream(purpose, generation), std32, rows, cols, torch.device(device))

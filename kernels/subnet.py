@@ -1,0 +1,329 @@
+"""subnet: from scores to the effective weights theta0 * m, in one pass over the scores.
+
+    m[e] = 1 where edge e is selected (kernels/threshold.py: key > tau, or key == tau and flat index <= last_tied; and a
+    survivor), w = m * theta0 in the dtype asked for
+
+On the way the mask is packed (kernels/bits.py) and, where asked, ORed into the bits of the edges ever selected. Weights
+move as bit patterns, so every path gives the same bits; an edge that is not selected weighs +0.0.
+
+Straight-through backward (Ramanujan et al. 2020, section 3), its own op:
+
+    dL/ds = dL/dw * theta0 * sign(s) for abs scores, dL/dw * theta0 for raw ones, for every edge, selected or not, and
+    zero for edges that hard pruning removed; sign(0) = +1, so that a score of zero can move
+
+Nothing dense is kept for backward but the scores, which their parameter holds anyway: theta0 is made again.
+"""
+
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
+from kernels.bits import check_words, pack, unpack, words_per_row
+from kernels.theta import BITS_DTYPE, Theta, sign_tile, signs_of, weights_torch
+from kernels.threshold import score_key, selected
+
+
+@jit(do_not_specialize=["seed", "layer", "stream"])
+def _subnet_kernel(
+    scores_ptr, tau_ptr, last_tied_ptr, survivors_ptr, constant_ptr, signs_ptr, base_ptr, seed, layer, stream,
+    weight_ptr, mask_ptr, ever_ptr, rows, cols, words, ABSOLUTE: tl.constexpr, SIGN_BIT: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    tile = tl.program_id(1)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None, None]
+    j = tl.arange(0, 4)[None, :, None]
+    bit = tl.arange(0, 32)[None, None, :]
+    col = tile * 128 + j * 32 + bit
+    inside = (row < rows) & (col < cols)
+    edge = row * cols + col
+
+    key = score_key(tl.load(scores_ptr + edge, mask=inside, other=0.0), ABSOLUTE)
+    tau = tl.load(tau_ptr)
+    chosen = inside & ((key > tau) | ((key == tau) & (edge <= tl.load(last_tied_ptr))))
+    word = row * words + tile * 4 + j
+    if survivors_ptr is not None:
+        survivors = tl.load(survivors_ptr + word, mask=row < rows, other=0)
+        chosen = chosen & (((survivors >> bit) & 1) != 0)
+
+    if base_ptr is not None:
+        theta = tl.load(base_ptr + edge, mask=inside, other=0)
+    else:
+        constant = tl.load(constant_ptr)
+        sign = sign_tile(signs_ptr, seed, layer, stream, row, tile, words, row < rows)
+        theta = constant ^ (sign << SIGN_BIT).to(constant.dtype)
+    tl.store(weight_ptr + edge, tl.where(chosen, theta, 0), mask=inside)
+
+    packed = tl.sum(chosen.to(tl.int32) << bit, axis=2, keep_dims=True)
+    tl.store(mask_ptr + word, packed, mask=row < rows)
+    if ever_ptr is not None:
+        ever = tl.load(ever_ptr + word, mask=row < rows, other=0)
+        tl.store(ever_ptr + word, ever | packed, mask=row < rows)
+
+
+@jit(do_not_specialize=["seed", "layer", "stream"])
+def _subnet_backward_kernel(
+    grad_weight_ptr, scores_ptr, survivors_ptr, constant_ptr, signs_ptr, base_ptr, seed, layer, stream,
+    grad_scores_ptr, rows, cols, words, ABSOLUTE: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    tile = tl.program_id(1)
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None, None]
+    j = tl.arange(0, 4)[None, :, None]
+    bit = tl.arange(0, 32)[None, None, :]
+    col = tile * 128 + j * 32 + bit
+    inside = (row < rows) & (col < cols)
+    edge = row * cols + col
+
+    grad = tl.load(grad_weight_ptr + edge, mask=inside, other=0.0).to(tl.float32)
+    if base_ptr is not None:
+        grad = grad * tl.load(base_ptr + edge, mask=inside, other=0.0)
+    else:
+        sign = sign_tile(signs_ptr, seed, layer, stream, row, tile, words, row < rows)
+        grad = grad * tl.load(constant_ptr)
+        grad = tl.where(sign != 0, -grad, grad)
+    if ABSOLUTE:
+        score = tl.load(scores_ptr + edge, mask=inside, other=0.0)
+        grad = tl.where(score < 0.0, -grad, grad)
+    if survivors_ptr is not None:
+        survivors = tl.load(survivors_ptr + row * words + tile * 4 + j, mask=row < rows, other=0)
+        grad = tl.where(((survivors >> bit) & 1) != 0, grad, 0.0)
+    tl.store(grad_scores_ptr + edge, grad, mask=inside)
+
+
+def _subnet_torch(
+    scores: Tensor,
+    tau: Tensor,
+    last_tied: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+    dtype: torch.dtype,
+    ever: Optional[Tensor],
+) -> tuple[Tensor, Tensor]:
+    chosen = selected(scores, tau, last_tied, absolute)
+    if survivors is not None:
+        chosen = chosen & unpack(survivors, chosen.shape[1])
+    mask = pack(chosen)
+    if ever is not None:
+        ever.bitwise_or_(mask)
+    weight = weights_torch(chosen, constant, signs, base, seed, layer, stream, dtype)
+    return weight.view(scores.shape), mask
+
+
+def _subnet_backward_torch(
+    grad_weight: Tensor,
+    scores: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+) -> Tensor:
+    rows = scores.shape[0]
+    grad = grad_weight.reshape(rows, -1).to(scores.dtype)
+    cols = grad.shape[1]
+    if base is not None:
+        grad = grad * base.to(scores.dtype)
+    else:
+        negative = signs_of(signs, seed, layer, stream, rows, cols)
+        grad = torch.where(negative, -constant, constant).to(scores.dtype) * grad
+    if absolute:
+        grad = torch.where(scores.view(rows, cols) < 0, -grad, grad)
+    if survivors is not None:
+        grad = torch.where(unpack(survivors, cols), grad, 0)
+    return grad.view(scores.shape)
+
+
+def _subnet_triton(
+    scores: Tensor,
+    tau: Tensor,
+    last_tied: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+    dtype: torch.dtype,
+    ever: Optional[Tensor],
+) -> tuple[Tensor, Tensor]:
+    if dtype not in BITS_DTYPE:  # float64 is for checks, and exact from float32
+        args = (scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute)
+        weight, mask = _subnet_triton(*args, torch.float32, ever)
+        return weight.to(dtype), mask
+    rows, cols, words, grid, block = _shape(scores)
+    as_bits = BITS_DTYPE[dtype]
+    weight = torch.empty(scores.shape, dtype=dtype, device=scores.device)
+    mask = torch.empty(rows, words, dtype=torch.int32, device=scores.device)
+    launch(
+        _subnet_kernel,
+        grid,
+        scores,
+        tau,
+        last_tied,
+        survivors,
+        constant.to(dtype).view(as_bits),
+        signs,
+        None if base is None else base.to(dtype).view(as_bits),
+        seed,
+        layer,
+        stream,
+        weight.view(as_bits),
+        mask,
+        ever,
+        rows,
+        cols,
+        words,
+        ABSOLUTE=absolute,
+        SIGN_BIT=8 * dtype.itemsize - 1,
+        BLOCK_R=block,
+    )
+    return weight, mask
+
+
+def _subnet_backward_triton(
+    grad_weight: Tensor,
+    scores: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+) -> Tensor:
+    rows, cols, words, grid, block = _shape(scores)
+    grad_scores = torch.empty_like(scores)
+    launch(
+        _subnet_backward_kernel,
+        grid,
+        grad_weight.contiguous(),
+        scores,
+        survivors,
+        constant,
+        signs,
+        base,
+        seed,
+        layer,
+        stream,
+        grad_scores,
+        rows,
+        cols,
+        words,
+        ABSOLUTE=absolute,
+        BLOCK_R=block,
+    )
+    return grad_scores
+
+
+def _shape(scores: Tensor) -> tuple[int, int, int, tuple[int, int], int]:
+    """rows, cols, words, grid and rows a program."""
+    rows = scores.shape[0]
+    cols = scores.numel() // rows
+    words = words_per_row(cols)
+    block = 64 if interpreted() else 16
+    return rows, cols, words, (cdiv(rows, block), words // 4), block
+
+
+_subnet = define_op(
+    "subnet",
+    triton_impl=_subnet_triton,
+    torch_impl=_subnet_torch,
+    fake=lambda scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute, dtype, ever: (
+        scores.new_empty(scores.shape, dtype=dtype),
+        scores.new_empty(scores.shape[0], words_per_row(scores.numel() // scores.shape[0]), dtype=torch.int32),
+    ),
+    mutates=("ever",),
+)
+_subnet_backward = define_op(
+    "subnet_backward",
+    triton_impl=_subnet_backward_triton,
+    torch_impl=_subnet_backward_torch,
+    fake=lambda grad_weight, scores, *rest: torch.empty_like(scores),
+)
+
+
+class _Subnet(torch.autograd.Function):
+    """Ties the two ops together; traced for CPU, the compiler sees the PyTorch statement and fuses it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Tensor | None, constant: Tensor,
+        signs: Tensor | None, base: Tensor | None, seed: int, layer: int, stream: int, absolute: bool,
+        dtype: torch.dtype, ever: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        ctx.save_for_backward(scores, survivors, constant, signs, base)
+        ctx.plain = seed, layer, stream, absolute
+        op = _subnet_torch if _visible(scores) else _subnet
+        weight, mask = op(
+            scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute, dtype, ever
+        )
+        ctx.mark_non_differentiable(mask)
+        return weight, mask
+
+    @staticmethod
+    def backward(ctx: Any, grad_weight: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        scores, *saved = ctx.saved_tensors
+        op = _subnet_backward_torch if _visible(scores) else _subnet_backward
+        return (op(grad_weight, scores, *saved, *ctx.plain), *(None,) * 12)
+
+
+def _visible(scores: Tensor) -> bool:
+    return torch.compiler.is_compiling() and scores.device.type == "cpu"
+
+
+def subnet(
+    scores: Tensor,
+    tau: Tensor,
+    last_tied: Tensor,
+    theta: Theta,
+    *,
+    survivors: Tensor | None = None,
+    absolute: bool = True,
+    dtype: torch.dtype = torch.float32,
+    ever: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Effective weights and packed mask of one layer; straight-through for the scores.
+
+    Args:
+        scores: float32, contiguous, the shape of the weight, [out, ...].
+        tau, last_tied: the layer's threshold, one-element int32 and int64 (`kernels.threshold.select`).
+        theta: where the weights come from.
+        survivors: packed int32 [rows, words] of the edges that hard pruning left, or None for all.
+        absolute: rank by |score| (EP), or by the score itself.
+        dtype: of the weights.
+        ever: packed int32 [rows, words] into which the mask is ORed, or None.
+
+    Returns:
+        The weights, shaped like `scores`, and the mask, packed int32 [rows, words].
+
+    Raises:
+        TypeError: scores that are not float32.
+        ValueError: scores that are not contiguous, or packed bits of another layer's shape.
+    """
+    if scores.dtype is not torch.float32:
+        raise TypeError(
+            f"scores are {scores.dtype}: masks are exact for torch.float32 only; keep the scores in float32 and use "
+            "torch.autocast for low-precision weights"
+        )
+    if not scores.is_contiguous():
+        raise ValueError(f"scores of shape {tuple(scores.shape)} have strides {scores.stride()}: make them contiguous")
+    cols = scores.numel() // scores.shape[0]
+    for name, words in (("survivors", survivors), ("ever", ever), ("theta.signs", theta.signs)):
+        if words is not None:
+            check_words(name, words, cols)
+    return _Subnet.apply(  # type: ignore[no-any-return, no-untyped-call]
+        scores, tau, last_tied, survivors, *theta.schema(), absolute, dtype, ever
+    )

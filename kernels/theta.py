@@ -1,0 +1,86 @@
+"""theta0: the weights that a seed makes, as ops take them.
+
+Either a constant with a sign an edge, +constant or -constant, or a dense float32 matrix (`base`) for the distributions
+that draw a real number an edge. The sign comes from packed words where the caller keeps them and from Philox inside the
+kernel where it does not. Kernels move weights as bit patterns, so a weight is equal to the bit in every dtype.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kernels._launch import jit, tl
+from kernels.bits import unpack
+from kernels.philox import SIGNS, as_int64, sign_words, stream
+
+BITS_DTYPE = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
+
+
+class Theta(NamedTuple):
+    """Where the weights of one layer come from.
+
+    Attributes:
+        seed: 64 bits, unsigned.
+        layer: the layer's index, third word of the counter.
+        generation: how many times the weights were re-drawn.
+        constant: float32 [1]; the magnitude of every weight (not read where `base` is given).
+        signs: packed sign words int32 [rows, words], or None to draw them from the seed.
+        base: float32 [rows, cols]; the weights themselves, for the real-valued distributions.
+    """
+
+    seed: int
+    layer: int
+    generation: int
+    constant: Tensor
+    signs: Tensor | None = None
+    base: Tensor | None = None
+
+    def schema(self) -> tuple[Tensor, Tensor | None, Tensor | None, int, int, int]:
+        """In the order of the op schemas: constant, signs, base, seed, layer, stream."""
+        return (
+            self.constant,
+            self.signs,
+            self.base,
+            as_int64(self.seed),
+            self.layer,
+            stream(SIGNS, self.generation),
+        )
+
+
+@jit
+def sign_tile(signs_ptr, seed, layer, stream, row, tile, words, inside):
+    """Sign bits (0 or 1) int32 [R, 4, 32] of column tile `tile` (128 edges) of rows `row` int64 [R, 1, 1]."""
+    j = tl.arange(0, 4)[None, :, None]
+    if signs_ptr is not None:
+        word = tl.load(signs_ptr + row * words + tile * 4 + j, mask=inside, other=0)
+    else:
+        a, b, c, d = tl.philox(seed, tile, row.to(tl.int32), layer, stream)
+        word = tl.where(j == 0, a, tl.where(j == 1, b, tl.where(j == 2, c, d))).to(tl.int32, bitcast=True)
+    return (word >> tl.arange(0, 32)[None, None, :]) & 1
+
+
+def signs_of(signs: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int) -> Tensor:
+    """Boolean [rows, cols] on CPU, true where the weight is negative. `seed` and `stream` as the op schemas have them."""
+    if signs is None:
+        signs = sign_words(seed % (1 << 64), layer, rows, cols, generation=stream // 256)
+    return unpack(signs, cols)
+
+
+def weights_torch(
+    chosen: Tensor,
+    constant: Tensor,
+    signs: Tensor | None,
+    base: Tensor | None,
+    seed: int,
+    layer: int,
+    stream: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """theta0 where `chosen` (boolean [rows, cols]) and zero elsewhere, in `dtype`."""
+    if base is not None:
+        return torch.where(chosen, base, 0).to(dtype)
+    negative = signs_of(signs, seed, layer, stream, *chosen.shape)
+    # -1, 0 or 1: one byte an edge is the cheapest thing to combine, and the product with the constant is exact.
+    signed = chosen.view(torch.int8) - 2 * (chosen & negative).view(torch.int8)
+    return signed.to(dtype) * constant.to(dtype)

@@ -1,0 +1,1 @@
+"""Search, study and ship strong lottery tickets: network = architecture + seed + mask."""

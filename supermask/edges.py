@@ -1,0 +1,360 @@
+"""The edges of one layer: where its effective weights come from.
+
+`SearchedEdges` learns a score an edge and selects the best; `PackedEdges` holds the mask of a finished search, one bit
+an edge. Both make the weights from the seed when they are asked for, and store none. A layer (supermask/layers.py) is a
+product or a convolution over whatever its edges make, so a new search method is a new class here.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kernels.bits import popcount, words_per_row
+from kernels.packed import packed_weight
+from kernels.philox import as_int64, sign_words
+from kernels.subnet import subnet
+from kernels.theta import Theta
+from kernels.threshold import select
+from supermask.draws import (
+    REAL_VALUED,
+    Magnitude,
+    ScoreInit,
+    WeightInit,
+    check_choice,
+    dense_weights,
+    initial_scores,
+    kept_count,
+    weight_constant,
+)
+
+
+class Edges(nn.Module):
+    """theta0 of one layer, and what every source of effective weights has.
+
+    A layer's weight of shape [out, ...] is the matrix rows x cols = out x (everything else); cols is its fan-in.
+
+    Attributes:
+        shape: of the weight.
+        seed, layer, generation: what theta0 is drawn from (kernels/philox.py).
+        weights: the distribution of theta0.
+    """
+
+    constant: Tensor
+    signs: Tensor | None
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int,
+        layer: int,
+        generation: int,
+        weights: WeightInit,
+        constant: float,
+        device: torch.device | str | None,
+    ) -> None:
+        super().__init__()
+        as_int64(seed)
+        check_choice("weights", weights, WeightInit)
+        if min(shape, default=0) < 1:
+            raise ValueError(f"weight shape {tuple(shape)}: a masked layer needs at least one edge")
+        self.shape = tuple(shape)
+        self.rows, self.cols = shape[0], math.prod(shape[1:])
+        self.seed, self.layer, self.generation = seed, layer, generation
+        self.weights: WeightInit = weights
+        self.register_buffer("constant", torch.tensor([constant], device=device), persistent=False)
+        self.register_buffer("signs", None, persistent=False)
+        self._keep_signs()
+
+    @property
+    def count(self) -> int:
+        """Edges of the layer."""
+        return self.rows * self.cols
+
+    def mask(self) -> Tensor:
+        """Which edges are selected: packed bits, int32 [rows, words] (kernels/bits.py)."""
+        raise NotImplementedError
+
+    def forward(self, dtype: torch.dtype) -> Tensor:
+        """Effective weights theta0 * m, of the layer's shape, in `dtype`."""
+        raise NotImplementedError
+
+    def theta(self) -> Theta:
+        """theta0 as the kernels take it."""
+        place = self.seed, self.layer, self.rows, self.cols
+        base = dense_weights(self.weights, *place, generation=self.generation, device=self.constant.device)
+        return Theta(self.seed, self.layer, self.generation, self.constant, self.signs, base)
+
+    def _keep_signs(self) -> None:
+        """Sign words where making them costs more than one bit an edge: on CPU. GPU kernels make their own."""
+        device = self.constant.device
+        if self.weights == "unsigned_constant":
+            words = words_per_row(self.cols)
+            self.signs = torch.zeros(self.rows, words, dtype=torch.int32, device=device)
+        elif self.weights in REAL_VALUED or device.type != "cpu":
+            self.signs = None
+        elif self.signs is None:
+            self.signs = sign_words(self.seed, self.layer, self.rows, self.cols, generation=self.generation)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Edges":
+        """Move between devices, but stay float32 and row-major under `.half()`, channels_last and the like.
+
+        The dtype of the effective weights follows the layer's input or autocast, not these tensors.
+        """
+
+        def move(tensor: Tensor) -> Tensor:
+            if tensor.dtype is not torch.float32:
+                return fn(tensor)
+            return fn(tensor.detach().view(torch.int32)).view(torch.float32).contiguous()
+
+        super()._apply(move, recurse)
+        self._keep_signs()
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.shape)}, weights={self.weights!r}, seed={self.seed}, layer={self.layer}"
+
+
+class SearchedEdges(Edges):
+    """One learned score an edge; the highest `remaining` of them are selected at every forward (edge-popup).
+
+    Ramanujan et al. 2020, "What's hidden in a randomly weighted neural network?", section 3. The scores are the only
+    parameter. The mask is a function of (scores, kept, survivors) and is made again at each forward.
+
+    Args:
+        shape: of the weight, [out, ...].
+        seed: 64 bits, of the weights and of the initial scores.
+        layer: index of the layer, so that layers of one seed draw differently.
+        remaining: fraction of the edges selected, in (0, 1].
+        weights, scores: distributions of theta0 and of the initial scores.
+        magnitude: rank edges by |score| ("abs", EP) or by the score ("raw", IteRand).
+        pinned: keep this rate when the whole network's changes (`set_remaining`).
+
+    Raises:
+        ValueError: a seed of more than 64 bits, a rate outside (0, 1], an unknown name, an empty shape.
+    """
+
+    kept: Tensor
+    source: Tensor
+    survivors: Tensor | None
+    ever: Tensor | None
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int,
+        layer: int = 0,
+        remaining: float = 0.5,
+        weights: WeightInit = "signed_constant",
+        scores: ScoreInit = "kaiming_uniform",
+        magnitude: Magnitude = "abs",
+        pinned: bool = False,
+        device: torch.device | str | None = None,
+    ) -> None:
+        check_choice("scores", scores, ScoreInit)
+        check_choice("magnitude", magnitude, Magnitude)
+        super().__init__(
+            shape, seed=seed, layer=layer, generation=0, weights=weights, constant=math.nan, device=device
+        )
+        self.score_init: ScoreInit = scores
+        self.magnitude: Magnitude = magnitude
+        self.pinned = pinned
+        self.scores = nn.Parameter(torch.empty(self.shape, device=device))
+        self.register_buffer("kept", torch.empty(1, dtype=torch.int64, device=device))
+        self.register_buffer("source", torch.tensor([as_int64(seed), layer, self.generation], device=device))
+        self.register_buffer("survivors", None)
+        self.register_buffer("ever", None, persistent=False)
+        self._threshold: tuple[Tensor, Tensor] | None = None
+        self.remaining = remaining
+        self.draw_scores()
+
+    @property
+    def remaining(self) -> float:
+        """Fraction of the edges kept, exactly: kept / edges. Setting it chooses kept = max(1, round(rate * edges))."""
+        return int(self.kept) / self.count
+
+    @remaining.setter
+    def remaining(self, rate: float) -> None:
+        kept = kept_count(rate, self.count)
+        if self.survivors is not None and kept > (left := int(popcount(self.survivors).sum())):
+            raise ValueError(
+                f"remaining={rate} keeps {kept} of {self.count} edges, but hard pruning left {left}: lower the rate, or "
+                "give the edges back with survivors = None"
+            )
+        self.kept.fill_(kept)
+        self.constant.fill_(weight_constant(self.weights, self.cols, kept / self.count))
+
+    @torch.no_grad()
+    def draw_scores(self, generation: int = 0) -> None:
+        """Set the scores to the initial draw, or to a fresh one (generation 1, 2, ...), from the seed."""
+        place = self.seed, self.layer, self.rows, self.cols
+        drawn = initial_scores(self.score_init, *place, generation=generation, device=self.scores.device)
+        self.scores.copy_(drawn.view(self.shape))
+
+    @torch.no_grad()
+    def remove_unselected(self) -> None:
+        """Hard pruning: only the edges selected at this moment stay in the search space."""
+        self.survivors = self.mask()
+
+    def threshold(self) -> tuple[Tensor, Tensor]:
+        """(tau, last tied index) of the selection, one-element int32 and int64 (kernels/threshold.py)."""
+        if self._threshold is not None:
+            return self._threshold
+        return select([self.scores.detach()], self.kept, [self.survivors], self.magnitude == "abs")
+
+    def forward(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._subnet(dtype, self.ever if self.training else None)[0]
+
+    @torch.no_grad()
+    def mask(self) -> Tensor:
+        return self._subnet(torch.float32, None)[1]
+
+    def _subnet(self, dtype: torch.dtype, ever: Tensor | None) -> tuple[Tensor, Tensor]:
+        tau, last_tied = self.threshold()
+        return subnet(
+            self.scores,
+            tau,
+            last_tied,
+            self.theta(),
+            survivors=self.survivors,
+            absolute=self.magnitude == "abs",
+            dtype=dtype,
+            ever=ever,
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        source = state_dict.get(prefix + "source")
+        if source is not None and not torch.equal(source.cpu(), self.source.cpu()):
+            error_msgs.append(
+                f"{prefix}source: the scores were searched with (seed, layer, generation) = "
+                f"{_source(source)}, this layer has {_source(self.source)}: convert with that seed"
+            )
+            return
+        survivors = state_dict.get(prefix + "survivors")
+        if (survivors is None) != (self.survivors is None):
+            self.survivors = None if survivors is None else torch.empty_like(survivors, device=self.scores.device)
+        super()._load_from_state_dict(  # type: ignore[no-untyped-call]
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self.constant.fill_(weight_constant(self.weights, self.cols, self.remaining))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, remaining={self.remaining:.4g}, magnitude={self.magnitude!r}"
+
+
+class PackedEdges(Edges):
+    """The edges of a finished search: a packed mask and a seed.
+
+    Args:
+        mask: packed int32 [rows, words].
+        cached: keep the float32 weights after making them once, instead of making them at each forward.
+    """
+
+    packed: Tensor
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        mask: Tensor,
+        *,
+        seed: int,
+        layer: int,
+        generation: int = 0,
+        weights: WeightInit,
+        constant: float,
+        cached: bool,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__(
+            shape, seed=seed, layer=layer, generation=generation, weights=weights, constant=constant, device=device
+        )
+        self.register_buffer("packed", mask.to(device=self.constant.device))
+        weight = packed_weight(self.packed, self.shape, self.theta()) if cached else None
+        self.register_buffer("weight", weight, persistent=False)
+        self._keep_signs()
+
+    def _keep_signs(self) -> None:
+        if self._buffers.get("weight") is None:
+            super()._keep_signs()
+        else:
+            self.signs = None
+
+    def mask(self) -> Tensor:
+        return self.packed
+
+    def forward(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        if self.weight is not None:
+            return self.weight.to(dtype)
+        return packed_weight(self.packed, self.shape, self.theta(), dtype)
+
+
+def _source(source: Tensor) -> tuple[int, int, int]:
+    seed, layer, generation = source.tolist()
+    return seed % (1 << 64), layer, generation
+
+
+def all_edges(model: nn.Module) -> dict[str, Edges]:
+    """The masked layers of `model`, by the name of the layer that owns the edges, in `named_modules()` order."""
+    return {
+        name.removesuffix("edges").removesuffix("."): module
+        for name, module in model.named_modules()
+        if isinstance(module, Edges)
+    }
+
+
+def searched_edges(model: nn.Module) -> dict[str, SearchedEdges]:
+    """The masked layers of `model` that are being searched.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = {name: edges for name, edges in all_edges(model).items() if isinstance(edges, SearchedEdges)}
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no searched layer: make it searchable with supermask.convert")
+    return found
+
+
+@contextmanager
+def one_selection(model: nn.Module) -> Iterator[None]:
+    """Within the block every layer uses thresholds selected here in one call, in place of a call a layer.
+
+    For one forward (and its backward): the scores must not change inside.
+
+    Raises:
+        RuntimeError: scores, kept count or survivors changed inside the block, so the masks were stale.
+    """
+    groups: dict[str, list[SearchedEdges]] = {}
+    for edges in searched_edges(model).values():
+        groups.setdefault(edges.magnitude, []).append(edges)
+    everything = [edges for group in groups.values() for edges in group]
+    before = [_versions(edges) for edges in everything]
+    for magnitude, group in groups.items():
+        tau, last_tied = select(
+            [edges.scores.detach() for edges in group],
+            torch.cat([edges.kept for edges in group]),
+            [edges.survivors for edges in group],
+            magnitude == "abs",
+        )
+        for index, edges in enumerate(group):
+            edges._threshold = tau[index : index + 1], last_tied[index : index + 1]
+    try:
+        yield
+    finally:
+        for edges in everything:
+            edges._threshold = None
+    if before != [_versions(edges) for edges in everything]:
+        raise RuntimeError("scores, remaining or survivors changed within one_selection: close the block before a step")
+
+
+def _versions(edges: SearchedEdges) -> tuple[int, ...]:
+    watched = edges.scores, edges.kept, edges.survivors
+    return tuple(version for t in watched if t is not None for version in (id(t), t._version))

@@ -1,0 +1,297 @@
+"""Layers over masked edges: the shapes of torch.nn, with weights that are made and never stored.
+
+Each is a torch.nn layer's forward over `self.edges` (supermask/edges.py). The dtype of the weights follows autocast, or
+the input where autocast is off. Usable alone in any module:
+
+    layer = SupermaskLinear(784, 10, seed=0, remaining=0.3)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from supermask.edges import Edges, SearchedEdges
+
+Bias = Tensor | nn.Parameter | None
+
+
+class MaskedLayer(nn.Module):
+    """A layer whose weight is made by its edges.
+
+    Attributes:
+        edges: makes the weight.
+        bias: None, a fixed tensor (buffer), or a trained nn.Parameter.
+    """
+
+    edges: Edges
+    bias: Tensor | None
+
+    def _own(self, shape: Sequence[int], edges: Edges | None, search: dict[str, Any], bias: Bias) -> None:
+        if edges is not None and (search or edges.shape != tuple(shape)):
+            raise ValueError(
+                f"edges of shape {edges.shape} for a weight of shape {tuple(shape)}, with {sorted(search)}: give edges "
+                "of the layer's shape, or the arguments of SearchedEdges, not both"
+            )
+        self.edges = SearchedEdges(shape, **search) if edges is None else edges
+        if bias is None or isinstance(bias, nn.Parameter):
+            self.register_parameter("bias", bias)
+        else:
+            self.register_buffer("bias", bias)
+
+    @property
+    def outputs(self) -> int:
+        """Output features or channels."""
+        raise NotImplementedError
+
+    @property
+    def weight(self) -> Tensor:
+        """Effective weights theta0 * m, in the autocast dtype or float32."""
+        device = self.edges.constant.device.type
+        return self.edges(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias to apply to `x`."""
+        autocast = torch.is_autocast_enabled(x.device.type)
+        dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+        if not dtype.is_floating_point:
+            raise TypeError(f"input of {type(self).__name__} is {x.dtype}: expected a floating-point tensor")
+        bias = self.bias
+        return self.edges(dtype), bias if bias is None else bias.to(dtype)
+
+
+class SupermaskLinear(MaskedLayer):
+    """nn.Linear over searched edges: x [..., in_features] to [..., out_features].
+
+    Args:
+        in_features, out_features: as in nn.Linear.
+        bias: None, a fixed tensor [out_features], or an nn.Parameter to train it.
+        edges: where the weights come from; by default `SearchedEdges` made from the keyword arguments that follow.
+        **search: of `SearchedEdges`: seed (required), layer, remaining, weights, scores, magnitude, device.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: Bias = None, *, edges: Edges | None = None, **search: Any
+    ) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self._own((out_features, in_features), edges, search, bias)
+
+    @classmethod
+    def from_dense(cls, dense: nn.Linear, edges: Edges, bias: Bias) -> Self:
+        """`dense` over `edges`; its own weights are not used."""
+        return cls(dense.in_features, dense.out_features, bias, edges=edges)
+
+    @property
+    def outputs(self) -> int:
+        return self.out_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, *self._parts(x))
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class _Conv(MaskedLayer):
+    """What convolutions of one to three dimensions share; arguments as in torch.nn."""
+
+    dims: ClassVar[int]
+    transposed: ClassVar[bool] = False
+    _convolve: ClassVar[Callable[..., Tensor]]
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: Bias = None,
+        padding_mode: str = "zeros",
+        *,
+        output_padding: int | Sequence[int] = 0,
+        edges: Edges | None = None,
+        **search: Any,
+    ) -> None:
+        super().__init__()
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"groups={groups} divides not both of {in_channels} and {out_channels} channels")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride, self.dilation = (self._each(v) for v in (kernel_size, stride, dilation))
+        self.padding = padding if isinstance(padding, str) else self._each(padding)
+        self.output_padding = self._each(output_padding)
+        self.padding_mode = padding_mode
+        ends = (in_channels, out_channels // groups) if self.transposed else (out_channels, in_channels // groups)
+        self._own((*ends, *self.kernel_size), edges, search, bias)
+
+    @classmethod
+    def from_dense(cls, dense: Any, edges: Edges, bias: Bias) -> Self:
+        """`dense`, the torch.nn layer of the same kind, over `edges`; its own weights are not used."""
+        return cls(
+            dense.in_channels,
+            dense.out_channels,
+            dense.kernel_size,
+            dense.stride,
+            dense.padding,
+            dense.dilation,
+            dense.groups,
+            bias,
+            dense.padding_mode,
+            output_padding=dense.output_padding,
+            edges=edges,
+        )
+
+    @property
+    def outputs(self) -> int:
+        return self.out_channels
+
+    @classmethod
+    def _each(cls, value: int | Sequence[int]) -> tuple[int, ...]:
+        values = (value,) * cls.dims if isinstance(value, int) else tuple(value)
+        if len(values) != cls.dims:
+            raise ValueError(f"{value}: expected one integer or {cls.dims}")
+        return values
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x = F.pad(x, self._pads(), mode=self.padding_mode)
+            padding = (0,) * self.dims
+        return type(self)._convolve(x, *self._parts(x), self.stride, padding, self.dilation, self.groups)
+
+    def _pads(self) -> list[int]:
+        """Padding before and after each dimension, last dimension first, as F.pad takes it."""
+        pads: list[int] = []
+        for d in reversed(range(self.dims)):
+            if isinstance(self.padding, str):
+                total = self.dilation[d] * (self.kernel_size[d] - 1) if self.padding == "same" else 0
+                pads += [total // 2, total - total // 2]
+            else:
+                pads += [self.padding[d], self.padding[d]]
+        return pads
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
+        )
+
+
+class SupermaskConv1d(_Conv):
+    """nn.Conv1d over searched edges; see `SupermaskLinear` for `bias`, `edges` and the keyword arguments."""
+
+    dims = 1
+    _convolve = staticmethod(F.conv1d)
+
+
+class SupermaskConv2d(_Conv):
+    """nn.Conv2d over searched edges; see `SupermaskLinear` for `bias`, `edges` and the keyword arguments."""
+
+    dims = 2
+    _convolve = staticmethod(F.conv2d)
+
+
+class SupermaskConv3d(_Conv):
+    """nn.Conv3d over searched edges; see `SupermaskLinear` for `bias`, `edges` and the keyword arguments."""
+
+    dims = 3
+    _convolve = staticmethod(F.conv3d)
+
+
+class _ConvTranspose(_Conv):
+    """Weight [in, out / groups, ...], so that rows are input channels; fan-in as PyTorch computes it, from cols."""
+
+    transposed = True
+
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        extra = self.output_padding if output_size is None else self._extra(x, output_size)
+        return type(self)._convolve(x, *self._parts(x), self.stride, self.padding, extra, self.groups, self.dilation)
+
+    def _extra(self, x: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+        """Output padding that gives the spatial size asked for."""
+        sizes = tuple(output_size)[-self.dims :]
+        extra = []
+        for d, (size, given) in enumerate(zip(sizes, x.shape[-self.dims :], strict=True)):
+            span = self.dilation[d] * (self.kernel_size[d] - 1)
+            least = (given - 1) * self.stride[d] - 2 * int(self.padding[d]) + span + 1
+            most = least + max(self.stride[d], self.dilation[d]) - 1
+            if not least <= size <= most:
+                raise ValueError(f"output_size {sizes}: dimension {d} can be {least} to {most}, not {size}")
+            extra.append(size - least)
+        return tuple(extra)
+
+
+class SupermaskConvTranspose1d(_ConvTranspose):
+    """nn.ConvTranspose1d over searched edges."""
+
+    dims = 1
+    _convolve = staticmethod(F.conv_transpose1d)
+
+
+class SupermaskConvTranspose2d(_ConvTranspose):
+    """nn.ConvTranspose2d over searched edges."""
+
+    dims = 2
+    _convolve = staticmethod(F.conv_transpose2d)
+
+
+class SupermaskConvTranspose3d(_ConvTranspose):
+    """nn.ConvTranspose3d over searched edges."""
+
+    dims = 3
+    _convolve = staticmethod(F.conv_transpose3d)
+
+
+class SupermaskMultiheadAttention(nn.Module):
+    """nn.MultiheadAttention whose input and output projections are searched layers; call it as the original.
+
+    The three input projections are one layer `in_proj` of shape [3 * embed_dim, embed_dim], as torch stores them.
+    """
+
+    def __init__(self, dense: nn.MultiheadAttention, in_proj: SupermaskLinear, out_proj: SupermaskLinear) -> None:
+        super().__init__()
+        self.embed_dim, self.num_heads, self.dropout = dense.embed_dim, dense.num_heads, dense.dropout
+        self.batch_first, self.add_zero_attn = dense.batch_first, dense.add_zero_attn
+        self.in_proj, self.out_proj = in_proj, out_proj
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        batched = query.dim() == 3
+        if self.batch_first and batched:
+            # torch recognises self-attention by identity, and then makes one product of three.
+            moved = {id(t): t.transpose(0, 1) for t in (query, key, value)}
+            query, key, value = moved[id(query)], moved[id(key)], moved[id(value)]
+        in_weight, in_bias = self.in_proj._parts(query)
+        out_weight, out_bias = self.out_proj._parts(query)
+        out, attention = F.multi_head_attention_forward(
+            query, key, value, self.embed_dim, self.num_heads, in_weight, in_bias, None, None, self.add_zero_attn,
+            self.dropout, out_weight, out_bias, training=self.training, key_padding_mask=key_padding_mask,
+            need_weights=need_weights, attn_mask=attn_mask, average_attn_weights=average_attn_weights,
+            is_causal=is_causal,
+        )  # fmt: skip
+        return (out.transpose(0, 1) if self.batch_first and batched else out), attention
+
+
+DENSE_FORMS: dict[type[nn.Module], type[SupermaskLinear] | type[_Conv]] = {
+    nn.Linear: SupermaskLinear,
+    nn.Conv1d: SupermaskConv1d,
+    nn.Conv2d: SupermaskConv2d,
+    nn.Conv3d: SupermaskConv3d,
+    nn.ConvTranspose1d: SupermaskConvTranspose1d,
+    nn.ConvTranspose2d: SupermaskConvTranspose2d,
+    nn.ConvTranspose3d: SupermaskConvTranspose3d,
+}

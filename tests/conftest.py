@@ -1,0 +1,18 @@
+"""Kernels run in Triton's interpreter here; the variable counts only if it stands before triton's first import."""
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import pytest
+from hypothesis import settings
+
+# An interpreted kernel takes milliseconds a program, so hypothesis' 200 ms deadline says nothing about the code.
+settings.register_profile("default", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("default")
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU tensors take the Triton launcher."""
+    monkeypatch.setenv("SUPERMASK_KERNELS", "triton")

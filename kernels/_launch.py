@@ -89,8 +89,8 @@ def define_op(
 ) -> Any:
     """Register `supermask::name`: `triton_impl` on GPU (CUDA and ROCm), `torch_impl` on CPU.
 
-    Both take the same arguments; the schema is read from the annotations of `triton_impl`. With SUPERMASK_KERNELS=triton
-    and TRITON_INTERPRET=1 in the environment, CPU tensors take the launcher too.
+    Both take the same arguments; the schema is read from the annotations of `triton_impl`. With
+    SUPERMASK_KERNELS=triton and TRITON_INTERPRET=1 in the environment, CPU tensors take the launcher too.
     """
     op = torch.library.custom_op(f"supermask::{name}", triton_impl, mutates_args=mutates, device_types="cuda")
 

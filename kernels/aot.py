@@ -11,6 +11,7 @@ nothing, and a case must not look at them.
 import argparse
 import json
 import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, dataclass, fields
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from kernels import bits, packed, philox, subnet
+from kernels import bits, packed, philox, subnet, threshold
 from kernels._launch import interpreted, launcher, triton
-from kernels.philox import words_per_row
 
 __all__ = ["CASES", "TARGETS", "AotError", "Resources", "compile_through"]
 
@@ -134,7 +135,7 @@ def compile_through(call: Callable[[], object], target: str) -> list[Resources]:
             with _ptxas_log() as log:
                 binary = kernel.warmup(*args, grid=grid, **meta)
         except Exception as error:
-            raise AotError(f"{kernel.__name__} does not compile for {target}: {error}") from error
+            raise AotError(f"{kernel.__name__} does not compile for {target}: {_chain(error)}") from error
         if binary.hash not in found:
             found[binary.hash] = _resources(binary, target, log.getvalue())
 
@@ -145,6 +146,15 @@ def compile_through(call: Callable[[], object], target: str) -> list[Resources]:
         for kernel in started:
             kernel.device_caches.pop(device, None)
     return list(found.values())
+
+
+def _chain(error: BaseException | None) -> str:
+    """What an error says and what its causes say: Triton names the place first and the mistake last."""
+    said = []
+    while error is not None:
+        said.append(str(error))
+        error = error.__cause__
+    return "\n".join(said)
 
 
 def _resources(binary: Any, target: str, log: str) -> Resources:
@@ -162,7 +172,8 @@ def _config(binary: Any) -> str:
     divisible = {path[0] for path, facts in source.attrs.items() if ["tt.divisibility", 16] in facts}
     known = {path[0]: value for path, value in source.constants.items() if len(path) == 1}
     words = []
-    for i, (name, kind) in enumerate(source.signature.items()):
+    for i, (parameter, kind) in enumerate(source.signature.items()):
+        name = parameter.removesuffix("_ptr")
         if i in known:
             words.append(f"{name}={known[i]}")
         else:
@@ -209,12 +220,13 @@ def _amd(binary: Any) -> dict[str, int]:
 
 
 _CPU = torch.device("cpu")
+_Theta = tuple[Tensor, Tensor | None, Tensor | None, int, int, int]  # in the order of the op schemas
 # The compiler tells apart sizes divisible by 16, sizes of 1 and others, and seeds of 32 bits and of 64.
 _LAYERS = [(512, 512, 7), (512, 512, 1 << 40), (10, 27, 7), (1, 1, 7)]
 
 
 def _bits(rows: int, cols: int) -> Tensor:
-    return torch.zeros(rows, words_per_row(cols), dtype=torch.int32)
+    return torch.zeros(rows, bits.words_per_row(cols), dtype=torch.int32)
 
 
 def _philox() -> None:
@@ -231,23 +243,27 @@ def _bit_ops() -> None:
         bits._popcount_triton(_bits(rows, cols))
 
 
-def _weights(each: Callable[[int, int, tuple[Any, ...], torch.dtype, bool], object]) -> None:
-    """`each(rows, cols, theta, dtype, extras)`, theta in the order of the op schemas: every source of weights in every
-    width with all extras, every kind of layer, and no extras once."""
+def _weights(each: Callable[[int, int, _Theta, torch.dtype, bool], object]) -> None:
+    """`each(rows, cols, theta, dtype, extras)` for every kind of layer; for the first also without extras, and with
+    every source of weights in 32 and 16 bits."""
     for rows, cols, seed in _LAYERS:
-        drawn = (torch.ones(1), None, None, seed, 1, 0)
-        each(rows, cols, drawn, torch.float32, True)
-        if rows != 512 or seed != 7:
-            continue
-        each(rows, cols, drawn, torch.float32, False)
-        each(rows, cols, drawn, torch.bfloat16, True)
+        each(rows, cols, (torch.ones(1), None, None, seed, 1, 0), torch.float32, True)
+    rows, cols, seed = _LAYERS[0]
+    each(rows, cols, (torch.ones(1), None, None, seed, 1, 0), torch.float32, False)
+    for signs, base in ((None, None), (_bits(rows, cols), None), (None, torch.zeros(rows, cols))):
         for dtype in (torch.float32, torch.bfloat16):
-            each(rows, cols, (torch.ones(1), _bits(rows, cols), None, seed, 1, 0), dtype, True)
-            each(rows, cols, (torch.ones(1), None, torch.zeros(rows, cols), seed, 1, 0), dtype, True)
+            each(rows, cols, (torch.ones(1), signs, base, seed, 1, 0), dtype, True)
+
+
+def _select() -> None:
+    scores = [torch.zeros(rows, cols) for rows, cols, _ in _LAYERS]
+    survivors = [None, *(_bits(rows, cols) for rows, cols, _ in _LAYERS[1:])]
+    for absolute in (True, False):
+        threshold._select_triton(scores, torch.ones(len(scores), dtype=torch.int64), survivors, absolute)
 
 
 def _subnet() -> None:
-    def each(rows: int, cols: int, theta: tuple[Any, ...], dtype: torch.dtype, extras: bool) -> None:
+    def each(rows: int, cols: int, theta: _Theta, dtype: torch.dtype, extras: bool) -> None:
         scores, absolute = torch.zeros(rows, cols), dtype is torch.float32
         survivors, ever = (_bits(rows, cols), _bits(rows, cols)) if extras else (None, None)
         tau, last_tied = torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int64)
@@ -266,24 +282,19 @@ def _packed_weight() -> None:
 CASES: dict[str, Callable[[], object]] = {
     "philox": _philox,
     "bits": _bit_ops,
+    "select": _select,
     "subnet": _subnet,
     "packed_weight": _packed_weight,
 }
 """Launcher calls that between them start every kernel in every configuration the launchers choose."""
 
 
-def _all_cases(target: str) -> list[Resources]:
-    """What `CASES` compile to; in one worker process."""
-
-    def call() -> None:
-        for name, case in CASES.items():
-            try:
-                case()
-            except Exception as error:
-                # In words: not every compiler error survives the way between two processes.
-                raise AotError(f"case {name!r} on {target}: {error}") from None
-
-    return compile_through(call, target)
+def _compile_case(target: str, name: str) -> list[Resources]:
+    try:
+        return compile_through(CASES[name], target)
+    except Exception as error:
+        # In words: this runs in a worker process, and not every compiler error survives the way back.
+        raise AotError(f"case {name!r} on {target}: {error}") from None
 
 
 def _table(found: list[Resources]) -> Table:
@@ -299,7 +310,7 @@ def main() -> int:
     """Exit status 0: compiled without spills; 1: with spills; 2: not compiled."""
     parser = argparse.ArgumentParser(prog="python -m kernels.aot", description="Compile every kernel without a GPU.")
     parser.add_argument("--target", action="append", choices=TARGETS, help="only this target (repeatable)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes, each with a target at a time")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes that compile")
     parser.add_argument("--json", action="store_true", help="print a list of objects, not a table")
     options = parser.parse_args()
     if triton is None or interpreted():
@@ -307,13 +318,14 @@ def main() -> int:
         why = "triton is not installed here" if missing else "TRITON_INTERPRET is set, so nothing compiles: unset it"
         print(f"kernels.aot: {why}", file=sys.stderr)
         return 2
-    try:
-        # Fresh processes: forking one whose libraries have started threads can hang.
-        with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-            rows = [row for rows in pool.map(_all_cases, options.target or TARGETS) for row in rows]
-    except AotError as error:
-        print(f"kernels.aot: {error}", file=sys.stderr)
+    # Fresh processes: forking one whose libraries have started threads can hang.
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(_compile_case, *job) for job in product(options.target or TARGETS, CASES)]
+    failures = [job.exception() for job in jobs if job.exception() is not None]
+    if failures:
+        print(*(f"kernels.aot: {failure}" for failure in failures), sep="\n", file=sys.stderr)
         return 2
+    rows = [row for job in jobs for row in job.result()]
     rows.sort(key=lambda row: (row.kernel, row.config, list(TARGETS).index(row.target)))
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))

@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from kernels._launch import cdiv, define_op, jit, launch, tl
-from kernels.philox import words_per_row
 
 _GROUPS = 32  # groups of 128 edges a program handles
+
+
+def words_per_row(cols: int) -> int:
+    """int32 words that hold `cols` bits in the row layout: whole groups of four, so that a Philox call fills one."""
+    return 4 * cdiv(cols, 128)
 
 
 @jit
@@ -56,7 +60,7 @@ def _popcount_kernel(words_ptr, counts_ptr, words, BLOCK: tl.constexpr):
 
 
 def _pack_torch(mask: Tensor) -> Tensor:
-    rows, cols = mask.shape
+    cols = mask.shape[1]
     words = words_per_row(cols)
     packed = np.packbits(mask.numpy(), axis=1, bitorder="little")
     if cols % 128:
@@ -132,7 +136,9 @@ def pack(mask: Tensor) -> Tensor:
         ValueError: `mask` is not a boolean matrix.
     """
     if mask.dtype is not torch.bool or mask.ndim != 2:
-        raise ValueError(f"mask is {mask.dtype} of shape {tuple(mask.shape)}: expected torch.bool of shape [rows, cols]")
+        raise ValueError(
+            f"mask is {mask.dtype} of shape {tuple(mask.shape)}: expected torch.bool of shape [rows, cols]"
+        )
     return _pack(mask.contiguous())
 
 

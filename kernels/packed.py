@@ -1,7 +1,7 @@
 """packed_weight: from one bit an edge to the effective weights theta0 * m, for a ticket that is no longer searched.
 
-The mask is packed (kernels/bits.py), theta0 is made from the seed as in kernels/subnet.py, and the weights have the same
-bits as the searched layer's: +0.0 where the mask is zero.
+The mask is packed (kernels/bits.py), theta0 is made from the seed as in kernels/subnet.py, and the weights have the
+same bits as the searched layer's: +0.0 where the mask is zero.
 """
 
 import math
@@ -65,9 +65,7 @@ def _packed_weight_triton(
     dtype: torch.dtype,
 ) -> Tensor:
     if dtype not in BITS_DTYPE:
-        return _packed_weight_triton(
-            mask, shape, constant, signs, base, seed, layer, stream, torch.float32
-        ).to(dtype)
+        return _packed_weight_triton(mask, shape, constant, signs, base, seed, layer, stream, torch.float32).to(dtype)
     rows, words = mask.shape
     as_bits = BITS_DTYPE[dtype]
     weight = torch.empty(shape, dtype=dtype, device=mask.device)
@@ -117,4 +115,4 @@ def packed_weight(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch
     if mask.shape[0] != shape[0]:
         raise ValueError(f"mask has {mask.shape[0]} rows: a weight of shape {tuple(shape)} has {shape[0]}")
     op = _packed_weight_torch if torch.compiler.is_compiling() and mask.device.type == "cpu" else _packed_weight
-    return op(mask, list(shape), *theta.schema(), dtype)  # type: ignore[no-any-return]
+    return op(mask, list(shape), *theta.schema(), dtype)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kernels._launch import cdiv, define_op, jit, launch, tl
+from kernels.bits import words_per_row
 
 SIGNS, WEIGHTS, SCORES, RERANDOMISE = 0, 1, 2, 3
 
@@ -28,15 +29,8 @@ _RAISE_A, _RAISE_B = 0x9E3779B9, 0xBB67AE85
 _CALLS_AT_ONCE = 1 << 16  # keeps the temporaries of the PyTorch path in cache
 
 
-def words_per_row(cols: int) -> int:
-    """int32 words that hold `cols` bits in the row layout: whole groups of four, so that a Philox call fills one."""
-    return 4 * cdiv(cols, 128)
-
-
 @jit(do_not_specialize=["seed", "layer", "stream"])
-def _sign_words_kernel(
-    words_ptr, seed, layer, stream, rows, cols, calls, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
-):
+def _sign_words_kernel(words_ptr, seed, layer, stream, rows, cols, calls, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     call = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
     drawn = tl.philox(seed, call, row.to(tl.int32), layer, stream)
@@ -48,9 +42,7 @@ def _sign_words_kernel(
 
 
 @jit(do_not_specialize=["seed", "layer", "stream"])
-def _uniform_kernel(
-    out_ptr, seed, layer, stream, low, width, rows, cols, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
-):
+def _uniform_kernel(out_ptr, seed, layer, stream, low, width, rows, cols, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     call = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
     drawn = tl.philox(seed, call, row.to(tl.int32), layer, stream)
@@ -104,9 +96,7 @@ def _calls_torch(
         yield block, _philox_torch(position, torch.arange(block.start, block.stop)[:, None], layer, stream, seed)
 
 
-def _sign_words_torch(
-    seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device
-) -> Tensor:
+def _sign_words_torch(seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device) -> Tensor:
     calls = words_per_row(cols) // 4
     out = torch.empty(rows, calls, 4, dtype=torch.int32)
     for block, words in _calls_torch(seed, layer, stream, rows, calls):
@@ -127,9 +117,7 @@ def _uniform_torch(
     return out.view(rows, -1)[:, :cols].contiguous()
 
 
-def _normal_torch(
-    seed: int, layer: int, stream: int, std: float, rows: int, cols: int, device: torch.device
-) -> Tensor:
+def _normal_torch(seed: int, layer: int, stream: int, std: float, rows: int, cols: int, device: torch.device) -> Tensor:
     out = torch.empty(rows, cdiv(cols, 4), 4)
     for block, words in _calls_torch(seed, layer, stream, rows, cdiv(cols, 4)):
         for j in (0, 2):
@@ -146,9 +134,7 @@ def _grid(rows: int, calls: int) -> tuple[tuple[int, int], dict[str, int]]:
     return (cdiv(rows, block_r), cdiv(calls, block_c)), {"BLOCK_R": block_r, "BLOCK_C": block_c}
 
 
-def _sign_words_triton(
-    seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device
-) -> Tensor:
+def _sign_words_triton(seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device) -> Tensor:
     calls = words_per_row(cols) // 4
     out = torch.empty(rows, 4 * calls, dtype=torch.int32, device=device)
     grid, blocks = _grid(rows, calls)
@@ -162,9 +148,7 @@ def _uniform_triton(
     out = torch.empty(rows, cols, device=device)
     grid, blocks = _grid(rows, cdiv(cols, 4))
     # A fused multiply-add would round once where the definition rounds twice.
-    launch(
-        _uniform_kernel, grid, out, seed, layer, stream, low, width, rows, cols, **blocks, enable_fp_fusion=False
-    )
+    launch(_uniform_kernel, grid, out, seed, layer, stream, low, width, rows, cols, **blocks, enable_fp_fusion=False)
     return out
 
 

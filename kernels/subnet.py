@@ -324,6 +324,6 @@ def subnet(
     for name, words in (("survivors", survivors), ("ever", ever), ("theta.signs", theta.signs)):
         if words is not None:
             check_words(name, words, cols)
-    return _Subnet.apply(  # type: ignore[no-any-return, no-untyped-call]
+    return _Subnet.apply(
         scores, tau, last_tied, survivors, *theta.schema(), absolute, dtype, ever
     )

@@ -61,7 +61,7 @@ def sign_tile(signs_ptr, seed, layer, stream, row, tile, words, inside):
 
 
 def signs_of(signs: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int) -> Tensor:
-    """Boolean [rows, cols] on CPU, true where the weight is negative. `seed` and `stream` as the op schemas have them."""
+    """Boolean [rows, cols] on CPU, true where the weight is negative; `seed` and `stream` as in the op schemas."""
     if signs is None:
         signs = sign_words(seed % (1 << 64), layer, rows, cols, generation=stream // 256)
     return unpack(signs, cols)

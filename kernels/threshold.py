@@ -12,12 +12,14 @@ last_tied is n - 1: every survivor is selected.
 
 On the GPU this is a radix select on rank = key ^ 2**31, in three digits of 11 bits from the top (the last shares one
 bit with its predecessor, which does no harm, as its candidates agree in it). A pass counts the digits of the edges that
-have the digits found so far. Instead of a launch of its own to find the digit, every program of the next launch scans
-its layer's 2048 counts. Then one launch counts the ties of each tile and one finds the tile and the edge where the
-last tie stands; both read scores only in layers where not all ties are selected. In all 5 launches, one memset and one
-copy of a table of addresses, whatever the number of layers, and 12 bytes read an edge (16 in a layer whose ties are
-cut), plus 1 bit an edge and pass where there are survivors. Counts and indices are int64, so a layer may have more than
-2**31 edges. All arithmetic is integer: the result is the same whatever order the atomics take.
+have the digits found so far. There is no launch between passes to find the digit: every program of the next one scans
+its layer's 2048 counts itself. Then one launch counts the ties of each tile, and one finds the tile and in it the edge
+of the last tie; both read scores only in layers where not all ties are selected. That makes 5 launches, one memset and
+one copy of a table of addresses, whatever the number of layers, and 12 bytes read an edge (16 in a layer whose ties
+are cut), plus 1 bit an edge and pass where there are survivors. Counts and indices are int64, so a layer may have more
+than 2**31 edges. All arithmetic is integer: the result is the same whatever order the atomics take.
+
+On the CPU it is numpy.partition on the keys, in place, one layer after the other.
 """
 
 from collections.abc import Sequence
@@ -47,30 +49,38 @@ def score_key(s, ABSOLUTE: tl.constexpr):
     """The int32 keys of float32 scores (`score_keys` inside a kernel)."""
     bits = s.to(tl.int32, bitcast=True)
     magnitude = bits & 0x7FFFFFFF
-    if ABSOLUTE:
-        key = magnitude
-    else:
-        key = tl.where(magnitude == 0, 0, bits ^ ((bits >> 31) & 0x7FFFFFFF))
+    key = magnitude if ABSOLUTE else tl.where(magnitude == 0, 0, bits ^ ((bits >> 31) & 0x7FFFFFFF))
     return tl.where(magnitude > 0x7F800000, -2147483647, key)  # NAN_KEY: kernels cannot read plain globals
 
 
 @jit
-def _ranks(row_ptr, start, offs, mask, ABSOLUTE: tl.constexpr):
-    """Ranks of the edges start + offs of the layer at `row_ptr`: int32 bit patterns that order as unsigned numbers."""
+def _tile(row_ptr, tile, TILE: tl.constexpr):
+    """A tile of the layer at `row_ptr`: its first edge, length and scores; the survivors from the first edge's row on
+    (0: all, and then words is 0), cols, words, the first edge's col. What is counted from there fits 32 bits."""
+    start = tile * TILE
+    length = tl.minimum(tl.load(row_ptr + 2) - start, TILE).to(tl.int32)
     scores_ptr = tl.load(row_ptr).to(tl.pointer_type(tl.float32)) + start
-    rank = score_key(tl.load(scores_ptr + offs, mask=mask, other=0.0), ABSOLUTE) ^ -2147483648
     survivors = tl.load(row_ptr + 1)
+    cols = tl.load(row_ptr + 3)
+    words = tl.load(row_ptr + 4)
+    row = start // cols
+    survivors += 4 * words * row
+    col = (start - row * cols).to(tl.uint32)
+    return start, length, scores_ptr, survivors, cols.to(tl.uint32), words.to(tl.int32), col
+
+
+@jit
+def _ranks(offs, length, scores_ptr, survivors, cols, words, col, ABSOLUTE: tl.constexpr):
+    """Ranks of the edges of a tile: int32 bit patterns that order as unsigned numbers. Past the end, any rank."""
+    # An address inside in place of a mask, so that no load waits for another's predicate.
+    offs = tl.minimum(offs, length - 1)
+    rank = score_key(tl.load(scores_ptr + offs), ABSOLUTE) ^ -2147483648
     if survivors != 0:
-        cols = tl.load(row_ptr + 3)
-        words = tl.load(row_ptr + 4)
-        # One 64-bit division a tile; what is left of it fits 32 bits, where a vector of divisions is cheap enough.
-        row = start // cols
-        along = (start - row * cols).to(tl.uint32) + offs.to(tl.uint32)
-        below = along // cols.to(tl.uint32)
-        col = (along - below * cols.to(tl.uint32)).to(tl.int32)
-        survivors_ptr = survivors.to(tl.pointer_type(tl.int32)) + row * words
-        word = tl.load(survivors_ptr + below.to(tl.int64) * words + (col >> 5), mask=mask, other=0)
-        rank = tl.where(((word >> (col & 31)) & 1) != 0, rank, 0)
+        along = col + offs.to(tl.uint32)
+        row = along // cols
+        bit = (along - row * cols).to(tl.int32)
+        word = tl.load(survivors.to(tl.pointer_type(tl.int32)) + (row.to(tl.int32) * words + (bit >> 5)))
+        rank = tl.where(((word >> (bit & 31)) & 1) != 0, rank, 0)
     return rank
 
 
@@ -78,8 +88,8 @@ def _ranks(row_ptr, start, offs, mask, ABSOLUTE: tl.constexpr):
 def _narrow(
     kept_ptr, count_ptr, state_ptr, layers, layer, step, DIGIT_BITS: tl.constexpr,
 ):  # fmt: skip
-    """What `step` passes tell of a layer: tau's leading digits, how many edges rank above all that have them, how many
-    have them."""
+    """What `step` passes tell of a layer: tau's leading digits, how many edges rank above all those that have them, and
+    how many have them."""
     BINS: tl.constexpr = 1 << DIGIT_BITS
     prefix = tl.full((), 0, tl.int64)
     above = tl.full((), 0, tl.int64)
@@ -117,17 +127,16 @@ def _select_count_kernel(
         tl.store(state_ptr + current * 2, prefix)
         tl.store(state_ptr + current * 2 + 1, above)
 
-    start = tile * TILE
-    length = tl.minimum(tl.load(row_ptr + 2) - start, TILE).to(tl.int32)
+    _, length, scores_ptr, survivors, cols, words, col = _tile(row_ptr, tile, TILE)
     shift = tl.maximum(32 - (step + 1) * DIGIT_BITS, 0)
     known = tl.where(step > 0, -1 << (32 - step * DIGIT_BITS), 0)
     digits = prefix.to(tl.int32)
     found = tl.zeros((BINS,), tl.int32)
     for first in range(0, length, BLOCK):
         offs = first + tl.arange(0, BLOCK)
-        mask = offs < length
-        rank = _ranks(row_ptr, start, offs, mask, ABSOLUTE)
-        found += tl.histogram((rank >> shift) & (BINS - 1), BINS, mask=mask & (((rank ^ digits) & known) == 0))
+        rank = _ranks(offs, length, scores_ptr, survivors, cols, words, col, ABSOLUTE)
+        alike = (offs < length) & (((rank ^ digits) & known) == 0)
+        found += tl.histogram((rank >> shift) & (BINS - 1), BINS, mask=alike)
     tl.atomic_add(count_ptr + current * BINS + tl.arange(0, BINS), found.to(tl.int64), mask=found > 0, sem="relaxed")
 
 
@@ -142,14 +151,14 @@ def _select_ties_kernel(
     prefix, above, equal = _narrow(kept_ptr, count_ptr, state_ptr, layers, layer, DIGITS, DIGIT_BITS)
     if (prefix != 0) & (equal > tl.load(kept_ptr + layer) - above):
         row_ptr = table_ptr + layer * FIELDS
-        start = (pid - tl.load(row_ptr + 5)) * TILE
-        length = tl.minimum(tl.load(row_ptr + 2) - start, TILE).to(tl.int32)
+        tile = pid - tl.load(row_ptr + 5)
+        _, length, scores_ptr, survivors, cols, words, col = _tile(row_ptr, tile, TILE)
         tau = prefix.to(tl.int32)
         ties = tl.zeros((BLOCK,), tl.int32)
         for first in range(0, length, BLOCK):
             offs = first + tl.arange(0, BLOCK)
-            mask = offs < length
-            ties += (mask & (_ranks(row_ptr, start, offs, mask, ABSOLUTE) == tau)).to(tl.int32)
+            rank = _ranks(offs, length, scores_ptr, survivors, cols, words, col, ABSOLUTE)
+            ties += ((offs < length) & (rank == tau)).to(tl.int32)
         tl.store(ties_ptr + pid, tl.sum(ties, 0))
 
 
@@ -157,6 +166,7 @@ def _select_ties_kernel(
 def _select_threshold_kernel(
     table_ptr, kept_ptr, state_ptr, count_ptr, ties_ptr, tau_ptr, last_ptr, layers, ABSOLUTE: tl.constexpr,
     DIGITS: tl.constexpr, DIGIT_BITS: tl.constexpr, FIELDS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
+    TILES: tl.constexpr,
 ):  # fmt: skip
     """One layer: tau, and among its ties the last selected."""
     layer = tl.program_id(0).to(tl.int64)
@@ -171,8 +181,8 @@ def _select_threshold_kernel(
         passed = tl.full((), 0, tl.int64)
         before = tl.full((), 0, tl.int64)
         ties_ptr += tl.load(row_ptr + 5)
-        for first in range(0, tiles, BLOCK):
-            offs = first + tl.arange(0, BLOCK)
+        for first in range(0, tiles, TILES):
+            offs = first + tl.arange(0, TILES)
             ties = tl.load(ties_ptr + offs, mask=offs < tiles, other=0).to(tl.int64)
             upto = passed + tl.cumsum(ties, 0)
             short = (offs < tiles) & (upto < wanted)
@@ -180,14 +190,13 @@ def _select_threshold_kernel(
             before = tl.maximum(before, tl.max(tl.where(short, upto, 0), 0))
             passed += tl.sum(ties, 0)
 
-        start = tile * TILE
-        length = tl.minimum(edges - start, TILE).to(tl.int32)
+        start, length, scores_ptr, survivors, cols, words, col = _tile(row_ptr, tile, TILE)
         tau = prefix.to(tl.int32)
         last = tl.full((), -1, tl.int64)
         for first in range(0, length, BLOCK):
             offs = first + tl.arange(0, BLOCK)
-            mask = offs < length
-            tied = mask & (_ranks(row_ptr, start, offs, mask, ABSOLUTE) == tau)
+            rank = _ranks(offs, length, scores_ptr, survivors, cols, words, col, ABSOLUTE)
+            tied = (offs < length) & (rank == tau)
             upto = before + tl.cumsum(tied.to(tl.int32), 0)
             last = tl.maximum(last, tl.max(tl.where(tied & (upto == wanted), start + offs, -1), 0))
             before += tl.sum(tied.to(tl.int32), 0)
@@ -241,8 +250,8 @@ def _select_layer(scores: Tensor, kept: int, survivors: Optional[Tensor], absolu
     keys = _keys_numpy(scores, absolute)
     alive = None
     if survivors is not None:
-        octets = survivors.numpy().astype("<i4", copy=False).view(np.uint8)
-        bits = np.unpackbits(octets, axis=1, count=edges // scores.shape[0], bitorder="little")
+        cols = edges // scores.shape[0]
+        bits = np.unpackbits(survivors.numpy().view(np.uint8), axis=1, count=cols, bitorder="little")
         alive = bits.view(np.bool_).reshape(-1)
         keys = keys[alive]
         if keys.size < kept:
@@ -296,10 +305,11 @@ def _select_triton(
     device, count = kept.device, len(scores)
     if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
         raise RuntimeError(
-            "select during a CUDA graph's capture: its table of addresses is copied from host memory that a replay "
-            "would find reused. Select before the graph, or capture without it"
+            "select cannot be captured in a CUDA graph: it copies a table of addresses from host memory, which a "
+            "replay would find reused; call it outside the graph"
         )
-    TILE, BLOCK = (256, 128) if interpreted() else (32768, 4096)
+    # The interpreter takes milliseconds a program or step, so small layers must do to reach every loop's second step.
+    TILE, BLOCK, TILES = (256, 128, 2) if interpreted() else (32768, 2048, 1024)
     table, layer_of = _tables(scores, survivors, TILE, device)
     state = torch.zeros(DIGITS * count * (2 + (1 << DIGIT_BITS)), dtype=torch.int64, device=device)
     state, counts = state[: DIGITS * count * 2], state[DIGITS * count * 2 :]
@@ -307,11 +317,13 @@ def _select_triton(
     tau = torch.empty(count, dtype=torch.int32, device=device)
     last_tied = torch.empty(count, dtype=torch.int64, device=device)
     tiles = (layer_of.numel(),)
-    meta = {"ABSOLUTE": absolute, "DIGIT_BITS": DIGIT_BITS, "FIELDS": FIELDS, "TILE": TILE, "BLOCK": BLOCK, "num_warps": 8}
+    meta = {"ABSOLUTE": absolute, "DIGIT_BITS": DIGIT_BITS, "FIELDS": FIELDS, "TILE": TILE, "BLOCK": BLOCK}
+    meta["num_warps"] = 8
     for step in range(DIGITS):
         launch(_select_count_kernel, tiles, table, layer_of, kept, state, counts, count, step, **meta)
     meta["DIGITS"] = DIGITS
     launch(_select_ties_kernel, tiles, table, layer_of, kept, state, counts, ties, count, **meta)
+    meta["TILES"] = TILES
     launch(_select_threshold_kernel, (count,), table, kept, state, counts, ties, tau, last_tied, count, **meta)
     return tau, last_tied
 
@@ -349,8 +361,8 @@ def select(
         raise TypeError(f"kept is {kept.dtype}: expected torch.int64")
     if kept.shape != (len(scores),) or len(survivors) != len(scores):
         raise ValueError(
-            f"{len(scores)} layers of scores, kept of shape {tuple(kept.shape)} and {len(survivors)} survivors: expected "
-            "one of each a layer (None for a layer without survivors)"
+            f"{len(scores)} layers of scores, kept of shape {tuple(kept.shape)}, {len(survivors)} survivors: expected "
+            "one of each for each layer (survivors may be None)"
         )
     for layer, (s, alive) in enumerate(zip(scores, survivors, strict=True)):
         _check_layer(layer, s, alive, kept.device)
@@ -365,20 +377,23 @@ def _check_layer(layer: int, scores: Tensor, survivors: Optional[Tensor], device
         raise ValueError(f"layer {layer}: scores have shape {tuple(scores.shape)}: expected [rows, ...] with an edge")
     if not scores.is_contiguous():
         raise ValueError(
-            f"layer {layer}: scores have strides {scores.stride()} for shape {tuple(scores.shape)}: expected contiguous "
-            "ones; keep them .contiguous(), as a copy each call would be as large as the scores"
+            f"layer {layer}: scores have strides {scores.stride()} for shape {tuple(scores.shape)}: expected a "
+            "contiguous tensor; keep them .contiguous(), so that no call has to copy them"
         )
     if scores.device != device:
-        raise ValueError(f"layer {layer}: scores are on {scores.device}, kept on {device}: move them to one device")
+        raise ValueError(f"layer {layer}: scores are on {scores.device}, kept on {device}: use one device")
     if survivors is None:
         return
     if survivors.dtype is not torch.int32:
         raise TypeError(f"layer {layer}: survivors are {survivors.dtype}: expected packed bits in torch.int32")
-    shape = (scores.shape[0], words_per_row(scores.numel() // scores.shape[0]))
+    cols = scores.numel() // scores.shape[0]
+    if cols >= 2**31:
+        raise ValueError(f"layer {layer}: {cols} columns: survivors are supported up to {2**31 - 1} columns")
+    shape = (scores.shape[0], words_per_row(cols))
     if survivors.shape != shape or not survivors.is_contiguous():
         raise ValueError(
             f"layer {layer}: survivors have shape {tuple(survivors.shape)} and strides {survivors.stride()}: expected "
             f"contiguous packed bits {shape} for scores of shape {tuple(scores.shape)} (kernels.bits.pack)"
         )
     if survivors.device != device:
-        raise ValueError(f"layer {layer}: survivors are on {survivors.device}, kept on {device}: move them to one device")
+        raise ValueError(f"layer {layer}: survivors are on {survivors.device}, kept on {device}: use one device")

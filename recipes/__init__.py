@@ -1,0 +1,1 @@
+"""The experiments: each module is one, run as `python -m recipes.NAME`."""

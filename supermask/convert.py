@@ -20,7 +20,7 @@ BiasPolicy = Literal["drop", "freeze", "train"]
 NormPolicy = Literal["non_affine", "freeze", "train"]
 Build = Callable[[str, tuple[int, ...], nn.Parameter | None], tuple[Edges, Bias] | None]
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _log = logging.getLogger("supermask")
 
 
@@ -96,8 +96,8 @@ def convert(
     if unused:
         raise ValueError(f"no masked layer matches {sorted(unused)}: the layers are {', '.join(all_edges(converted))}")
     for module in converted.modules():
-        if isinstance(module, _NORMS):
-            _set_norm(module, norm)
+        if isinstance(module, NORMS):
+            set_norm(module, norm)
         elif isinstance(module, MaskedLayer) and isinstance(module.bias, nn.Parameter):
             module.bias.requires_grad_(True)
     _warn_sparse(converted)
@@ -131,7 +131,9 @@ def replace_layers(model: nn.Module, build: Build) -> nn.Module:
             replaced[id(module)] = new.train(module.training)
     if not replaced:
         kinds = ", ".join(kind.__name__ for kind in (*DENSE_FORMS, nn.MultiheadAttention))
-        raise ValueError(f"{type(model).__name__} has no layer to convert: the kinds that have a masked form are {kinds}")
+        raise ValueError(
+            f"{type(model).__name__} has no layer to convert: the kinds that have a masked form are {kinds}"
+        )
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if id(module) in replaced and name:
             parent, _, child = name.rpartition(".")
@@ -201,7 +203,9 @@ class Summary:
         lines = [f"searched: {len(self.layers)} layers, {self.kept:,} of {self.edges:,} edges kept"]
         for layer in self.layers:
             rate = f"{layer.kept / layer.edges:7.2%}{' pinned' if layer.pinned else ''}"
-            lines.append(f"  {layer.name:{width}}  {layer.kind} {layer.shape}  {layer.kept:,} of {layer.edges:,} {rate}")
+            lines.append(
+                f"  {layer.name:{width}}  {layer.kind} {layer.shape}  {layer.kept:,} of {layer.edges:,} {rate}"
+            )
         lines.append(f"left: {len(self.left)} parameters" + (":" if self.left else ""))
         for left in self.left:
             state = "trained" if left.trained else "frozen"
@@ -259,7 +263,8 @@ def _attention(name: str, dense: nn.MultiheadAttention, build: Build) -> nn.Modu
     )
 
 
-def _set_norm(module: nn.Module, norm: NormPolicy) -> None:
+def set_norm(module: nn.Module, norm: NormPolicy) -> None:
+    """Apply `norm` to the scale and shift of one normalisation layer."""
     if norm == "non_affine":
         for name in ("weight", "bias"):
             if name in module._parameters:
@@ -280,7 +285,7 @@ def _tied(model: nn.Module) -> dict[int, str]:
             owners.setdefault(id(parameter), []).append((name, module))
     tied: dict[int, str] = {}
     for shared in owners.values():
-        for name, module in shared:
+        for _, module in shared:
             others = [other for other, owner in shared if owner is not module]
             if others:
                 tied[id(module)] = others[0]
@@ -291,7 +296,7 @@ def _why_left(owner: nn.Module, name: str, tied: Mapping[int, str]) -> str:
     kind = type(owner).__name__
     if id(owner) in tied:
         return f"its weight is shared with {tied[id(owner)]}"
-    if isinstance(owner, _NORMS):
+    if isinstance(owner, NORMS):
         return "scale or shift of a normalisation"
     if isinstance(owner, MaskedLayer):
         return f"{name} of a masked layer"
@@ -310,7 +315,8 @@ def _warn_sparse(model: nn.Module) -> None:
             starved.append(f"{name} keeps {int(edges.kept)} of {edges.count} edges for {outputs} outputs")
     if starved:
         warnings.warn(
-            f"{'; '.join(starved)}: outputs without an input are constant; raise the rate of these layers with overrides",
+            f"{'; '.join(starved)}: outputs without an input are constant; raise the rate of these layers with "
+            "overrides",
             SparseLayerWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""What a seed makes: the weights theta0 and the initial scores of a layer, as functions of (seed, layer, generation)."""
+"""What a seed makes: theta0 and the initial scores of a layer, as functions of (seed, layer, generation)."""
 
 import math
 from typing import Literal, get_args

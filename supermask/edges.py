@@ -79,8 +79,12 @@ class Edges(nn.Module):
         """Which edges are selected: packed bits, int32 [rows, words] (kernels/bits.py)."""
         raise NotImplementedError
 
-    def forward(self, dtype: torch.dtype) -> Tensor:
-        """Effective weights theta0 * m, of the layer's shape, in `dtype`."""
+    def forward(self, dtype: torch.dtype, *, record: bool = True) -> Tensor:
+        """Effective weights theta0 * m, of the layer's shape, in `dtype`.
+
+        A forward of the network in training mode records the selected edges where `ever` is set; a look at the weights
+        (`record=False`) does not.
+        """
         raise NotImplementedError
 
     def theta(self) -> Theta:
@@ -158,9 +162,7 @@ class SearchedEdges(Edges):
     ) -> None:
         check_choice("scores", scores, ScoreInit)
         check_choice("magnitude", magnitude, Magnitude)
-        super().__init__(
-            shape, seed=seed, layer=layer, generation=0, weights=weights, constant=math.nan, device=device
-        )
+        super().__init__(shape, seed=seed, layer=layer, generation=0, weights=weights, constant=math.nan, device=device)
         self.score_init: ScoreInit = scores
         self.magnitude: Magnitude = magnitude
         self.pinned = pinned
@@ -183,8 +185,8 @@ class SearchedEdges(Edges):
         kept = kept_count(rate, self.count)
         if self.survivors is not None and kept > (left := int(popcount(self.survivors).sum())):
             raise ValueError(
-                f"remaining={rate} keeps {kept} of {self.count} edges, but hard pruning left {left}: lower the rate, or "
-                "give the edges back with survivors = None"
+                f"remaining={rate} keeps {kept} of {self.count} edges, but hard pruning left {left}: lower the rate, "
+                "or give the edges back with survivors = None"
             )
         self.kept.fill_(kept)
         self.constant.fill_(weight_constant(self.weights, self.cols, kept / self.count))
@@ -207,8 +209,8 @@ class SearchedEdges(Edges):
             return self._threshold
         return select([self.scores.detach()], self.kept, [self.survivors], self.magnitude == "abs")
 
-    def forward(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._subnet(dtype, self.ever if self.training else None)[0]
+    def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
+        return self._subnet(dtype, self.ever if record and self.training else None)[0]
 
     @torch.no_grad()
     def mask(self) -> Tensor:
@@ -241,7 +243,7 @@ class SearchedEdges(Edges):
         survivors = state_dict.get(prefix + "survivors")
         if (survivors is None) != (self.survivors is None):
             self.survivors = None if survivors is None else torch.empty_like(survivors, device=self.scores.device)
-        super()._load_from_state_dict(  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self.constant.fill_(weight_constant(self.weights, self.cols, self.remaining))
@@ -291,7 +293,7 @@ class PackedEdges(Edges):
     def mask(self) -> Tensor:
         return self.packed
 
-    def forward(self, dtype: torch.dtype = torch.float32) -> Tensor:
+    def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
         if self.weight is not None:
             return self.weight.to(dtype)
         return packed_weight(self.packed, self.shape, self.theta(), dtype)

@@ -50,7 +50,8 @@ class MaskedLayer(nn.Module):
     def weight(self) -> Tensor:
         """Effective weights theta0 * m, in the autocast dtype or float32."""
         device = self.edges.constant.device.type
-        return self.edges(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
+        autocast = torch.is_autocast_enabled(device)
+        return self.edges(torch.get_autocast_dtype(device) if autocast else torch.float32, record=False)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight and bias to apply to `x`."""

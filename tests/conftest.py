@@ -1,8 +1,10 @@
-"""Kernels run in Triton's interpreter here; the variable counts only if it stands before triton's first import."""
+"""Kernels run in Triton's interpreter here; the variables count only if they stand before the first import."""
 
 import os
 
 os.environ["TRITON_INTERPRET"] = "1"
+# The tensors of tests are small: a second thread mostly waits for the first, and for long where cores are shared.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from hypothesis import settings

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import kernels
-from kernels.aot import TARGETS
+from kernels.aot import TARGETS, AotError, _resources
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,8 +33,8 @@ PROBE = """
 
 
     @jit
-    def _tile_kernel(x_ptr, y_ptr, steps, N: tl.constexpr):
-        at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    def _sum_kernel(x_ptr, y_ptr, steps, N: tl.constexpr):
+        at = tl.arange(0, N)
         total = tl.load(x_ptr + at)
         for step in range(steps):
             total = total * step + tl.load(y_ptr + at + step)
@@ -45,26 +46,27 @@ PROBE = """
         tl.store(x_ptr, SIZE)
 
 
-    x = torch.zeros(256, 256)
+    x = torch.zeros(1 << 15)
 
 
-    def tiles(**meta):
-        return lambda: launch(_tile_kernel, (1,), x, torch.empty_like(x), 3, num_warps=4, **meta)
+    def sums(**meta):
+        return lambda: launch(_sum_kernel, (1,), x, torch.empty_like(x), 3, num_warps=1, **meta)
 
 
     def twice_two():
-        for n in (16, 32, 16, 32):
-            tiles(N=n)()
+        for n in (64, 128, 64, 128):
+            sums(N=n)()
 
 
     report = {}
     for target in TARGETS:
         said = {}
+        heavy = 1 << 15 if target == "gfx942" else 1 << 13  # a warp there has 64 lanes of up to 512 registers
         for name, call in {
-            "light": tiles(N=32),
-            "heavy": tiles(N=256),
-            "fused": tiles(N=32, enable_fp_fusion=True),
-            "unfused": tiles(N=32, enable_fp_fusion=False),
+            "light": sums(N=64),
+            "heavy": sums(N=heavy),
+            "fused": sums(N=64, enable_fp_fusion=True),
+            "unfused": sums(N=64, enable_fp_fusion=False),
             "twice two": twice_two,
         }.items():
             said[name] = [asdict(row) for row in compile_through(call, target)]
@@ -132,6 +134,13 @@ def test_no_kernel_spills(rows: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
+def test_random_draws_round_every_step(rows: list[dict[str, Any]]) -> None:
+    drawn = [row for row in rows if row["kernel"].startswith("philox.")]
+    assert drawn
+    assert [row for row in drawn if row["fused"]] == []
+
+
+@pytest.mark.slow
 def test_configurations_are_told_apart(rows: list[dict[str, Any]]) -> None:
     keys = [(row["kernel"], row["target"], row["config"]) for row in rows]
     assert len(set(keys)) == len(keys)
@@ -143,7 +152,7 @@ def test_spills_are_seen(probe: dict[str, dict[str, Any]]) -> None:
         (light,), (heavy,) = said["light"], said["heavy"]
         assert light["spills"] == 0, target
         assert heavy["spills"] > 0, target
-        assert 0 < light["registers"] < heavy["registers"], target
+        assert 0 < light["registers"] <= heavy["registers"], target
         assert 0 < light["instructions"] < heavy["instructions"], target
 
 
@@ -157,7 +166,9 @@ def test_fused_multiply_adds_are_seen(probe: dict[str, dict[str, Any]]) -> None:
 @pytest.mark.slow
 def test_each_configuration_is_compiled_once(probe: dict[str, dict[str, Any]]) -> None:
     for said in probe.values():
-        assert [re.search(r"N=\d+", row["config"])[0] for row in said["twice two"]] == ["N=16", "N=32"]
+        first, second = (row["config"] for row in said["twice two"])
+        assert "N=64 " in first
+        assert "N=128 " in second
 
 
 @pytest.mark.slow
@@ -166,6 +177,14 @@ def test_a_rejected_kernel_is_named_and_the_driver_restored(probe: dict[str, dic
         assert said["error"].startswith(f"_rejected_kernel does not compile for {target}: ")
         assert "SIZE" in said["error"]
         assert said["driver restored"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_unreadable_resources_are_an_error(target: str) -> None:
+    function = SimpleNamespace(module="kernels.bits", __name__="_pack_kernel")
+    broken = SimpleNamespace(src=SimpleNamespace(fn=function), asm={"cubin": b"no cubin", "amdgcn": "no assembly"})
+    with pytest.raises(AotError, match=rf"resources of bits\._pack_kernel on {target}: "):
+        _resources(broken, target, log="")
 
 
 def test_an_interpreting_process_is_refused(tmp_path: Path) -> None:

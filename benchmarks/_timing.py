@@ -1,0 +1,110 @@
+"""Timing rivals against each other on a machine that is never quite idle.
+
+Every round runs each candidate once, beginning with another one each time, so that a slow moment hits all alike, and
+what is compared is the ratio within a round. Times are wall clock, with the device waited for.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+__all__ = ["Sample", "environment", "interleaved", "ratios"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A number measured in each of several rounds."""
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.rounds))
+
+    @property
+    def low(self) -> float:
+        """The 20 % quantile."""
+        return float(np.quantile(self.rounds, 0.2))
+
+    @property
+    def high(self) -> float:
+        """The 80 % quantile."""
+        return float(np.quantile(self.rounds, 0.8))
+
+    def summary(self) -> dict[str, float]:
+        return {"median": self.median, "low": self.low, "high": self.high, "rounds": len(self.rounds)}
+
+
+def interleaved(
+    candidates: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int = 1,
+    device: torch.device | None = None,
+) -> dict[str, Sample]:
+    """Seconds a call of each candidate takes, by name.
+
+    Args:
+        candidates: what to call; results are dropped.
+        rounds: timed calls of each, at least 1.
+        warmup: calls of each before, untimed.
+        device: waited for around every call; None or a CPU is not.
+
+    Raises:
+        ValueError: no candidate, or rounds below 1.
+    """
+    if not candidates or rounds < 1:
+        raise ValueError(f"{len(candidates)} candidates in {rounds} rounds: expected at least one of each")
+
+    def wait() -> None:
+        if device is not None and device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    for call in candidates.values():
+        for _ in range(warmup):
+            call()
+    names = list(candidates)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        start = turn % len(names)
+        for name in names[start:] + names[:start]:
+            wait()
+            before = time.perf_counter()
+            candidates[name]()
+            wait()
+            seconds[name].append(time.perf_counter() - before)
+    return {name: Sample(rounds=tuple(values)) for name, values in seconds.items()}
+
+
+def ratios(samples: Mapping[str, Sample], base: str) -> dict[str, Sample]:
+    """Each sample over `base`'s, round by round."""
+    return {
+        name: Sample(rounds=tuple(a / b for a, b in zip(sample.rounds, samples[base].rounds, strict=True)))
+        for name, sample in samples.items()
+    }
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """What a measurement depends on and a reader must know: versions, device, threads."""
+    versions: dict[str, object] = {"python": platform.python_version()}
+    for package in ("torch", "triton", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {"device": device.type, "name": name, "cpus": os.cpu_count(), "threads": torch.get_num_threads(), **versions}
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

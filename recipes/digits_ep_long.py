@@ -1,0 +1,37 @@
+"""Edge-popup on scikit-learn's digits for as many epochs as the five cycles of iEP take, in one cosine."""
+
+from recipes._digits import CYCLES, FINAL, TRAINING, network
+from supermask.cycles import ep
+from supermask.data import Digits
+from supermask.recipe import Conversion, Recipe, RunOptions, main
+from supermask.stages import Export, search
+from supermask.train import Training
+
+
+def recipe(
+    data: Digits = Digits(),
+    training: Training = TRAINING,
+    conversion: Conversion = Conversion(),
+    run: RunOptions = RunOptions(),
+    remaining: float = FINAL,
+    cycles: int = CYCLES,
+) -> Recipe:
+    """Edge-popup at the compute of iEP. Its best learning rate is lower: --training.lr 0.03.
+
+    Args:
+        remaining: fraction of the edges kept.
+        cycles: number of cycles whose epochs it takes.
+    """
+    return Recipe(
+        name="digits_ep_long",
+        data=data,
+        network=network,
+        training=training,
+        conversion=conversion,
+        stages=(*search(ep(remaining, length=cycles)), Export()),
+        run=run,
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

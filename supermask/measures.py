@@ -1,0 +1,109 @@
+"""How much of the network a search has tried: dying edges, dead units, rates.
+
+A dying edge is one that no training forward of a cycle has selected (seed paper, section 3). Which edges were selected
+is one bit each, ORed where the mask is made; counting is a popcount of those bits.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kernels.bits import popcount
+from supermask.edges import SearchedEdges, all_edges, searched_edges
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dying:
+    """Edges never selected, counted over the masks of every training forward since `track`.
+
+    Attributes:
+        edges: all edges of the masked layers.
+        kept: edges selected at a time.
+        survivors: edges that hard pruning left in the search space; all edges where there was none.
+        ever: edges selected at least once.
+    """
+
+    edges: int
+    kept: int
+    survivors: int
+    ever: int
+
+    @property
+    def ratio(self) -> float:
+        """d: never selected, over all edges. For hard iEP the worst case, in which every removed edge is dying."""
+        return (self.edges - self.ever) / self.edges
+
+    @property
+    def explored(self) -> float:
+        """k - d: first masked but selected at least once, over all edges; k is 1 - remaining."""
+        return (self.ever - self.kept) / self.edges
+
+    @property
+    def apparent(self) -> float:
+        """Never selected among the survivors, over the survivors (dashed line of the seed paper's Figure 5a)."""
+        return (self.survivors - self.ever) / self.survivors
+
+    @property
+    def apparent_of_all(self) -> float:
+        """Never selected among the survivors, over all edges."""
+        return (self.survivors - self.ever) / self.edges
+
+
+def track(model: nn.Module) -> None:
+    """Start to record which edges training forwards select, from none."""
+    for edges in searched_edges(model).values():
+        edges.ever = torch.zeros_like(edges.mask())
+
+
+def dying(model: nn.Module) -> Dying:
+    """Dying edges since `track`.
+
+    Raises:
+        ValueError: `track` was not called on this network.
+    """
+    ever = sum(int(popcount(bits).sum()) for bits in ever_selected(model).values())
+    return _count(list(searched_edges(model).values()), ever)
+
+
+def ever_selected(model: nn.Module) -> dict[str, Tensor]:
+    """Packed bits of the edges selected since `track`, by layer."""
+    bits = {}
+    for name, edges in searched_edges(model).items():
+        if edges.ever is None:
+            raise ValueError(f"layer {name} records no selected edges: call measures.track(model) before training")
+        bits[name] = edges.ever
+    return bits
+
+
+class Cumulative:
+    """Dying edges over all cycles so far: the union of what each cycle selected."""
+
+    def __init__(self) -> None:
+        self._ever: dict[str, Tensor] = {}
+
+    def add(self, model: nn.Module) -> Dying:
+        """Take in the cycle that `track` began, and count over all cycles."""
+        for name, bits in ever_selected(model).items():
+            self._ever[name] = self._ever[name] | bits if name in self._ever else bits.clone()
+        ever = sum(int(popcount(bits).sum()) for bits in self._ever.values())
+        return _count(list(searched_edges(model).values()), ever)
+
+
+def dead_units(model: nn.Module) -> dict[str, int]:
+    """By layer, the rows of the mask without a single selected edge: units that have no input.
+
+    With abs scores, batch norm and ReLU a dead unit is absorbing: no gradient reaches the scores into or out of it.
+    """
+    return {name: int((popcount(edges.mask()) == 0).sum()) for name, edges in all_edges(model).items()}
+
+
+def _count(layers: list[SearchedEdges], ever: int) -> Dying:
+    return Dying(
+        edges=sum(edges.count for edges in layers),
+        kept=sum(int(edges.kept) for edges in layers),
+        survivors=sum(
+            edges.count if edges.survivors is None else int(popcount(edges.survivors).sum()) for edges in layers
+        ),
+        ever=ever,
+    )

@@ -1,0 +1,174 @@
+"""Architectures by registry name: what a ticket says its network is, in place of code.
+
+    Architecture(name="torchvision/resnet50", arguments={"num_classes": 10}).build()
+
+The names are "mlp" and "torchvision/" followed by one of torchvision's classification networks. Nothing is imported or
+evaluated by a name that a file gives.
+"""
+
+import difflib
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any, Self
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+_TORCHVISION = "torchvision/"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A network's structure, without weights.
+
+    Attributes:
+        name: in the registry.
+        arguments: of its builder, with values that JSON has: numbers, strings, booleans, None, lists, and mappings by
+            string. Tuples become lists.
+
+    Raises:
+        TypeError, ValueError: an argument that JSON cannot hold.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"name={self.name!r}: the name of an architecture is a string")
+        object.__setattr__(self, "arguments", _plain("arguments", dict(self.arguments)))
+
+    def build(self) -> nn.Module:
+        """The network on CPU, initialised from torch's random state, which is left as it was.
+
+        Raises:
+            ValueError: an unknown name, or arguments its builder does not take.
+        """
+        builder = _builder(self.name)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            try:
+                return builder(**self.arguments)
+            except Exception as error:  # builders raise whatever a wrong argument runs into
+                raise ValueError(f"{self}: cannot be built: {type(error).__name__}: {error}") from error
+
+    def skeleton(self) -> nn.Module:
+        """The network with its weights on the meta device: names and shapes, no memory.
+
+        Raises:
+            ValueError: as `build`.
+        """
+        with _WithoutMemory():
+            return self.build()
+
+    def to_json(self) -> dict[str, Any]:
+        """{"name": ..., "arguments": {...}}, of JSON's own types."""
+        return {"name": self.name, "arguments": dict(self.arguments)}
+
+    @classmethod
+    def from_json(cls, value: object) -> Self:
+        """The inverse of `to_json`. The name is looked up when the network is built, not here.
+
+        Raises:
+            TypeError, ValueError: another structure.
+        """
+        if not isinstance(value, dict) or set(value) != {"name", "arguments"} or type(value["arguments"]) is not dict:
+            raise ValueError(f'architecture {value!r}: expected {{"name": ..., "arguments": {{...}}}}')
+        return cls(**value)
+
+    def __str__(self) -> str:
+        arguments = ", ".join(f"{name}={json.dumps(value)}" for name, value in self.arguments.items())
+        return f"{self.name}({arguments})"
+
+
+class MLP(nn.Sequential):
+    """Linear layers without biases, with batch norm and ReLU between them; inputs [batch, ...] are flattened.
+
+    Args:
+        sizes: features of the input, of every hidden layer, and of the output.
+        norm: batch norm after the hidden layers.
+
+    Raises:
+        ValueError: fewer than two sizes, or one that is not a positive integer.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, norm: bool = True) -> None:
+        if len(sizes) < 2 or any(type(size) is not int or size < 1 for size in sizes):
+            raise ValueError(f"sizes={sizes}: expected at least two positive integers, input and output included")
+        layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+        for number, (before, after) in enumerate(pairwise(sizes), start=1):
+            layers[f"fc{number}"] = nn.Linear(before, after, bias=False)
+            if number < len(sizes) - 1:
+                if norm:
+                    layers[f"norm{number}"] = nn.BatchNorm1d(after)
+                layers[f"relu{number}"] = nn.ReLU()
+        super().__init__(layers)
+
+
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP}
+
+
+def architectures() -> list[str]:
+    """The registered names."""
+    from torchvision import models
+
+    return [*_BUILDERS, *(_TORCHVISION + name for name in models.list_models(module=models))]
+
+
+def _builder(name: str) -> Callable[..., nn.Module]:
+    if name in _BUILDERS:
+        return _BUILDERS[name]
+    known = architectures()
+    if name in known:
+        return partial(_torchvision, name.removeprefix(_TORCHVISION))
+    short = {full.rpartition("/")[2]: full for full in known}
+    close = [short[match] for match in difflib.get_close_matches(name.rpartition("/")[2].lower(), short)]
+    hint = f"did you mean {' or '.join(map(repr, close))}" if close else "architectures() of this module lists them"
+    raise ValueError(f"no architecture is called {name!r}: {hint}")
+
+
+def _torchvision(model: str, /, **arguments: Any) -> nn.Module:
+    """Random weights only: `weights`, and its older name `pretrained`, would download trained ones."""
+    from torchvision import models
+
+    for refused in ("weights", "pretrained"):
+        if refused in arguments:
+            raise ValueError(f"{refused}={arguments[refused]!r}: an architecture has no trained weights, leave it out")
+    network: nn.Module = models.get_model(model, weights=None, **arguments)
+    return network
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Tensors that layers allocate are on the meta device; those a builder computes with (sizes, index tables) are not.
+
+    Under `torch.device("meta")` in its place builders that read a number back from a tensor (RegNet) fail.
+    """
+
+    _allocate = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        return func(*args, **(kwargs | {"device": "meta"} if func in self._allocate else kwargs))
+
+
+def _plain(where: str, value: Any) -> Any:
+    """`value` with lists for tuples and dicts for mappings, as a JSON round trip gives it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}: JSON has finite numbers only")
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain(f"{where}[{index}]", item) for index, item in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(f"{where}.{key}", item) for key, item in value.items()}
+    raise TypeError(
+        f"{where} is {value!r} ({type(value).__name__}): arguments are stored as JSON, so give numbers, strings, "
+        "booleans, None, lists, or mappings by string"
+    )

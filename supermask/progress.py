@@ -1,0 +1,78 @@
+"""What a run shows while it goes on, and the tables it ends with."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from supermask.measures import Dying
+from supermask.train import EpochResult
+
+if TYPE_CHECKING:
+    from supermask.stages import CycleResult
+
+
+class RunProgress:
+    """A progress bar over all training steps of a run: loss, accuracy, remaining, dying ratio, time left.
+
+    Args:
+        steps: of the whole run.
+        cycles: of the whole run.
+        console: where to draw.
+    """
+
+    def __init__(self, steps: int, cycles: int, console: Console) -> None:
+        self._cycles = cycles
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task(f"cycle 1/{cycles}", total=steps, state="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self) -> None:
+        """One step was taken."""
+        self._bar.advance(self._task)
+
+    def show(self, cycle: int, trained: EpochResult, dying: Dying) -> None:
+        """State at the end of an epoch."""
+        self._bar.update(
+            self._task,
+            description=f"cycle {cycle}/{self._cycles}",
+            state=f"loss {trained.loss:.3f}  accuracy {trained.accuracy:.1%}  "
+            f"remaining {dying.kept / dying.edges:.1%}  dying {dying.ratio:.1%}",
+        )
+
+
+def cycle_table(title: str, results: Sequence["CycleResult"]) -> Table:
+    """One row a cycle: remaining, kept edges, accuracy before and after recalibration, dying ratio, dead units."""
+    table = Table(title=title)
+    for column in ("cycle", "remaining", "kept edges", "accuracy", "recalibrated", "dying ratio", "dead units"):
+        table.add_column(column, justify="right")
+    for row in results:
+        table.add_row(
+            str(row.cycle),
+            f"{row.remaining:.2%}",
+            f"{row.kept:,} of {row.edges:,}",
+            "-" if row.accuracy is None else f"{row.accuracy:.2%}",
+            "-" if row.recalibrated is None else f"{row.recalibrated:.2%}",
+            f"{row.dying:.3f}",
+            f"{sum(row.dead_units.values())}",
+        )
+    return table

@@ -1,0 +1,174 @@
+"""packed_weight gives the bits of the searched layer's weights, from the mask alone, on every path."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from kernels.packed import packed_weight
+from kernels.philox import sign_words
+from kernels.subnet import subnet
+from kernels.theta import Theta
+from kernels.threshold import select
+from tests.kernels.paths import (
+    COLS,
+    ROWS,
+    SEEDS,
+    both,
+    pack_plain,
+    path,
+    random_mask,
+    random_reals,
+    random_words,
+    same,
+    unpack_plain,
+)
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+SHAPES = st.tuples(ROWS, COLS) | st.sampled_from(
+    [(65, 3, 3, 3), (2, 43, 1, 1), (33, 29, 2, 2), (3, 5, 7), (1, 1), (7,)]
+)
+
+
+def theta_of(rows: int, cols: int, source: str, seed: int = 2**63 + 1, generation: int = 2, data: int = 5) -> Theta:
+    """theta0 from the seed, from given signs, or dense."""
+    return Theta(
+        seed=seed,
+        layer=4,
+        generation=generation,
+        constant=torch.tensor([0.1]),
+        signs=random_words(rows, cols, data) if source == "signs" else None,
+        base=random_reals((rows, cols), data + 1, special=0.1) if source == "base" else None,
+    )
+
+
+def theta_plain(theta: Theta, rows: int, cols: int) -> Tensor:
+    if theta.base is not None:
+        return theta.base
+    words = theta.signs
+    if words is None:
+        words = sign_words(theta.seed, theta.layer, rows, cols, generation=theta.generation)
+    return torch.where(unpack_plain(words, cols), -theta.constant, theta.constant)
+
+
+@settings(max_examples=40)
+@given(
+    shape=SHAPES,
+    source=st.sampled_from(["seed", "signs", "base"]),
+    seed=SEEDS,
+    generation=st.sampled_from([0, 1, 2**22 - 1]),
+    density=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    dtype=st.sampled_from(DTYPES),
+    data=st.integers(0, 2**31),
+)
+def test_weights_are_the_plain_statement(
+    *, shape: tuple[int, ...], source: str, seed: int, generation: int, density: float, dtype: torch.dtype, data: int
+) -> None:
+    rows, cols = shape[0], math.prod(shape[1:])
+    theta = theta_of(rows, cols, source, seed, generation, data)
+    mask = random_mask(rows, cols, density, data)
+    expected = torch.where(mask, theta_plain(theta, rows, cols), 0.0).to(dtype).view(shape)
+    for weight in both(lambda: packed_weight(pack_plain(mask), shape, theta, dtype)):
+        assert same(weight, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+def test_weights_are_the_searched_layers(source: str, dtype: torch.dtype) -> None:
+    shape = (35, 15, 3, 3)
+    theta = theta_of(35, 135, source)
+    scores = random_reals(shape, 1, special=0.3)
+    threshold = select([scores], torch.tensor([2000]), [None])
+
+    def run() -> tuple[Tensor, Tensor]:
+        searched, mask = subnet(scores, *threshold, theta, dtype=dtype)
+        return searched, packed_weight(mask, shape, theta, dtype)
+
+    for searched, packed in both(run):
+        assert same(packed, searched)
+        assert packed.any()
+
+
+def test_padding_bits_of_a_mask_make_no_weights() -> None:
+    """Set ones end up nowhere, not in the next row either."""
+    theta = theta_of(5, 131, "seed")
+    expected = theta_plain(theta, 5, 131)
+    for weight in both(lambda: packed_weight(torch.full((5, 8), -1, dtype=torch.int32), (5, 131), theta)):
+        assert same(weight, expected)
+
+
+@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+def test_compiled_equals_eager(source: str) -> None:
+    theta = theta_of(5, 131, source)
+    mask = pack_plain(random_mask(5, 131, 0.4, 3))
+    compiled = torch.compile(
+        lambda mask: packed_weight(mask, (5, 131), theta, torch.bfloat16), fullgraph=True, backend="aot_eager"
+    )
+    assert same(compiled(mask), packed_weight(mask, (5, 131), theta, torch.bfloat16))
+
+
+@pytest.mark.parametrize("name", ["torch", "triton"])
+@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+def test_opcheck(source: str, name: str) -> None:
+    theta = theta_of(5, 131, source)._replace(base=random_reals((5, 131), 2) if source == "base" else None)
+    args = pack_plain(random_mask(5, 131, 0.4, 3)), [5, 131, 1], *theta.schema(), torch.bfloat16
+    with path(name):
+        torch.library.opcheck(torch.ops.supermask.packed_weight, args)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+def test_traces_for_a_gpu(source: str, dtype: torch.dtype) -> None:
+    shape, rows, cols = (6, 5, 3, 3), 6, 45
+    with FakeTensorMode():
+        words = torch.ones(rows, 4, dtype=torch.int32, device="cuda")
+        theta = Theta(
+            seed=1,
+            layer=0,
+            generation=0,
+            constant=torch.ones(1, device="cuda"),
+            signs=words if source == "signs" else None,
+            base=torch.ones(rows, cols, device="cuda") if source == "base" else None,
+        )
+        weight = packed_weight(words, shape, theta, dtype)
+    assert (tuple(weight.shape), weight.dtype, weight.device.type) == (shape, dtype, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("shape", "mask"),
+    [
+        ((5, 131), (5, 4)),
+        ((5, 131), (5, 12)),
+        ((5, 128), (5, 8)),
+        ((5, 131), (4, 8)),
+        ((5, 131), (6, 8)),
+        ((7,), (8, 4)),
+    ],
+    ids=str,
+)
+def test_a_mask_of_another_shape_is_refused(shape: tuple[int, ...], mask: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=f"mask .*{mask[0] if mask[0] != shape[0] else mask[1]}"):
+        packed_weight(torch.zeros(mask, dtype=torch.int32), shape, theta_of(5, 131, "seed"))
+
+
+@pytest.mark.parametrize("mask", [torch.zeros(5, 8), torch.zeros(5, 8, dtype=torch.int64), torch.zeros(5, 131).bool()])
+def test_a_mask_of_another_dtype_is_refused(mask: Tensor) -> None:
+    with pytest.raises(ValueError, match=f"mask is {mask.dtype}"):
+        packed_weight(mask, (5, 131), theta_of(5, 131, "seed"))
+
+
+def test_a_strided_mask_is_refused() -> None:
+    """A kernel would read it as if it were contiguous."""
+    with pytest.raises(ValueError, match=r"mask .*strides \(1, 5\)"):
+        packed_weight(torch.zeros(8, 5, dtype=torch.int32).t(), (5, 131), theta_of(5, 131, "seed"))
+
+
+@pytest.mark.parametrize("signs", [(5, 4), (4, 8), (1, 8)], ids=str)
+def test_signs_of_another_shape_are_refused(signs: tuple[int, int]) -> None:
+    theta = theta_of(5, 131, "seed")._replace(signs=torch.zeros(signs, dtype=torch.int32))
+    with pytest.raises(ValueError, match=r"theta\.signs"):
+        packed_weight(torch.zeros(5, 8, dtype=torch.int32), (5, 131), theta)

@@ -1,0 +1,481 @@
+"""subnet equals three lines of PyTorch to the bit on every path, and its gradient is the straight-through one."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from kernels.philox import sign_words
+from kernels.subnet import subnet
+from kernels.theta import Theta
+from kernels.threshold import NAN_KEY, REMOVED_KEY, score_keys, select
+from tests.kernels.paths import (
+    COLS,
+    ROWS,
+    SEEDS,
+    SPECIAL,
+    both,
+    pack_plain,
+    path,
+    random_mask,
+    random_reals,
+    random_words,
+    same,
+    unpack_plain,
+)
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+CONVOLUTIONS = [(65, 3, 3, 3), (2, 43, 1, 1), (33, 29, 2, 2)]
+SHAPES = st.tuples(ROWS, COLS) | st.sampled_from([*CONVOLUTIONS, (3, 5, 7), (1, 1), (7,)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """The arguments of one call of subnet, and its threshold as the edge that holds it."""
+
+    scores: Tensor
+    tied: int
+    last: int
+    theta: Theta
+    survivors: Tensor | None
+    absolute: bool
+    dtype: torch.dtype
+    ever: Tensor | None
+
+    @property
+    def rows(self) -> int:
+        return self.scores.shape[0]
+
+    @property
+    def cols(self) -> int:
+        return self.scores.numel() // self.rows
+
+    @property
+    def tau(self) -> Tensor:
+        return score_keys(self.scores, self.absolute).flatten()[self.tied : self.tied + 1]
+
+    @property
+    def last_tied(self) -> Tensor:
+        return torch.tensor([self.last])
+
+    def run(self, scores: Tensor | None = None, ever: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return subnet(
+            self.scores if scores is None else scores,
+            self.tau,
+            self.last_tied,
+            self.theta,
+            survivors=self.survivors,
+            absolute=self.absolute,
+            dtype=self.dtype,
+            ever=ever,
+        )
+
+    def ops_args(self) -> tuple[Any, ...]:
+        """The arguments that the ops subnet and subnet_backward share, from survivors on."""
+        return (self.survivors, *self.theta.schema(), self.absolute)
+
+    def chosen_plain(self) -> Tensor:
+        """Ranked as real numbers, where NaN is below -inf."""
+        value = (self.scores.abs() if self.absolute else self.scores).double().flatten()
+        value = value.clamp(-1e300, 1e300).nan_to_num(nan=-math.inf)
+        edge = torch.arange(value.numel())
+        chosen = (value > value[self.tied]) | ((value == value[self.tied]) & (edge <= self.last))
+        return chosen.view(self.rows, self.cols) & self.alive_plain()
+
+    def alive_plain(self) -> Tensor:
+        if self.survivors is None:
+            return torch.ones(self.rows, self.cols, dtype=torch.bool)
+        return unpack_plain(self.survivors, self.cols)
+
+    def theta_plain(self) -> Tensor:
+        if self.theta.base is not None:
+            return self.theta.base
+        signs = self.theta.signs
+        if signs is None:
+            place = self.theta.seed, self.theta.layer, self.rows, self.cols
+            signs = sign_words(*place, generation=self.theta.generation)
+        return torch.where(unpack_plain(signs, self.cols), -self.theta.constant, self.theta.constant)
+
+
+@st.composite
+def cases(draw: st.DrawFn, dtypes: list[torch.dtype] = DTYPES) -> Case:
+    shape = draw(SHAPES)
+    rows, edges = shape[0], math.prod(shape)
+    cols = edges // rows
+    data = draw(st.integers(0, 2**31))
+    scores = random_reals(shape, data, special=draw(st.sampled_from([0.0, 0.3, 1.0])))
+    if draw(st.integers(0, 4)) == 0:
+        scores = torch.full(shape, draw(st.sampled_from(SPECIAL)))
+    source = draw(st.sampled_from(["seed", "signs", "base"]))
+    return Case(
+        scores=scores,
+        tied=draw(st.integers(0, edges - 1)),
+        last=draw(st.sampled_from([-1, 0, edges // 3, edges // 2, edges - 1])),
+        theta=Theta(
+            seed=draw(SEEDS),
+            layer=draw(st.integers(0, 100)),
+            generation=draw(st.sampled_from([0, 1, 2**22 - 1])),
+            constant=torch.tensor([draw(st.sampled_from([0.1, 1.0, 2.0**-20, 3.3333333]))]),
+            signs=random_words(rows, cols, data + 1) if source == "signs" else None,
+            base=random_reals((rows, cols), data + 2, special=0.1) if source == "base" else None,
+        ),
+        survivors=draw(st.sampled_from([None, random_words(rows, cols, data + 3)])),
+        absolute=draw(st.booleans()),
+        dtype=draw(st.sampled_from(dtypes)),
+        ever=draw(st.sampled_from([None, random_words(rows, cols, data + 4)])),
+    )
+
+
+def plain_case(rows: int = 5, cols: int = 131, **changes: Any) -> Case:
+    """One of everything, for tests that vary one thing."""
+    case = Case(
+        scores=random_reals((rows, cols), 1),
+        tied=rows * cols // 2,
+        last=rows * cols - 1,
+        theta=Theta(seed=2**64 - 5, layer=3, generation=1, constant=torch.tensor([0.1])),
+        survivors=pack_plain(random_mask(rows, cols, 0.7, 2)),
+        absolute=True,
+        dtype=torch.float32,
+        ever=None,
+    )
+    return replace(case, **changes)
+
+
+def sources(rows: int, cols: int) -> dict[str, Theta]:
+    """theta0 from each place it can come from."""
+    seeded = Theta(seed=2**63, layer=3, generation=1, constant=torch.tensor([0.1]))
+    signs = random_words(rows, cols, 5)
+    return {
+        "seed": seeded,
+        "signs": seeded._replace(signs=signs),
+        "base": seeded._replace(base=random_reals((rows, cols), 6)),
+    }
+
+
+@settings(max_examples=40)
+@given(case=cases())
+def test_weights_and_mask_are_the_plain_statement(case: Case) -> None:
+    chosen = case.chosen_plain()
+    weight = torch.where(chosen, case.theta_plain(), 0.0).to(case.dtype).view(case.scores.shape)
+    mask = pack_plain(chosen)
+
+    def run() -> tuple[Tensor, Tensor, Tensor | None]:
+        ever = None if case.ever is None else case.ever.clone()
+        return *case.run(ever=ever), ever
+
+    for found, packed, ever in both(run):
+        assert same(found, weight)
+        assert same(packed, mask)
+        if case.ever is not None:
+            assert same(ever, case.ever | mask)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+@settings(max_examples=40)
+@given(case=cases(), data=st.integers(0, 2**31), special=st.sampled_from([0.0, 0.3]))
+def test_gradient_is_straight_through(case: Case, data: int, special: float) -> None:
+    grad_weight = random_reals(tuple(case.scores.shape), data, special).to(case.dtype)
+    grad = grad_weight.float().view(case.rows, case.cols) * case.theta_plain()
+    if case.absolute:
+        grad = grad * torch.where(case.scores < 0, -1.0, 1.0).view(case.rows, case.cols)
+    expected = torch.where(case.alive_plain(), grad, 0.0).view(case.scores.shape)
+
+    def run() -> Tensor:
+        scores = case.scores.clone().requires_grad_()
+        weight, mask = case.run(scores)
+        assert not mask.requires_grad
+        weight.backward(grad_weight)
+        return scores.grad
+
+    for found in both(run):
+        assert same(found, expected)
+
+
+@settings(max_examples=15)
+@given(
+    rows=st.sampled_from([1, 31, 33]),
+    cols=st.sampled_from([31, 128, 129]),
+    absolute=st.booleans(),
+    data=st.integers(0, 2**31),
+    rate=st.floats(0.01, 1),
+    pruned=st.booleans(),
+)
+def test_exactly_the_kept_are_selected(
+    *, rows: int, cols: int, absolute: bool, data: int, rate: float, pruned: bool
+) -> None:
+    """With the threshold that select finds, ties and NaN and all."""
+    scores = random_reals((rows, cols), data, special=0.5)
+    survivors = pack_plain(random_mask(rows, cols, 0.6, data)) if pruned else None
+    available = rows * cols if survivors is None else int(unpack_plain(survivors, cols).sum())
+    kept = max(1, round(rate * available))
+    threshold = select([scores], torch.tensor([kept]), [survivors], absolute)
+    theta = sources(rows, cols)["seed"]
+    for weight, mask in both(lambda: subnet(scores, *threshold, theta, survivors=survivors, absolute=absolute)):
+        assert int(unpack_plain(mask, cols).sum()) == min(kept, available)
+        assert int((weight != 0).sum()) == min(kept, available)
+
+
+@pytest.mark.parametrize("tau", [NAN_KEY, REMOVED_KEY])
+def test_a_threshold_below_every_number_selects_every_survivor(tau: int) -> None:
+    """What select gives where there are fewer survivors than kept; NaN survivors too."""
+    case = plain_case(scores=random_reals((5, 131), 1, special=0.5))
+    threshold = torch.tensor([tau], dtype=torch.int32), torch.tensor([5 * 131 - 1])
+    for _, mask in both(lambda: subnet(case.scores, *threshold, case.theta, survivors=case.survivors)):
+        assert same(mask, case.survivors)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+def test_unselected_edges_weigh_plus_zero(source: str, dtype: torch.dtype) -> None:
+    case = plain_case(33, 129, theta=sources(33, 129)[source], dtype=dtype)
+    unselected = ~case.chosen_plain()
+    assert (case.theta_plain()[unselected] < 0).any(), "the case has no minus to drop"
+    for weight, _ in both(case.run):
+        assert not weight[unselected].any()
+        assert not weight[unselected].signbit().any()
+
+
+def test_ever_gathers_the_masks_of_all_calls() -> None:
+    every = [plain_case(absolute=absolute, tied=tied, last=tied) for absolute in (True, False) for tied in (0, 77, 400)]
+    selected = torch.stack([case.chosen_plain() for case in every]).any(0)
+    assert not selected.all(), "the case has nothing to leave out"
+
+    def run() -> Tensor:
+        ever = torch.zeros(5, 8, dtype=torch.int32)
+        for case in every:
+            case.run(ever=ever)
+        return ever
+
+    for ever in both(run):
+        assert same(ever, pack_plain(selected))
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_score_of_zero_moves_with_sign_plus_one(absolute: bool) -> None:
+    scores = torch.tensor([[0.0, -0.0, math.nan, 1e-45, -1e-45, -math.inf]])
+    signs = torch.zeros(1, 4, dtype=torch.int32)
+    case = plain_case(1, 6, scores=scores, tied=0, survivors=None, absolute=absolute)
+    case = replace(case, theta=case.theta._replace(signs=signs, constant=torch.tensor([2.0])))
+    expected = torch.tensor([[2.0, 2.0, 2.0, 2.0, -2.0, -2.0]]) if absolute else torch.full((1, 6), 2.0)
+
+    def run() -> Tensor:
+        moved = scores.clone().requires_grad_()
+        case.run(moved)[0].sum().backward()
+        return moved.grad
+
+    for grad in both(run):
+        assert same(grad, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_removed_edges_get_zero_gradient_whatever_comes_in(value: float, dtype: torch.dtype) -> None:
+    case = plain_case(dtype=dtype)
+    removed = ~case.alive_plain()
+    grad_weight = torch.full((5, 131), value, dtype=dtype)
+    for grad in both(lambda: torch.ops.supermask.subnet_backward(grad_weight, case.scores, *case.ops_args())):
+        assert removed.any()
+        assert same(grad[removed], torch.zeros(int(removed.sum())))
+        assert not grad[~removed].isfinite().any()
+
+
+@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_backward_is_the_derivative_of_the_surrogate(absolute: bool, source: str) -> None:
+    """In float64, of w = theta0 * abs(s) or theta0 * s: gradcheck proves the derivative, and the op has its bits."""
+    rows, cols = 3, 37
+    case = plain_case(rows, cols, theta=sources(rows, cols)[source], absolute=absolute, survivors=None)
+    theta = case.theta_plain().double()
+    generator = torch.Generator().manual_seed(9)
+    scores = torch.randn(rows, cols, dtype=torch.float64, generator=generator)
+    scores = torch.where(scores.abs() < 0.01, 0.5, scores).requires_grad_()
+    grad_weight = torch.randn(rows, cols, dtype=torch.float64, generator=generator)
+
+    def surrogate(scores: Tensor) -> Tensor:
+        return theta * (scores.abs() if absolute else scores)
+
+    assert torch.autograd.gradcheck(surrogate, scores)
+    (expected,) = torch.autograd.grad(surrogate(scores), scores, grad_weight)
+    assert expected.abs().min() > 0
+    with path("torch"):
+        found = torch.ops.supermask.subnet_backward(grad_weight, scores.detach(), *case.ops_args())
+    assert same(found, expected)
+
+
+def test_gradient_of_a_strided_tensor() -> None:
+    case = plain_case(33, 65)
+    grad_weight = random_reals((65, 33), 4).t()
+    results = both(lambda: torch.ops.supermask.subnet_backward(grad_weight, case.scores, *case.ops_args()))
+    expected = torch.ops.supermask.subnet_backward(grad_weight.contiguous(), case.scores, *case.ops_args())
+    for found in results:
+        assert same(found, expected)
+
+
+def test_only_the_scores_have_a_gradient() -> None:
+    case = plain_case()
+    constant = case.theta.constant.clone().requires_grad_()
+    scores = case.scores.clone().requires_grad_()
+    weight, _ = replace(case, theta=case.theta._replace(constant=constant)).run(scores)
+    weight.sum().backward()
+    assert scores.grad is not None
+    assert constant.grad is None
+
+
+def tracked(case: Case) -> Callable[..., tuple[Tensor, Tensor]]:
+    """subnet of one case as a function of its tensors, as a training step would call it."""
+
+    def call(scores: Tensor, tau: Tensor, last_tied: Tensor, ever: Tensor) -> tuple[Tensor, Tensor]:
+        return subnet(
+            scores * 1,
+            tau,
+            last_tied,
+            case.theta,
+            survivors=case.survivors,
+            absolute=case.absolute,
+            dtype=case.dtype,
+            ever=ever,
+        )
+
+    return call
+
+
+def forward_and_backward(call: Callable[..., tuple[Tensor, Tensor]], case: Case) -> tuple[Tensor, ...]:
+    scores = case.scores.clone().requires_grad_()
+    ever = random_words(case.rows, case.cols, 8)
+    weight, mask = call(scores, case.tau, case.last_tied, ever)
+    weight.backward(random_reals(tuple(case.scores.shape), 9).to(case.dtype))
+    return weight, mask, ever, scores.grad
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+def test_compiled_equals_eager(source: str, absolute: bool) -> None:
+    dtype = torch.float32 if absolute else torch.bfloat16
+    case = plain_case(theta=sources(5, 131)[source], absolute=absolute, dtype=dtype)
+    expected = forward_and_backward(tracked(case), case)
+    compiled = torch.compile(tracked(case), fullgraph=True, backend="aot_eager")
+    for found, wanted in zip(forward_and_backward(compiled, case), expected, strict=True):
+        assert same(found, wanted)
+
+
+@pytest.mark.slow
+def test_inductor_equals_eager() -> None:
+    case = plain_case(67, 257, scores=random_reals((67, 257), 1, special=0.2), theta=sources(67, 257)["signs"])
+    expected = forward_and_backward(tracked(case), case)
+    compiled = torch.compile(tracked(case), fullgraph=True)
+    for found, wanted in zip(forward_and_backward(compiled, case), expected, strict=True):
+        assert same(found, wanted)
+
+
+CHECKED = [
+    plain_case(theta=sources(5, 131)["seed"], dtype=torch.bfloat16, ever=torch.zeros(5, 8, dtype=torch.int32)),
+    plain_case(theta=sources(5, 131)["signs"], survivors=None, absolute=False),
+    plain_case(scores=random_reals((5, 131, 1), 1), theta=sources(5, 131)["base"], dtype=torch.float64),
+]
+
+
+@pytest.mark.parametrize("name", ["torch", "triton"])
+@pytest.mark.parametrize("case", CHECKED, ids=["seed", "signs", "base"])
+def test_opcheck(case: Case, name: str) -> None:
+    forward = (case.scores, case.tau, case.last_tied, *case.ops_args(), case.dtype, case.ever)
+    backward = (torch.ones_like(case.scores, dtype=case.dtype), case.scores, *case.ops_args())
+    with path(name):
+        torch.library.opcheck(torch.ops.supermask.subnet, forward)
+        torch.library.opcheck(torch.ops.supermask.subnet_backward, backward)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+def test_traces_for_a_gpu(source: str, dtype: torch.dtype) -> None:
+    shape, rows, cols = (6, 5, 3, 3), 6, 45
+    with FakeTensorMode():
+        words = torch.ones(rows, 4, dtype=torch.int32, device="cuda")
+        theta = Theta(
+            seed=1,
+            layer=0,
+            generation=0,
+            constant=torch.ones(1, device="cuda"),
+            signs=words if source == "signs" else None,
+            base=torch.ones(rows, cols, device="cuda") if source == "base" else None,
+        )
+        scores = torch.ones(shape, device="cuda", requires_grad=True)
+        tau = torch.ones(1, dtype=torch.int32, device="cuda")
+        last_tied = torch.ones(1, dtype=torch.int64, device="cuda")
+        weight, mask = subnet(scores, tau, last_tied, theta, survivors=words, dtype=dtype, ever=words)
+        # The engine would ask the driver for the device; its node does not.
+        grad = weight.grad_fn.apply(torch.ones_like(weight), None)[0]
+        op = torch.ops.supermask.subnet_backward(weight, scores.detach(), words, *theta.schema(), True)
+    assert (tuple(weight.shape), weight.dtype, weight.device.type) == (shape, dtype, "cuda")
+    assert (tuple(mask.shape), mask.dtype, mask.device.type) == ((rows, 4), torch.int32, "cuda")
+    assert not mask.requires_grad
+    for gradient in (grad, op):
+        assert (tuple(gradient.shape), gradient.dtype, gradient.device.type) == (shape, torch.float32, "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16, torch.int32], ids=str)
+def test_scores_of_another_dtype_are_refused(dtype: torch.dtype) -> None:
+    case = plain_case()
+    with pytest.raises(TypeError, match=f"scores are {dtype}: .*float32"):
+        case.run(case.scores.to(dtype))
+
+
+def test_strided_scores_are_refused() -> None:
+    case = plain_case(5, 131)
+    with pytest.raises(ValueError, match=r"scores of shape \(5, 131\) have strides \(1, 5\)"):
+        case.run(random_reals((131, 5), 1).t())
+
+
+@pytest.mark.parametrize("words", [(5, 4), (5, 12), (4, 8), (6, 8), (1, 8), (40,)], ids=str)
+@pytest.mark.parametrize("argument", ["survivors", "ever", "theta.signs"])
+def test_packed_bits_of_another_layer_are_refused(argument: str, words: tuple[int, ...]) -> None:
+    case = plain_case(5, 131)
+    bits = torch.zeros(words, dtype=torch.int32)
+    with pytest.raises(ValueError, match=rf"{argument} .*{words[0]}"):
+        run_with(case, argument, bits)
+
+
+@pytest.mark.parametrize("argument", ["survivors", "ever", "theta.signs"])
+def test_packed_bits_of_another_dtype_are_refused(argument: str) -> None:
+    with pytest.raises(ValueError, match=f"{argument} is torch.int64"):
+        run_with(plain_case(5, 131), argument, torch.zeros(5, 8, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("argument", ["survivors", "ever", "theta.signs"])
+def test_strided_packed_bits_are_refused(argument: str) -> None:
+    """A kernel would read them as if they were contiguous."""
+    with pytest.raises(ValueError, match=rf"{argument} .*strides \(1, 5\)"):
+        run_with(plain_case(5, 131), argument, random_words(8, 5, 3)[:, :1].repeat(1, 5).t())
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        (torch.zeros(5, 130), r"\(5, 130\)"),
+        (torch.zeros(4, 131), r"\(4, 131\)"),
+        (torch.zeros(1, 131), r"\(1, 131\)"),
+        (torch.zeros(131), r"\(131,\)"),
+        (torch.zeros(131, 5).t(), r"strides \(1, 5\)"),
+        (torch.zeros(5, 131, dtype=torch.float64), "torch.float64"),
+        (torch.zeros(5, 131, dtype=torch.bfloat16), "torch.bfloat16"),
+    ],
+    ids=lambda value: f"{value.dtype} {tuple(value.shape)} {value.stride()}" if isinstance(value, Tensor) else "",
+)
+def test_a_base_of_another_layer_is_refused(base: Tensor, said: str) -> None:
+    case = plain_case(5, 131)
+    with pytest.raises((TypeError, ValueError), match=rf"theta\.base .*{said}"):
+        replace(case, theta=case.theta._replace(base=base)).run()
+
+
+def run_with(case: Case, argument: str, bits: Tensor) -> tuple[Tensor, Tensor]:
+    if argument == "ever":
+        return case.run(ever=bits)
+    if argument == "survivors":
+        return replace(case, survivors=bits).run()
+    return replace(case, theta=case.theta._replace(signs=bits)).run()

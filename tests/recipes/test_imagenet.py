@@ -1,0 +1,79 @@
+"""The ImageNet recipe, whole, on a small folder of JPEGs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import supermask
+from supermask.folder import read_metrics
+from tests.recipes.command import run
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of striped JPEGs of uneven sizes, in ImageFolder layout; one is grey, as some of ImageNet's are."""
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 12), ("val", 5)):
+        for label, axis in (("across", 0), ("along", 1)):
+            folder = root / part / label
+            folder.mkdir(parents=True)
+            for number in range(count):
+                height, width = generator.integers(40, 90, size=2)
+                stripes = (np.indices((height, width))[axis] // 4 % 2) * 200
+                pixels = (stripes[..., None] + generator.integers(0, 55, (height, width, 3))).astype(np.uint8)
+                image = Image.fromarray(pixels)
+                (image.convert("L") if number == 0 else image).save(folder / f"{number}.jpeg")
+    return root
+
+
+SMALL = ["--network", "resnet18", "--training.epochs", 2, "--training.warmup", 1, "--data.batch", 8, "--data.size", 32,
+         "--data.resize", 40, "--run.device", "cpu"]  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_runs_end_to_end_on_a_folder_of_jpegs(images: Path, tmp_path: Path, workers: int) -> None:
+    folder = tmp_path / "run"
+    options = [*SMALL, "--data.root", images, "--data.workers", workers, "--run.folder", folder]
+    done = run("recipes.imagenet_soft_iep", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    events = read_metrics(folder)
+    cycles = [event for event in events if event["event"] == "cycle"]
+    assert [cycle["remaining"] for cycle in cycles] == pytest.approx([0.3 ** (i / 3) for i in (1, 2, 3)], abs=1e-4)
+    assert len([event for event in events if event["event"] == "epoch"]) == 6
+    ticket = supermask.inspect(folder / "ticket.safetensors")
+    assert ticket.architecture.name == "torchvision/resnet18"
+    assert ticket.architecture.arguments == {"num_classes": 2}
+    assert events[-1]["same_logits"]
+
+
+def test_bfloat16_and_a_pinned_output_layer(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    options = ["--data.root", images, "--data.workers", 0, "--run.folder", folder, "--training.precision", "bfloat16"]
+    done = run(
+        "recipes.imagenet_soft_iep", *SMALL, *options, "--conversion.overrides", "fc", 1.0, "--cycles", 1, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    (fc,) = [layer for layer in supermask.inspect(folder / "ticket.safetensors").layers if layer.name == "fc"]
+    assert fc.kept == 1024
+
+
+def test_without_a_data_set_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
+    done = run("recipes.imagenet_soft_iep", "--data.root", tmp_path / "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (sentence,) = done.stderr.splitlines()
+    assert f"{tmp_path}/nowhere/train" in sentence
+    assert "download ImageNet" in sentence
+    assert not list(tmp_path.iterdir())
+
+
+def test_classes_that_differ_between_train_and_val_are_refused(tmp_path: Path) -> None:
+    for part, label in (("train", "a"), ("train", "b"), ("val", "a")):
+        (tmp_path / part / label).mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(tmp_path / part / label / "0.jpeg")
+    done = run("recipes.imagenet_soft_iep", "--data.root", tmp_path, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "['b']" in done.stderr

@@ -1,0 +1,116 @@
+"""The masks of edge-popup while it trains, at every layer and step, against a sort of the scores."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from kernels.bits import unpack
+from supermask.convert import convert, set_remaining
+from supermask.edges import SearchedEdges, one_selection, searched_edges
+
+
+def oracle(scores: Tensor, kept: int) -> Tensor:
+    order = torch.sort(scores.detach().abs().flatten(), descending=True, stable=True).indices
+    mask = torch.zeros(scores.numel(), dtype=torch.bool)
+    return mask.index_fill_(0, order[:kept], True).view(len(scores), -1)
+
+
+def train(model: nn.Module, steps: int, batch: Callable[[], tuple[Tensor, Tensor]], remaining: float) -> None:
+    """EP on `batch`; before each step every layer's mask is compared: as asked for, and as its weights show it."""
+    layers = searched_edges(model)
+    kept = {name: max(1, round(remaining * edges.count)) for name, edges in layers.items()}
+    before: dict[str, Tensor] = {}
+    changed = 0
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+    for _ in range(steps):
+        for name, edges in layers.items():
+            edges.ever = torch.zeros_like(edges.mask()) if edges.ever is None else edges.ever.zero_()
+        x, target = batch()
+        with one_selection(model):
+            F.cross_entropy(model(x), target).backward()
+        for name, edges in layers.items():
+            mask = oracle(edges.scores, kept[name])
+            assert torch.equal(unpack(ever(edges), edges.cols), mask), name  # what the forward used
+            assert torch.equal(unpack(edges.mask(), edges.cols), mask), name
+            assert int(mask.sum()) == kept[name]
+            changed += name in before and not torch.equal(before[name], mask)
+            before[name] = mask
+        optimiser.step()
+        optimiser.zero_grad()
+    assert changed > (steps - 1) * len(layers) / 2  # the masks that were compared did move
+
+
+def ever(edges: SearchedEdges) -> Tensor:
+    assert edges.ever is not None
+    return edges.ever
+
+
+def images(size: int, count: int, channels: int = 3) -> Callable[[], tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        x = torch.randn(count, channels, size, size, generator=generator)
+        return x, torch.randint(10, (count,), generator=generator)
+
+    return batch
+
+
+def conv_net() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, stride=2, groups=2, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(144, 10, bias=False),
+    )
+
+
+@pytest.mark.slow
+def test_resnet18_selects_what_a_sort_selects() -> None:
+    model = convert(torchvision.models.resnet18(num_classes=10), 0, remaining=0.3)
+    train(model, 20, images(32, 8), 0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("interpreted")
+def test_interpreted_kernels_select_what_a_sort_selects() -> None:
+    train(convert(conv_net(), 0, remaining=0.3), 20, images(8, 4, 1), 0.3)
+
+
+@pytest.mark.parametrize("remaining", [0.01, 0.3, 0.9, 1.0])
+@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+def test_small_network_at_other_rates(remaining: float) -> None:
+    model = convert(conv_net(), 1, remaining=0.5)
+    set_remaining(model, remaining)
+    if remaining < 1:
+        train(model, 5, images(8, 16, 1), remaining)
+    else:
+        assert all(torch.equal(oracle(e.scores, e.count), unpack(e.mask(), e.cols)) for e in searched_edges(model).values())
+
+
+def test_interpreted_training_is_that_of_the_cpu_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, masks and score gradients are equal to the bit, so scores after steps are too."""
+
+    def scores() -> list[Tensor]:
+        model = convert(conv_net(), 0, remaining=0.3, weights="scaled_signed_constant")
+        optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
+        batch = images(8, 4, 1)
+        for _ in range(2):
+            x, target = batch()
+            F.cross_entropy(model(x), target).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        return [edges.scores.detach() for edges in searched_edges(model).values()]
+
+    monkeypatch.setenv("SUPERMASK_KERNELS", "torch")
+    expected = scores()
+    monkeypatch.setenv("SUPERMASK_KERNELS", "triton")
+    for found, wanted in zip(scores(), expected, strict=True):
+        assert torch.equal(found, wanted)

@@ -1,0 +1,165 @@
+"""Stages: what a cycle starts from, and what it leaves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from kernels.bits import popcount, unpack
+from supermask.convert import convert, set_remaining
+from supermask.cycles import Cycle, ep, hard_iep, soft_iep
+from supermask.data import in_memory
+from supermask.edges import SearchedEdges, searched_edges
+from supermask.evaluate import batch_norms
+from supermask.folder import RunFolder, read_metrics
+from supermask.networks import Architecture
+from supermask.progress import RunProgress
+from supermask.stages import Evaluate, Search, Session, begin_cycle
+from supermask.train import Loop, Training
+
+
+def network() -> nn.Module:
+    model = nn.Sequential(nn.Linear(20, 30), nn.BatchNorm1d(30), nn.ReLU(), nn.Linear(30, 4))
+    return convert(model, 5, remaining=0.5)
+
+
+def disturbed() -> nn.Module:
+    """A network as a cycle at 50 % leaves it: other scores, batch-norm statistics of its own."""
+    model = network()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for edges in searched_edges(model).values():
+            edges.scores.copy_(torch.randn(edges.shape, generator=generator))
+        for norm in batch_norms(model):
+            norm.running_mean.fill_(3.0)
+    return model
+
+
+def scores(model: nn.Module) -> torch.Tensor:
+    return torch.cat([edges.scores.detach().flatten() for edges in searched_edges(model).values()])
+
+
+def mask(model: nn.Module) -> torch.Tensor:
+    layers: list[SearchedEdges] = list(searched_edges(model).values())
+    return torch.cat([unpack(edges.mask(), edges.cols).flatten() for edges in layers])
+
+
+CASES = {
+    "inherit": (lambda learned, initial, kept: learned, "survivors"),
+    "initial": (lambda learned, initial, kept: initial, "survivors"),
+    "inherit_masked": (lambda learned, initial, kept: torch.where(kept, learned, 0), "all"),
+    "initial_masked": (lambda learned, initial, kept: torch.where(kept, initial, 0), "all"),
+}
+
+
+@pytest.mark.parametrize("start", CASES)
+@pytest.mark.parametrize("space", ["all", "survivors"])
+def test_a_cycle_starts_from_the_scores_and_space_it_names(start: str, space: str) -> None:
+    model = disturbed()
+    expected, _ = CASES[start]
+    learned, kept, initial = scores(model), mask(model), scores(network())
+    begin_cycle(model, Cycle(remaining=0.25, scores=start, space=space), 2)
+    assert torch.equal(scores(model), expected(learned, initial, kept))
+    assert int(mask(model).sum()) == 150 + 30
+    assert not (mask(model) & ~kept).any() if space == "survivors" else True
+    survivors = [edges.survivors for edges in searched_edges(model).values()]
+    if space == "survivors":
+        assert sum(int(popcount(words).sum()) for words in survivors if words is not None) == int(kept.sum())
+    else:
+        assert survivors == [None, None]
+    statistics = batch_norms(model)[0].running_mean
+    assert torch.equal(statistics, torch.full((30,), 3.0 if start.startswith("inherit") else 0.0))
+
+
+def test_fresh_scores_are_another_draw_each_cycle() -> None:
+    draws = []
+    for number in (2, 3):
+        model = disturbed()
+        begin_cycle(model, Cycle(remaining=0.25, scores="fresh", space="survivors"), number)
+        draws.append(scores(model))
+        for norm in batch_norms(model):
+            assert norm.running_mean.abs().max() == 0
+    assert not torch.equal(*draws)
+    assert not torch.equal(draws[0], scores(network()))
+
+
+def test_space_all_gives_removed_edges_back() -> None:
+    model = disturbed()
+    begin_cycle(model, Cycle(remaining=0.25, scores="inherit", space="survivors"), 2)
+    begin_cycle(model, Cycle(remaining=0.5, scores="inherit", space="all"), 3)
+    assert int(mask(model).sum()) == 360
+
+
+def session(model: nn.Module, tmp_path: Path, epochs: int) -> Session:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 20, generator=generator)
+    y = x[:, :4].argmax(1)
+    loaded = in_memory(x, y, x, y, batch=16, seed=0)
+    training = Training(epochs=epochs, lr=0.2, momentum=0.9)
+    return Session(
+        model=model,
+        architecture=Architecture(name="mlp", arguments={"sizes": [20, 30, 4]}),
+        loop=Loop(model=model, loaded=loaded, training=training, device=torch.device("cpu")),
+        folder=RunFolder(tmp_path / "run"),
+        progress=RunProgress(1, 1, Console(quiet=True)),
+    )
+
+
+@pytest.mark.parametrize("method", [hard_iep, soft_iep])
+def test_kept_counts_follow_the_absolute_rate_and_hard_masks_nest(method: object, tmp_path: Path) -> None:
+    state = session(network(), tmp_path, epochs=4)
+    masks = []
+    for cycle in method((0.5, 0.25, 0.1)):  # type: ignore[operator]
+        Search(cycle=cycle).run(state)
+        Evaluate().run(state)
+        masks.append(mask(state.model))
+    assert [int(m.sum()) for m in masks] == [360, 180, 72]
+    nested = all(not (after & ~before).any() for before, after in zip(masks, masks[1:], strict=False))
+    assert nested == (method is hard_iep)
+    ratios = [result.dying for result in state.results]
+    assert all(ratio <= 1 - result.remaining for ratio, result in zip(ratios, state.results, strict=True))
+    assert all(result.dying_cumulative <= result.dying for result in state.results)
+    events = read_metrics(state.folder.path)
+    assert [event["event"] for event in events] == (["epoch"] * 4 + ["cycle", "evaluate"]) * 3
+    by_cycle = [[e["dying"] for e in events if e["event"] == "epoch" and e["cycle"] == c] for c in (1, 2, 3)]
+    assert all(list(d) == sorted(d, reverse=True) for d in by_cycle)
+    assert [d[-1] for d in by_cycle] == ratios
+
+
+def test_final_stays_at_the_last_rate_applied_and_keeps_the_momentum(tmp_path: Path) -> None:
+    state = session(network(), tmp_path, epochs=3)
+    Search(cycle=Cycle(remaining=0.5)).run(state)
+    last = state.lr
+    optimiser = state.optimiser
+    assert last == state.loop.training.rates()[-1] > 0
+    Search(cycle=Cycle(remaining=0.25, scores="inherit", lr="final")).run(state)
+    assert state.optimiser is optimiser
+    rates = [event["lr"] for event in read_metrics(state.folder.path) if event["event"] == "epoch"]
+    assert rates[3:] == [last] * 3
+    Search(cycle=Cycle(remaining=0.125, scores="inherit")).run(state)
+    assert state.optimiser is not optimiser
+
+
+def test_a_zeroed_edge_can_be_selected_again(tmp_path: Path) -> None:
+    state = session(network(), tmp_path, epochs=10)
+    Search(cycle=Cycle(remaining=0.5)).run(state)
+    zeroed = ~mask(state.model)
+    Search(cycle=Cycle(remaining=0.4, scores="inherit_masked")).run(state)
+    ever = torch.cat([unpack(e.ever, e.cols).flatten() for e in searched_edges(state.model).values()])
+    assert (ever & zeroed).any()
+
+
+def test_a_pinned_layer_keeps_its_rate_through_cycles() -> None:
+    model = convert(nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4)), 0, overrides={"2": 1.0})
+    set_remaining(model, 0.2)
+    begin_cycle(model, Cycle(remaining=0.1, scores="inherit", space="survivors"), 2)
+    assert [edges.remaining for edges in searched_edges(model).values()] == [0.1, 1.0]
+
+
+def test_ep_long_takes_the_epochs_of_its_length(tmp_path: Path) -> None:
+    state = session(network(), tmp_path, epochs=2)
+    (cycle,) = ep(0.3, length=3)
+    Search(cycle=cycle).run(state)
+    assert state.loop.epoch == 6

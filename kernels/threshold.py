@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
-from kernels.philox import words_per_row
+from kernels.bits import words_per_row
 
 __all__ = ["NAN_KEY", "REMOVED_KEY", "score_key", "score_keys", "select", "selected"]
 

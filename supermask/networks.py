@@ -55,7 +55,8 @@ class Architecture:
             try:
                 return builder(**self.arguments)
             except Exception as error:  # builders raise whatever a wrong argument runs into
-                raise ValueError(f"{self}: cannot be built: {type(error).__name__}: {error}") from error
+                said = f"{type(error).__name__}: {error}"
+                raise ValueError(f"{_short(str(self))} cannot be built: {_short(said)}") from error
 
     def skeleton(self) -> nn.Module:
         """The network with its weights on the meta device: names and shapes, no memory.
@@ -156,6 +157,10 @@ class _WithoutMemory(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         return func(*args, **(kwargs | {"device": "meta"} if func in self._allocate else kwargs))
+
+
+def _short(text: str, most: int = 500) -> str:
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def _plain(where: str, value: Any) -> Any:

@@ -104,7 +104,7 @@ class Loop:
 
         Raises:
             NonFiniteError: for the loss at once on CPU, and at the end of the epoch where reading it would stall the
-                device; for scores at the end of the epoch. (NaN scores rank last, so the loss need not show them.)
+                device; for scores at the end of the epoch.
         """
         for group in optimiser.param_groups:
             group["lr"] = lr
@@ -145,8 +145,9 @@ class Loop:
     def _non_finite(self, step: int, loss: float, inputs: Tensor) -> NonFiniteError:
         layer = first_non_finite(self.model, _channels_last(inputs))
         return NonFiniteError(
-            f"training broke down at step {step} with loss {loss}; first non-finite values: {layer or 'in the loss itself'}. Try a lower "
-            f"learning rate than {self.training.lr}, a longer warm-up or precision float32; look for NaN in the data"
+            f"training broke down at step {step} with loss {loss}; first non-finite values: "
+            f"{layer or 'in the loss itself'}. Try a lower learning rate than {self.training.lr}, a longer warm-up or "
+            "precision float32; look for NaN in the data"
         )
 
 

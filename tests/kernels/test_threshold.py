@@ -19,7 +19,7 @@ from kernels.threshold import NAN_KEY, REMOVED_KEY, score_key, score_keys, selec
 PATHS = ["torch", "triton"]
 INT32_MIN = -(2**31)
 
-SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1.0, -1.0, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan]
+SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1.0, -1.0, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan, -np.nan]
 VALUES = {
     "normal": lambda rng, n: rng.standard_normal(n),
     "few": lambda rng, n: rng.integers(-2, 3, n),
@@ -28,7 +28,8 @@ VALUES = {
     "denormal": lambda rng, n: rng.integers(-9, 10, n) * 1e-45,
     "close": lambda rng, n: 1 + rng.integers(-40, 40, n) * 2.0**-23,
     "special": lambda rng, n: rng.choice(SPECIAL, n),
-    "nan": lambda rng, n: np.where(rng.random(n) < 0.7, np.nan, rng.standard_normal(n)),
+    "nan": lambda rng, n: np.copysign(np.where(rng.random(n) < 0.7, np.nan, rng.random(n)), rng.standard_normal(n)),
+    "-nan": lambda rng, n: np.where(rng.random(n) < 0.7, -np.nan, rng.standard_normal(n)),
 }
 
 
@@ -128,7 +129,7 @@ def check(path: str, call: list[Layer], absolute: bool) -> None:
 def edge_cases(test: Any) -> Any:
     """What random layers hit too seldom."""
     tied = [Layer((3, 211), "equal", 1, 0.7), Layer((1,), "zeros", 2), Layer((600,), "equal", 3, 0.0)]
-    nan = [Layer((2, 257), "nan", 4, 0.2), Layer((2, 257), "nan", 5, 0.6), Layer((31,), "nan", 6, 1.0)]
+    nan = [Layer((2, 257), "nan", 4, 0.2), Layer((2, 257), "nan", 5, 0.6), Layer((31,), "-nan", 6, 0.5)]
     pruned = [
         Layer((5, 129), "few", 7, 0.3, alive=0.6),
         Layer((5, 129), "nan", 8, 0.3, alive=0.5),

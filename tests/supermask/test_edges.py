@@ -396,6 +396,7 @@ def test_ever_collects_the_masks_of_training_forwards_only() -> None:
     assert torch.equal(edges.ever, before)
     layer.train()
     edges.mask()
+    assert torch.equal(layer.weight, edges(torch.float32, record=False))
     assert torch.equal(edges.ever, before)
 
     seen = torch.zeros(7, 40, dtype=torch.bool)

@@ -30,6 +30,8 @@ from supermask.layers import (
     SupermaskMultiheadAttention,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+
 # Masked class, its torch.nn layer, arguments of both, input shape. Channel counts, kernels and strides differ from each
 # other everywhere, so that a swapped pair of arguments or dimensions cannot go unseen.
 CASES: dict[str, tuple[Any, Any, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
@@ -328,6 +330,27 @@ def test_bad_shapes() -> None:
         SupermaskLinear(4, 6, edges=SearchedEdges((6, 4), seed=0), remaining=0.5)
     with pytest.raises(TypeError, match="seed"):
         SupermaskLinear(4, 6)
+    with pytest.raises(ValueError, match="groups=0"):
+        SupermaskConv2d(6, 8, 3, groups=0, seed=0)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_bad_biases(name: str) -> None:
+    outputs = CASES[name][2][1]
+    for size in (1, outputs + 1):  # one element would broadcast
+        with pytest.raises(ValueError, match=rf"bias .*\({size},\).*{outputs}"):
+            make(name, bias=torch.zeros(size))
+    for flag in (True, False):
+        with pytest.raises(TypeError, match=rf"bias={flag}.*nn\.Parameter"):
+            make(name, bias=flag)
+
+
+def test_bad_padding_modes() -> None:
+    with pytest.raises(ValueError, match=r"padding_mode='same'.*'zeros', 'reflect', 'replicate', 'circular'"):
+        SupermaskConv2d(6, 8, 3, padding_mode="same", seed=0)
+    for kind in (SupermaskConvTranspose1d, SupermaskConvTranspose2d, SupermaskConvTranspose3d):
+        with pytest.raises(ValueError, match=r"padding_mode='circular'.*'zeros'"):
+            kind(6, 8, 3, padding_mode="circular", seed=0)
 
 
 @pytest.mark.parametrize("name", ["linear", "conv2d", "transpose2d"])
@@ -620,6 +643,7 @@ def train_rank(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_data_parallel_ranks_hold_the_same_masks(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(train_rank, (os.fspath(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))

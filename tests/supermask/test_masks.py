@@ -19,29 +19,30 @@ def oracle(scores: Tensor, kept: int) -> Tensor:
     return mask.index_fill_(0, order[:kept], True).view(len(scores), -1)
 
 
-def train(model: nn.Module, steps: int, batch: Callable[[], tuple[Tensor, Tensor]], remaining: float) -> None:
-    """EP on `batch`; before each step every layer's mask is compared: as asked for, and as its weights show it."""
+def train(model: nn.Module, steps: int, batch: Callable[[], tuple[Tensor, Tensor]], remaining: float) -> int:
+    """EP on `batch`, each mask compared that a forward used; how often the mask of a layer was another than before."""
     layers = searched_edges(model)
     kept = {name: max(1, round(remaining * edges.count)) for name, edges in layers.items()}
     before: dict[str, Tensor] = {}
     changed = 0
     optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
-    for _ in range(steps):
-        for name, edges in layers.items():
+    for step in range(steps):
+        for edges in layers.values():
             edges.ever = torch.zeros_like(edges.mask()) if edges.ever is None else edges.ever.zero_()
         x, target = batch()
         with one_selection(model):
             F.cross_entropy(model(x), target).backward()
         for name, edges in layers.items():
             mask = oracle(edges.scores, kept[name])
-            assert torch.equal(unpack(ever(edges), edges.cols), mask), name  # what the forward used
-            assert torch.equal(unpack(edges.mask(), edges.cols), mask), name
-            assert int(mask.sum()) == kept[name]
+            assert torch.equal(unpack(ever(edges), edges.cols), mask), (step, name)
+            if step in (0, steps - 1):
+                assert torch.equal(unpack(edges.mask(), edges.cols), mask), (step, name)
+                assert torch.equal(edges(torch.float32).view(mask.shape) != 0, mask), (step, name)
             changed += name in before and not torch.equal(before[name], mask)
             before[name] = mask
         optimiser.step()
         optimiser.zero_grad()
-    assert changed > (steps - 1) * len(layers) / 2  # the masks that were compared did move
+    return changed
 
 
 def ever(edges: SearchedEdges) -> Tensor:
@@ -64,35 +65,33 @@ def conv_net() -> nn.Module:
         nn.Conv2d(1, 8, 3, padding=1, bias=False),
         nn.BatchNorm2d(8),
         nn.ReLU(),
-        nn.Conv2d(8, 16, 3, stride=2, groups=2, bias=False),
-        nn.BatchNorm2d(16),
+        nn.Conv2d(8, 8, 3, stride=2, groups=2, bias=False),
+        nn.BatchNorm2d(8),
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(144, 10, bias=False),
+        nn.Linear(72, 10, bias=False),
     )
 
 
 @pytest.mark.slow
 def test_resnet18_selects_what_a_sort_selects() -> None:
     model = convert(torchvision.models.resnet18(num_classes=10), 0, remaining=0.3)
-    train(model, 20, images(32, 8), 0.3)
+    assert len(searched_edges(model)) == 21
+    assert train(model, 20, images(32, 8), 0.3) > 19 * 20
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("interpreted")
 def test_interpreted_kernels_select_what_a_sort_selects() -> None:
-    train(convert(conv_net(), 0, remaining=0.3), 20, images(8, 4, 1), 0.3)
+    assert train(convert(conv_net(), 0, remaining=0.3), 20, images(8, 4, 1), 0.3) > 19 * 2
 
 
-@pytest.mark.parametrize("remaining", [0.01, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("remaining", [0.01, 0.3, 0.9])
 @pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
 def test_small_network_at_other_rates(remaining: float) -> None:
     model = convert(conv_net(), 1, remaining=0.5)
     set_remaining(model, remaining)
-    if remaining < 1:
-        train(model, 5, images(8, 16, 1), remaining)
-    else:
-        assert all(torch.equal(oracle(e.scores, e.count), unpack(e.mask(), e.cols)) for e in searched_edges(model).values())
+    assert train(model, 10, images(8, 16, 1), remaining)
 
 
 def test_interpreted_training_is_that_of_the_cpu_path(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Stages: what a cycle starts from, and what it leaves."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_kept_counts_follow_the_absolute_rate_and_hard_masks_nest(method: object
         Evaluate().run(state)
         masks.append(mask(state.model))
     assert [int(m.sum()) for m in masks] == [360, 180, 72]
-    nested = all(not (after & ~before).any() for before, after in zip(masks, masks[1:], strict=False))
+    nested = all(not (after & ~before).any() for before, after in pairwise(masks))
     assert nested == (method is hard_iep)
     ratios = [result.dying for result in state.results]
     assert all(ratio <= 1 - result.remaining for ratio, result in zip(ratios, state.results, strict=True))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_warm_up_reaches_the_rate_and_then_decays() -> None:
     rates = Training(epochs=8, lr=0.4, warmup=3).rates()
     assert rates[:3] == pytest.approx([0.4 / 3, 0.8 / 3, 0.4])
     assert rates[3] == 0.4
-    assert all(a > b for a, b in zip(rates[3:], rates[4:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[3:]))
 
 
 def test_a_long_cycle_is_one_cosine() -> None:
@@ -91,7 +92,9 @@ def test_bad_data_stops_the_run_at_its_step() -> None:
     bad = Loaded(classes=2, steps=3, train=poisoned, test=loaded.test, calibrate=loaded.calibrate)
     it = loop(Training(), bad)
     before = [edges.scores.detach().clone() for edges in searched_edges(it.model).values()]
-    with pytest.raises(NonFiniteError, match=r"step 1 with loss nan; .* the input batch\. Try a lower learning rate than 0\.1"):
+    with pytest.raises(
+        NonFiniteError, match=r"step 1 with loss nan; .* the input batch\. Try a lower learning rate than 0\.1"
+    ):
         it.run_epoch(it.training.optimiser(trained_parameters(it.model)), 0.0)
     after = [edges.scores.detach() for edges in searched_edges(it.model).values()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kernels._launch import cdiv, define_op, jit, launch, tl
 
-_GROUPS = 32  # groups of 128 edges a program handles
+_ROWS = 32  # of 128 columns each: what a program handles
 
 
 def words_per_row(cols: int) -> int:
@@ -19,29 +19,24 @@ def words_per_row(cols: int) -> int:
 
 
 @jit
-def _pack_kernel(mask_ptr, words_ptr, groups, cols, words, BLOCK: tl.constexpr):
-    group = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    row = group // (words // 4)
-    word = (group % (words // 4)) * 4 + tl.arange(0, 4)[None, :]
+def _pack_kernel(mask_ptr, words_ptr, rows, cols, words, BLOCK_R: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None, None]
+    word = tl.program_id(1) * 4 + tl.arange(0, 4)[None, :, None]
     bit = tl.arange(0, 32)[None, None, :]
-    col = word[:, :, None] * 32 + bit
-    inside = (group < groups)[:, :, None] & (col < cols)
-    chosen = tl.load(mask_ptr + row[:, :, None] * cols + col, mask=inside, other=0)
-    packed = tl.sum((chosen != 0).to(tl.int32) << bit, axis=2)
-    tl.store(words_ptr + row * words + word, packed, mask=group < groups)
+    col = word * 32 + bit
+    chosen = tl.load(mask_ptr + row * cols + col, mask=(row < rows) & (col < cols), other=0)
+    packed = tl.sum((chosen != 0).to(tl.int32) << bit, axis=2, keep_dims=True)
+    tl.store(words_ptr + row * words + word, packed, mask=row < rows)
 
 
 @jit
-def _unpack_kernel(words_ptr, mask_ptr, groups, cols, words, BLOCK: tl.constexpr):
-    group = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    row = group // (words // 4)
-    word = (group % (words // 4)) * 4 + tl.arange(0, 4)[None, :]
+def _unpack_kernel(words_ptr, mask_ptr, rows, cols, words, BLOCK_R: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None, None]
+    word = tl.program_id(1) * 4 + tl.arange(0, 4)[None, :, None]
     bit = tl.arange(0, 32)[None, None, :]
-    col = word[:, :, None] * 32 + bit
-    packed = tl.load(words_ptr + row * words + word, mask=group < groups, other=0)
-    chosen = (packed[:, :, None] >> bit) & 1
-    inside = (group < groups)[:, :, None] & (col < cols)
-    tl.store(mask_ptr + row[:, :, None] * cols + col, chosen.to(tl.int8), mask=inside)
+    col = word * 32 + bit
+    packed = tl.load(words_ptr + row * words + word, mask=row < rows, other=0)
+    tl.store(mask_ptr + row * cols + col, ((packed >> bit) & 1).to(tl.int8), mask=(row < rows) & (col < cols))
 
 
 @jit
@@ -81,25 +76,16 @@ def _pack_triton(mask: Tensor) -> Tensor:
     rows, cols = mask.shape
     words = words_per_row(cols)
     out = torch.empty(rows, words, dtype=torch.int32, device=mask.device)
-    groups = rows * words // 4
-    launch(_pack_kernel, (cdiv(groups, _GROUPS),), mask.view(torch.int8), out, groups, cols, words, BLOCK=_GROUPS)
+    grid = cdiv(rows, _ROWS), words // 4
+    launch(_pack_kernel, grid, mask.view(torch.int8), out, rows, cols, words, BLOCK_R=_ROWS)
     return out
 
 
 def _unpack_triton(words: Tensor, cols: int) -> Tensor:
     rows = words.shape[0]
     out = torch.empty(rows, cols, dtype=torch.bool, device=words.device)
-    groups = words.numel() // 4
-    launch(
-        _unpack_kernel,
-        (cdiv(groups, _GROUPS),),
-        words,
-        out.view(torch.int8),
-        groups,
-        cols,
-        words.shape[1],
-        BLOCK=_GROUPS,
-    )
+    grid = cdiv(rows, _ROWS), words.shape[1] // 4
+    launch(_unpack_kernel, grid, words, out.view(torch.int8), rows, cols, words.shape[1], BLOCK_R=_ROWS)
     return out
 
 

@@ -130,7 +130,7 @@ def _normal_torch(seed: int, layer: int, stream: int, std: float, rows: int, col
 
 def _grid(rows: int, calls: int) -> tuple[tuple[int, int], dict[str, int]]:
     block_c = min(64, 1 << (calls - 1).bit_length())
-    block_r = 256 // block_c
+    block_r = 128 // block_c
     return (cdiv(rows, block_r), cdiv(calls, block_c)), {"BLOCK_R": block_r, "BLOCK_C": block_c}
 
 

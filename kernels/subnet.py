@@ -188,6 +188,7 @@ def _subnet_triton(
         ABSOLUTE=absolute,
         SIGN_BIT=8 * dtype.itemsize - 1,
         BLOCK_R=block,
+        num_warps=8,
     )
     return weight, mask
 
@@ -224,6 +225,7 @@ def _subnet_backward_triton(
         words,
         ABSOLUTE=absolute,
         BLOCK_R=block,
+        num_warps=8,
     )
     return grad_scores
 
@@ -324,6 +326,4 @@ def subnet(
     for name, words in (("survivors", survivors), ("ever", ever), ("theta.signs", theta.signs)):
         if words is not None:
             check_words(name, words, cols)
-    return _Subnet.apply(
-        scores, tau, last_tied, survivors, *theta.schema(), absolute, dtype, ever
-    )
+    return _Subnet.apply(scores, tau, last_tied, survivors, *theta.schema(), absolute, dtype, ever)

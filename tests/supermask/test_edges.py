@@ -208,7 +208,7 @@ def test_draws_are_functions_of_seed_layer_and_generation() -> None:
     assert torch.equal(edges(torch.float32), weight)
 
 
-def test_first_draw_is_a_prefix_free_function_of_position() -> None:
+def test_a_draw_depends_on_position_alone() -> None:
     """A longer row begins as a shorter one does, so that a reader in another language can draw any edge alone."""
     short = SearchedEdges((8, 33), seed=0).scores.detach() * math.sqrt(33)
     long = SearchedEdges((9, 130), seed=0).scores.detach() * math.sqrt(130)

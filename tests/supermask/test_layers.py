@@ -228,6 +228,8 @@ def test_attention_is_the_dense_one(batch_first: bool, bias: bool) -> None:
     check_attention(dense, masked, x, x, x, key_padding_mask=padding)
     check_attention(dense, masked, x, x, x, attn_mask=above)
     check_attention(dense, masked, x, x, x, attn_mask=above, need_weights=False, is_causal=True)
+    # The hint counts, not the mask: torch trusts it where nothing else forces the mask to be read.
+    check_attention(dense, masked, x, x, x, attn_mask=torch.zeros(5, 5), need_weights=False, is_causal=True)
     check_attention(dense, masked, x, x, x, attn_mask=draw(6, 5, 5), need_weights=False)
     check_attention(dense, masked, x, memory, memory)
     check_attention(dense, masked, x, memory, other)
@@ -367,12 +369,16 @@ def test_autocast_makes_weights_of_its_dtype(name: str, weights: str, dtype: tor
     layer = make(name, weights=weights, bias=torch.randn(CASES[name][2][1]))
     dense = dense_with(name, layer.weight.to(dtype), layer.bias.to(dtype)).to(dtype)
     x = input_of(name)
+    made: list[torch.dtype] = []
+    layer.edges.register_forward_hook(lambda *call: made.append(call[2].dtype))
     with torch.autocast("cpu", dtype=dtype):
         assert layer.weight.dtype is dtype
         assert torch.equal(layer.weight, dense.weight)
+        made.clear()
         out = layer(x)
         with torch.autocast("cpu", enabled=False):
             assert layer(x).dtype is torch.float32
+    assert made == [dtype, torch.float32]  # not made in float32 and then cast
     assert out.dtype is dtype
     assert torch.equal(out, dense(x.to(dtype)))
     out.float().sum().backward()
@@ -412,11 +418,15 @@ def test_scores_stay_float32_and_row_major(move: str, weights: str) -> None:
     assert torch.equal(layer.weight, weight)
 
 
+@pytest.mark.parametrize("moved", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_the_input_chooses_the_dtype(name: str, dtype: torch.dtype) -> None:
-    layer = make(name, bias=torch.randn(CASES[name][2][1])).to(dtype)
+def test_the_input_chooses_the_dtype(name: str, dtype: torch.dtype, moved: bool) -> None:
+    layer = make(name, bias=torch.randn(CASES[name][2][1]))
     dense = dense_with(name, layer.weight, layer.bias).to(dtype)
+    if moved:
+        layer.to(dtype)
+    assert layer.bias.dtype is (dtype if moved else torch.float32)
     x = input_of(name).to(dtype)
     out = layer(x)
     assert out.dtype is dtype

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from supermask.convert import convert, trained_parameters
+from kernels.bits import popcount
+from supermask.convert import convert, set_remaining, trained_parameters
 from supermask.data import Loaded, in_memory
 from supermask.edges import searched_edges
 from supermask.train import Loop, NonFiniteError, Training, first_non_finite
@@ -117,3 +118,20 @@ def test_non_finite_scores_are_named() -> None:
         searched_edges(it.model)["3"].scores[0, 0] = math.inf
     assert first_non_finite(it.model, torch.zeros(4, 10)) == "parameter 3.edges.scores"
     assert first_non_finite(nn.ReLU(), torch.zeros(1)) is None
+
+
+@pytest.mark.slow
+def test_a_compiled_run_makes_the_same_masks_and_compiles_once() -> None:
+    ends = []
+    for compiled in (False, True):
+        it = loop(Training(epochs=3, lr=0.3, compile=compiled))
+        optimiser = it.training.optimiser(trained_parameters(it.model))
+        it.run_epoch(optimiser, 0.3)
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            set_remaining(it.model, 0.2)
+            losses = [it.run_epoch(optimiser, lr).loss for lr in (0.2, 0.1)]
+        ends.append((losses, [edges.mask() for edges in searched_edges(it.model).values()]))
+    assert ends[1][0] == pytest.approx(ends[0][0], rel=1e-3)
+    for eager, compiled in zip(ends[0][1], ends[1][1], strict=True):
+        assert int(popcount(eager ^ compiled).sum()) <= 0.01 * int(popcount(eager).sum())
+        assert torch.equal(popcount(eager).sum(), popcount(compiled).sum())

@@ -16,8 +16,7 @@ from supermask.draws import Magnitude, ScoreInit, WeightInit
 from supermask.folder import RunFolder, RunFolderError
 from supermask.networks import Architecture
 from supermask.progress import RunProgress, cycle_table
-from supermask.stages import CycleResult, Search, Session, Stage
-from supermask.ticket import inspect
+from supermask.stages import CycleResult, Exported, Search, Session, Stage
 from supermask.train import Loop, NonFiniteError, Training
 
 
@@ -68,7 +67,7 @@ class RunResult:
 
     folder: Path
     cycles: tuple[CycleResult, ...]
-    tickets: tuple[Path, ...]
+    tickets: tuple[Exported, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +126,11 @@ class Recipe:
                 for stage in self.stages:
                     stage.run(session)
         console.print(cycle_table(self.name, session.results))
-        for path in session.tickets:
-            info = inspect(path)
+        for ticket in session.tickets:
             console.print(
-                f"{path}: {info.file_bytes:,} bytes, {info.dense_bytes / info.file_bytes:.1f} times smaller than the "
-                f"dense float32 network ({info.dense_bytes:,} bytes)",
+                f"{ticket.path}: {ticket.bytes:,} bytes, {ticket.dense_bytes / ticket.bytes:.1f} times smaller than "
+                f"the dense float32 network ({ticket.dense_bytes:,} bytes); reloaded: accuracy {ticket.accuracy:.2%}, "
+                f"logits {'equal' if ticket.same_logits else 'not equal'} to the bit",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -58,6 +58,24 @@ class CycleResult:
     recalibrated: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A ticket that was written, loaded again and evaluated.
+
+    Attributes:
+        path: of the ticket.
+        bytes, dense_bytes: of the file, and of the same network with float32 weights.
+        accuracy: of the reloaded network on the test set.
+        same_logits: the reloaded network's logits are the searched one's to the bit, on one test batch.
+    """
+
+    path: Path
+    bytes: int
+    dense_bytes: int
+    accuracy: float
+    same_logits: bool
+
+
 @dataclass(kw_only=True)
 class Session:
     """One run in progress: what stages share.
@@ -81,7 +99,7 @@ class Session:
     optimiser: torch.optim.Optimizer | None = None
     lr: float = 0.0
     results: list[CycleResult] = field(default_factory=list)
-    tickets: list[Path] = field(default_factory=list)
+    tickets: list[Exported] = field(default_factory=list)
     cumulative: Cumulative = field(default_factory=Cumulative)
 
 
@@ -183,15 +201,15 @@ class Export:
         if device.type == "cpu" and not same:
             raise RuntimeError(f"{path}: the reloaded network's logits differ from the searched one's")
         info = ticket.inspect(path)
-        session.tickets.append(path)
-        session.folder.log(
-            "export",
-            file=self.file,
+        exported = Exported(
+            path=path,
             bytes=info.file_bytes,
             dense_bytes=info.dense_bytes,
             accuracy=accuracy(reloaded, session.loop.loaded.test()),
             same_logits=same,
         )
+        session.tickets.append(exported)
+        session.folder.log("export", **asdict(exported) | {"path": self.file})
 
 
 def search(cycles: Sequence[Cycle]) -> tuple[Stage, ...]:

@@ -43,7 +43,7 @@ def test_what_a_run_writes(tmp_path: Path) -> None:
     assert export["event"] == "export"
     assert export["same_logits"]
     assert export["accuracy"] == result.cycles[-1].recalibrated
-    assert export["bytes"] == result.tickets[0].stat().st_size
+    assert export["bytes"] == result.tickets[0].path.stat().st_size
     assert export["dense_bytes"] / export["bytes"] > 15
 
 

@@ -5,7 +5,7 @@ What has no masked form keeps its tensors, frozen; `summary` says what was conve
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -58,20 +58,27 @@ def convert(
         weights, scores, magnitude: as in `SearchedEdges`.
 
     Raises:
-        ValueError: nothing to convert, a pattern that matches no layer, or a bad value.
+        ValueError: nothing to convert, a network that is masked already, a pattern that matches no layer, or a bad
+            value. The model is then as it was.
     """
     check_choice("bias", bias, BiasPolicy)
     check_choice("norm", norm, NormPolicy)
     overrides = dict(overrides or {})
     for rate in (remaining, *overrides.values()):
         kept_count(rate, 1)
+    if masked := all_edges(model):
+        raise ValueError(
+            f"{type(model).__name__} already has masked layers: {', '.join(masked)}; convert a dense network"
+        )
+    names = [name for _, parts in _convertible_layers(model) for name in parts]
+    unused = [p for p in (*overrides, *skip) if not any(fnmatchcase(name, p) for name in names)]
+    if unused:
+        raise ValueError(f"no masked layer matches {unused}: the layers are {', '.join(names)}")
     index = 0
-    unused = {*overrides, *skip}
 
     def build(name: str, shape: tuple[int, ...], dense_bias: nn.Parameter | None) -> tuple[Edges, Bias] | None:
         nonlocal index
         matching = [pattern for pattern in (*skip, *overrides) if fnmatchcase(name, pattern)]
-        unused.difference_update(matching)
         if any(pattern in skip for pattern in matching):
             return None
         edges = SearchedEdges(
@@ -90,16 +97,13 @@ def convert(
             return edges, None
         return edges, dense_bias if bias == "train" else dense_bias.detach().clone()
 
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
     converted = replace_layers(model, build)
-    if unused:
-        raise ValueError(f"no masked layer matches {sorted(unused)}: the layers are {', '.join(all_edges(converted))}")
     for module in converted.modules():
+        trained = isinstance(module, SearchedEdges) or (isinstance(module, MaskedLayer) and bias == "train")
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(trained)
         if isinstance(module, NORMS):
             set_norm(module, norm)
-        elif isinstance(module, MaskedLayer) and isinstance(module.bias, nn.Parameter):
-            module.bias.requires_grad_(True)
     _warn_sparse(converted)
     _log.info("%s", summary(converted))
     return converted
@@ -112,20 +116,15 @@ def replace_layers(model: nn.Module, build: Build) -> nn.Module:
         build: called with a layer's name, weight shape and dense bias; returns its edges and bias, or None to leave it.
 
     Raises:
-        ValueError: no layer was replaced.
+        ValueError: no layer was replaced; `model` is then as it was.
     """
-    tied = _tied(model)
     replaced: dict[int, nn.Module] = {}
-    inside: set[int] = set()
-    for name, module in model.named_modules():
-        if id(module) in inside or not convertible(module) or id(module) in tied:
-            continue
+    for module, names in _convertible_layers(model):
         if isinstance(module, nn.MultiheadAttention):
-            inside.update(map(id, module.modules()))
-            new = _attention(name, module, build)
+            new = _attention(names, module, build)
         else:
             dense: Any = module
-            built = build(name, tuple(dense.weight.shape), dense.bias)
+            built = build(names[0], tuple(dense.weight.shape), dense.bias)
             new = None if built is None else DENSE_FORMS[type(module)].from_dense(dense, *built)
         if new is not None:
             replaced[id(module)] = new.train(module.training)
@@ -146,6 +145,20 @@ def convertible(module: nn.Module) -> bool:
     if type(module) is nn.MultiheadAttention:
         return bool(module._qkv_same_embed_dim) and module.bias_k is None
     return type(module) in DENSE_FORMS
+
+
+def _convertible_layers(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    """Layers that have a masked form, in `named_modules()` order, with the names of the masked layers each becomes."""
+    tied = _tied(model)
+    inside: set[int] = set()
+    for name, module in model.named_modules():
+        if id(module) in inside or not convertible(module) or id(module) in tied:
+            continue
+        if isinstance(module, nn.MultiheadAttention):
+            inside.update(map(id, module.modules()))
+            yield module, (f"{name}.in_proj".lstrip("."), f"{name}.out_proj".lstrip("."))
+        else:
+            yield module, (name,)
 
 
 def set_remaining(model: nn.Module, remaining: float) -> None:
@@ -247,13 +260,14 @@ def summary(model: nn.Module) -> Summary:
     return Summary(layers=tuple(layers), left=tuple(left))
 
 
-def _attention(name: str, dense: nn.MultiheadAttention, build: Build) -> nn.Module | None:
+def _attention(names: tuple[str, ...], dense: nn.MultiheadAttention, build: Build) -> nn.Module | None:
     weight: Any = dense.in_proj_weight
-    into = build(f"{name}.in_proj".lstrip("."), tuple(weight.shape), dense.in_proj_bias)
-    if into is None:
+    into = build(names[0], tuple(weight.shape), dense.in_proj_bias)
+    out = build(names[1], tuple(dense.out_proj.weight.shape), dense.out_proj.bias)
+    if into is None and out is None:
         return None
-    out = build(f"{name}.out_proj".lstrip("."), tuple(dense.out_proj.weight.shape), dense.out_proj.bias)
-    if out is None:
+    if into is None or out is None:
+        name = names[0].removesuffix("in_proj").rstrip(".")
         raise ValueError(f"{name}: in_proj and out_proj of an attention layer are skipped together or not at all")
     size = dense.embed_dim
     return SupermaskMultiheadAttention(

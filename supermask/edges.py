@@ -307,7 +307,7 @@ def _source(source: Tensor) -> tuple[int, int, int]:
 def all_edges(model: nn.Module) -> dict[str, Edges]:
     """The masked layers of `model`, by the name of the layer that owns the edges, in `named_modules()` order."""
     return {
-        name.removesuffix("edges").removesuffix("."): module
+        ("" if name == "edges" else name.removesuffix(".edges")): module
         for name, module in model.named_modules()
         if isinstance(module, Edges)
     }

@@ -10,57 +10,27 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels.packed import packed_weight
-from kernels.philox import sign_words
 from kernels.subnet import subnet
 from kernels.theta import Theta
 from kernels.threshold import select
+from tests.kernels.cases import DTYPES, GENERATIONS, SHAPES, SOURCES, theta_of, theta_plain
 from tests.kernels.paths import (
-    COLS,
-    ROWS,
     SEEDS,
     both,
     pack_plain,
     path,
     random_mask,
     random_reals,
-    random_words,
     same,
-    unpack_plain,
-)
-
-DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-SHAPES = st.tuples(ROWS, COLS) | st.sampled_from(
-    [(65, 3, 3, 3), (2, 43, 1, 1), (33, 29, 2, 2), (3, 5, 7), (1, 1), (7,)]
 )
 
 
-def theta_of(rows: int, cols: int, source: str, seed: int = 2**63 + 1, generation: int = 2, data: int = 5) -> Theta:
-    """theta0 from the seed, from given signs, or dense."""
-    return Theta(
-        seed=seed,
-        layer=4,
-        generation=generation,
-        constant=torch.tensor([0.1]),
-        signs=random_words(rows, cols, data) if source == "signs" else None,
-        base=random_reals((rows, cols), data + 1, special=0.1) if source == "base" else None,
-    )
-
-
-def theta_plain(theta: Theta, rows: int, cols: int) -> Tensor:
-    if theta.base is not None:
-        return theta.base
-    words = theta.signs
-    if words is None:
-        words = sign_words(theta.seed, theta.layer, rows, cols, generation=theta.generation)
-    return torch.where(unpack_plain(words, cols), -theta.constant, theta.constant)
-
-
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(
     shape=SHAPES,
-    source=st.sampled_from(["seed", "signs", "base"]),
+    source=st.sampled_from(SOURCES),
     seed=SEEDS,
-    generation=st.sampled_from([0, 1, 2**22 - 1]),
+    generation=GENERATIONS,
     density=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
     dtype=st.sampled_from(DTYPES),
     data=st.integers(0, 2**31),
@@ -77,7 +47,7 @@ def test_weights_are_the_plain_statement(
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_weights_are_the_searched_layers(source: str, dtype: torch.dtype) -> None:
     shape = (35, 15, 3, 3)
     theta = theta_of(35, 135, source)
@@ -101,7 +71,7 @@ def test_padding_bits_of_a_mask_make_no_weights() -> None:
         assert same(weight, expected)
 
 
-@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_compiled_equals_eager(source: str) -> None:
     theta = theta_of(5, 131, source)
     mask = pack_plain(random_mask(5, 131, 0.4, 3))
@@ -112,7 +82,7 @@ def test_compiled_equals_eager(source: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["torch", "triton"])
-@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_opcheck(source: str, name: str) -> None:
     theta = theta_of(5, 131, source)._replace(base=random_reals((5, 131), 2) if source == "base" else None)
     args = pack_plain(random_mask(5, 131, 0.4, 3)), [5, 131, 1], *theta.schema(), torch.bfloat16
@@ -121,7 +91,7 @@ def test_opcheck(source: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_traces_for_a_gpu(source: str, dtype: torch.dtype) -> None:
     shape, rows, cols = (6, 5, 3, 3), 6, 45
     with FakeTensorMode():

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,14 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kernels.philox import sign_words
 from kernels.subnet import subnet
 from kernels.theta import Theta
-from kernels.threshold import NAN_KEY, REMOVED_KEY, score_keys, select
+from kernels.threshold import NAN_KEY, REMOVED_KEY, select
+from tests.kernels.cases import DTYPES, SOURCES, Case, cases, plain_case, theta_of
 from tests.kernels.paths import (
-    COLS,
-    ROWS,
-    SEEDS,
     SPECIAL,
     both,
     pack_plain,
@@ -31,135 +27,8 @@ from tests.kernels.paths import (
     unpack_plain,
 )
 
-DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
-CONVOLUTIONS = [(65, 3, 3, 3), (2, 43, 1, 1), (33, 29, 2, 2)]
-SHAPES = st.tuples(ROWS, COLS) | st.sampled_from([*CONVOLUTIONS, (3, 5, 7), (1, 1), (7,)])
 
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """The arguments of one call of subnet, and its threshold as the edge that holds it."""
-
-    scores: Tensor
-    tied: int
-    last: int
-    theta: Theta
-    survivors: Tensor | None
-    absolute: bool
-    dtype: torch.dtype
-    ever: Tensor | None
-
-    @property
-    def rows(self) -> int:
-        return self.scores.shape[0]
-
-    @property
-    def cols(self) -> int:
-        return self.scores.numel() // self.rows
-
-    @property
-    def tau(self) -> Tensor:
-        return score_keys(self.scores, self.absolute).flatten()[self.tied : self.tied + 1]
-
-    @property
-    def last_tied(self) -> Tensor:
-        return torch.tensor([self.last])
-
-    def run(self, scores: Tensor | None = None, ever: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return subnet(
-            self.scores if scores is None else scores,
-            self.tau,
-            self.last_tied,
-            self.theta,
-            survivors=self.survivors,
-            absolute=self.absolute,
-            dtype=self.dtype,
-            ever=ever,
-        )
-
-    def ops_args(self) -> tuple[Any, ...]:
-        """The arguments that the ops subnet and subnet_backward share, from survivors on."""
-        return (self.survivors, *self.theta.schema(), self.absolute)
-
-    def chosen_plain(self) -> Tensor:
-        """Ranked as real numbers, where NaN is below -inf."""
-        value = (self.scores.abs() if self.absolute else self.scores).double().flatten()
-        value = value.clamp(-1e300, 1e300).nan_to_num(nan=-math.inf)
-        edge = torch.arange(value.numel())
-        chosen = (value > value[self.tied]) | ((value == value[self.tied]) & (edge <= self.last))
-        return chosen.view(self.rows, self.cols) & self.alive_plain()
-
-    def alive_plain(self) -> Tensor:
-        if self.survivors is None:
-            return torch.ones(self.rows, self.cols, dtype=torch.bool)
-        return unpack_plain(self.survivors, self.cols)
-
-    def theta_plain(self) -> Tensor:
-        if self.theta.base is not None:
-            return self.theta.base
-        signs = self.theta.signs
-        if signs is None:
-            place = self.theta.seed, self.theta.layer, self.rows, self.cols
-            signs = sign_words(*place, generation=self.theta.generation)
-        return torch.where(unpack_plain(signs, self.cols), -self.theta.constant, self.theta.constant)
-
-
-@st.composite
-def cases(draw: st.DrawFn, dtypes: list[torch.dtype] = DTYPES) -> Case:
-    shape = draw(SHAPES)
-    rows, edges = shape[0], math.prod(shape)
-    cols = edges // rows
-    data = draw(st.integers(0, 2**31))
-    scores = random_reals(shape, data, special=draw(st.sampled_from([0.0, 0.3, 1.0])))
-    if draw(st.integers(0, 4)) == 0:
-        scores = torch.full(shape, draw(st.sampled_from(SPECIAL)))
-    source = draw(st.sampled_from(["seed", "signs", "base"]))
-    return Case(
-        scores=scores,
-        tied=draw(st.integers(0, edges - 1)),
-        last=draw(st.sampled_from([-1, 0, edges // 3, edges // 2, edges - 1])),
-        theta=Theta(
-            seed=draw(SEEDS),
-            layer=draw(st.integers(0, 100)),
-            generation=draw(st.sampled_from([0, 1, 2**22 - 1])),
-            constant=torch.tensor([draw(st.sampled_from([0.1, 1.0, 2.0**-20, 3.3333333]))]),
-            signs=random_words(rows, cols, data + 1) if source == "signs" else None,
-            base=random_reals((rows, cols), data + 2, special=0.1) if source == "base" else None,
-        ),
-        survivors=draw(st.sampled_from([None, random_words(rows, cols, data + 3)])),
-        absolute=draw(st.booleans()),
-        dtype=draw(st.sampled_from(dtypes)),
-        ever=draw(st.sampled_from([None, random_words(rows, cols, data + 4)])),
-    )
-
-
-def plain_case(rows: int = 5, cols: int = 131, **changes: Any) -> Case:
-    """One of everything, for tests that vary one thing."""
-    case = Case(
-        scores=random_reals((rows, cols), 1),
-        tied=rows * cols // 2,
-        last=rows * cols - 1,
-        theta=Theta(seed=2**64 - 5, layer=3, generation=1, constant=torch.tensor([0.1])),
-        survivors=pack_plain(random_mask(rows, cols, 0.7, 2)),
-        absolute=True,
-        dtype=torch.float32,
-        ever=None,
-    )
-    return replace(case, **changes)
-
-
-def sources(rows: int, cols: int) -> dict[str, Theta]:
-    """theta0 from each place it can come from."""
-    seeded = Theta(seed=2**63, layer=3, generation=1, constant=torch.tensor([0.1]))
-    signs = random_words(rows, cols, 5)
-    return {
-        "seed": seeded,
-        "signs": seeded._replace(signs=signs),
-        "base": seeded._replace(base=random_reals((rows, cols), 6)),
-    }
-
-
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(case=cases())
 def test_weights_and_mask_are_the_plain_statement(case: Case) -> None:
     chosen = case.chosen_plain()
@@ -178,7 +47,7 @@ def test_weights_and_mask_are_the_plain_statement(case: Case) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
-@settings(max_examples=40)
+@settings(max_examples=100)
 @given(case=cases(), data=st.integers(0, 2**31), special=st.sampled_from([0.0, 0.3]))
 def test_gradient_is_straight_through(case: Case, data: int, special: float) -> None:
     grad_weight = random_reals(tuple(case.scores.shape), data, special).to(case.dtype)
@@ -216,10 +85,25 @@ def test_exactly_the_kept_are_selected(
     available = rows * cols if survivors is None else int(unpack_plain(survivors, cols).sum())
     kept = max(1, round(rate * available))
     threshold = select([scores], torch.tensor([kept]), [survivors], absolute)
-    theta = sources(rows, cols)["seed"]
+    theta = theta_of(rows, cols, "seed")
     for weight, mask in both(lambda: subnet(scores, *threshold, theta, survivors=survivors, absolute=absolute)):
         assert int(unpack_plain(mask, cols).sum()) == min(kept, available)
         assert int((weight != 0).sum()) == min(kept, available)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("tied", range(len(SPECIAL)), ids=[str(value) for value in SPECIAL])
+def test_a_threshold_at_each_special_value_cuts_its_ties(tied: int, absolute: bool) -> None:
+    """Half of the edges that rank as it does, +0.0 and -0.0 alike, and all NaN, are selected."""
+    scores = torch.tensor(SPECIAL).repeat(4).view(2, -1)
+    theta = theta_of(2, scores.shape[1], "signs")
+    case = plain_case(
+        scores=scores, tied=tied, last=2 * len(SPECIAL) - 1, theta=theta, survivors=None, absolute=absolute
+    )
+    chosen = case.chosen_plain()
+    assert chosen[0, tied] != chosen[1, tied]
+    for _, mask in both(case.run):
+        assert same(mask, pack_plain(chosen))
 
 
 @pytest.mark.parametrize("tau", [NAN_KEY, REMOVED_KEY])
@@ -232,9 +116,9 @@ def test_a_threshold_below_every_number_selects_every_survivor(tau: int) -> None
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_unselected_edges_weigh_plus_zero(source: str, dtype: torch.dtype) -> None:
-    case = plain_case(33, 129, theta=sources(33, 129)[source], dtype=dtype)
+    case = plain_case(33, 129, theta=theta_of(33, 129, source), dtype=dtype)
     unselected = ~case.chosen_plain()
     assert (case.theta_plain()[unselected] < 0).any(), "the case has no minus to drop"
     for weight, _ in both(case.run):
@@ -286,12 +170,12 @@ def test_removed_edges_get_zero_gradient_whatever_comes_in(value: float, dtype: 
         assert not grad[~removed].isfinite().any()
 
 
-@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("absolute", [True, False])
 def test_backward_is_the_derivative_of_the_surrogate(absolute: bool, source: str) -> None:
     """In float64, of w = theta0 * abs(s) or theta0 * s: gradcheck proves the derivative, and the op has its bits."""
     rows, cols = 3, 37
-    case = plain_case(rows, cols, theta=sources(rows, cols)[source], absolute=absolute, survivors=None)
+    case = plain_case(rows, cols, theta=theta_of(rows, cols, source), absolute=absolute, survivors=None)
     theta = case.theta_plain().double()
     generator = torch.Generator().manual_seed(9)
     scores = torch.randn(rows, cols, dtype=torch.float64, generator=generator)
@@ -355,10 +239,10 @@ def forward_and_backward(call: Callable[..., tuple[Tensor, Tensor]], case: Case)
 
 
 @pytest.mark.parametrize("absolute", [True, False])
-@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_compiled_equals_eager(source: str, absolute: bool) -> None:
     dtype = torch.float32 if absolute else torch.bfloat16
-    case = plain_case(theta=sources(5, 131)[source], absolute=absolute, dtype=dtype)
+    case = plain_case(theta=theta_of(5, 131, source), absolute=absolute, dtype=dtype)
     expected = forward_and_backward(tracked(case), case)
     compiled = torch.compile(tracked(case), fullgraph=True, backend="aot_eager")
     for found, wanted in zip(forward_and_backward(compiled, case), expected, strict=True):
@@ -367,7 +251,7 @@ def test_compiled_equals_eager(source: str, absolute: bool) -> None:
 
 @pytest.mark.slow
 def test_inductor_equals_eager() -> None:
-    case = plain_case(67, 257, scores=random_reals((67, 257), 1, special=0.2), theta=sources(67, 257)["signs"])
+    case = plain_case(67, 257, scores=random_reals((67, 257), 1, special=0.2), theta=theta_of(67, 257, "signs"))
     expected = forward_and_backward(tracked(case), case)
     compiled = torch.compile(tracked(case), fullgraph=True)
     for found, wanted in zip(forward_and_backward(compiled, case), expected, strict=True):
@@ -375,9 +259,9 @@ def test_inductor_equals_eager() -> None:
 
 
 CHECKED = [
-    plain_case(theta=sources(5, 131)["seed"], dtype=torch.bfloat16, ever=torch.zeros(5, 8, dtype=torch.int32)),
-    plain_case(theta=sources(5, 131)["signs"], survivors=None, absolute=False),
-    plain_case(scores=random_reals((5, 131, 1), 1), theta=sources(5, 131)["base"], dtype=torch.float64),
+    plain_case(theta=theta_of(5, 131, "seed"), dtype=torch.bfloat16, ever=torch.zeros(5, 8, dtype=torch.int32)),
+    plain_case(theta=theta_of(5, 131, "signs"), survivors=None, absolute=False),
+    plain_case(scores=random_reals((5, 131, 1), 1), theta=theta_of(5, 131, "base"), dtype=torch.float64),
 ]
 
 
@@ -392,7 +276,7 @@ def test_opcheck(case: Case, name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("source", ["seed", "signs", "base"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_traces_for_a_gpu(source: str, dtype: torch.dtype) -> None:
     shape, rows, cols = (6, 5, 3, 3), 6, 45
     with FakeTensorMode():

@@ -134,6 +134,14 @@ def test_every_kind_is_converted_in_order() -> None:
         assert parameter.grad is None or bool((parameter.grad != 0).any()), name
 
 
+def test_an_attention_layer_is_two_layers_whatever_its_output_projection_is() -> None:
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "head": nn.Linear(8, 8)})
+    model["attention"].out_proj = nn.Linear(8, 8)
+    found = searched_edges(convert(model, 0))
+    assert list(found) == ["attention.in_proj", "attention.out_proj", "head"]
+    assert [edges.layer for edges in found.values()] == [0, 1, 2]
+
+
 def test_conversion_computes_what_the_dense_network_does_with_the_same_weights() -> None:
     model = Everything()
     dense = copy.deepcopy(model)

@@ -186,6 +186,19 @@ def test_real_valued_weights_do_not_depend_on_the_rate(weights: Any) -> None:
     assert torch.equal(edges(torch.float32), torch.where(chosen(edges), whole, 0))
 
 
+@pytest.mark.parametrize("weights", [kind for kind in KINDS if kind != "unsigned_constant"])
+def test_weights_are_functions_of_seed_and_layer(weights: Any) -> None:
+    places = [(0, 0), (1, 0), (2**63, 0), (0, 1), (2**32, 0)]
+
+    def weight(seed: int, layer: int) -> Tensor:
+        return SearchedEdges((8, 33), seed=seed, layer=layer, weights=weights, remaining=1.0)(torch.float32).detach()
+
+    made = {place: weight(*place) for place in places}
+    for place, values in made.items():
+        assert torch.equal(values, weight(*place))
+        assert sum(torch.equal(values, other) for other in made.values()) == 1
+
+
 def test_draws_are_functions_of_seed_layer_and_generation() -> None:
     def scores(seed: int = 0, layer: int = 0, generation: int = 0, kind: Any = "kaiming_uniform") -> Tensor:
         edges = SearchedEdges((8, 33), seed=seed, layer=layer, scores=kind)
@@ -238,6 +251,25 @@ def test_hard_pruning_nests_masks_and_stops_gradients(weights: Any, magnitude: A
         before = mask
 
 
+def test_an_edge_of_score_zero_can_move() -> None:
+    """Zero init of soft pruning would be hard pruning if the gradient of |s| at 0 were 0, as torch has it."""
+    layer = SupermaskLinear(30, 8, seed=0, remaining=0.5)
+    edges, theta = layer.edges, SupermaskLinear(30, 8, seed=0, remaining=1.0).weight.detach()
+    zeroed = ~chosen(edges)
+    with torch.no_grad():
+        edges.scores[zeroed] = 0.0
+        edges.scores[0] *= -1  # some zeros are negative ones
+    assert torch.equal(~chosen(edges), zeroed)
+    weight = layer.weight.detach().requires_grad_()
+    x = torch.randn(16, 30)
+    layer(x).square().sum().backward()
+    (x @ weight.t()).square().sum().backward()
+    assert torch.equal(edges.scores.grad[zeroed], (weight.grad * theta)[zeroed])
+    assert bool((edges.scores.grad[zeroed] != 0).all())
+    torch.optim.SGD([edges.scores], 10.0).step()
+    assert bool((chosen(edges) & zeroed).any())
+
+
 def test_removed_edges_need_the_survivors_given_back() -> None:
     edges = SearchedEdges((10, 10), seed=0, remaining=0.4, weights="scaled_signed_constant")
     edges.remove_unselected()
@@ -263,8 +295,9 @@ class Branches(nn.Module):
         self.d = SupermaskConv2d(2, 3, 3, seed=0, layer=3, remaining=0.9, magnitude="raw")
         self.c.edges.remove_unselected()
         self.c.edges.remaining = 0.05
-        with torch.no_grad():  # ties at the threshold of one layer
-            self.d.edges.scores.mul_(10).round_()
+        with torch.no_grad():
+            self.c.edges.scores.copy_(self.c.edges.scores.flip(0))  # removed edges among the highest scores
+            self.d.edges.scores.mul_(10).round_()  # ties at the threshold
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.b(torch.relu(self.a(self.a(x)))).view(-1, 2, 6, 1).expand(-1, -1, -1, 6)

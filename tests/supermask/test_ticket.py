@@ -265,6 +265,23 @@ def test_any_small_network(
         assert layer.kept == max(1, round(remaining * layer.edges))
 
 
+def test_tensors_that_are_views(tmp_path: Path) -> None:
+    """Strided, overlapping and broadcast tensors are stored as their values."""
+
+    def fresh() -> nn.Module:
+        model, base = nn.Sequential(nn.Linear(4, 4)), torch.arange(12.0)
+        for name, view in {"a": base[:8], "b": base[4:], "c": base.view(3, 4).T, "d": base[:1].expand(5)}.items():
+            model.register_buffer(name, view)
+        return model
+
+    save(convert(fresh(), 3), tmp_path / "t", architecture=None)
+    model = nn.Sequential(nn.Linear(4, 4))
+    for name, buffer in fresh().named_buffers():
+        model.register_buffer(name, torch.zeros(buffer.shape))
+    loaded = dict(load(tmp_path / "t", model=model).named_buffers())
+    assert all(torch.equal(loaded[name], buffer) for name, buffer in fresh().named_buffers())
+
+
 def test_masks_are_of_the_moment_of_saving(tmp_path: Path) -> None:
     model = searched(mlp(9, 5, 3), 4, 9)
     save(model, tmp_path / "a", architecture=None)

@@ -187,8 +187,11 @@ def as_int64(seed: int) -> int:
     """The 64-bit seed as the signed integer that op schemas and tensors carry.
 
     Raises:
+        TypeError: `seed` is not an integer.
         ValueError: `seed` is not in [0, 2^64).
     """
+    if not isinstance(seed, int):
+        raise TypeError(f"seed {seed!r}: expected an integer from 0 to 2**64 - 1")
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"seed {seed}: a seed has 64 bits, so give an integer from 0 to 2**64 - 1")
     return seed - (1 << 64) if seed >> 63 else seed
@@ -201,11 +204,22 @@ def stream(purpose: int, generation: int = 0) -> int:
     return purpose + 256 * generation
 
 
+def check_layer(layer: int) -> int:
+    """The layer's index, the counter's third word.
+
+    Raises:
+        ValueError: it is not in [0, 2^31).
+    """
+    if not 0 <= layer < 1 << 31:
+        raise ValueError(f"layer {layer}: the index of a layer is an integer from 0 to 2**31 - 1")
+    return layer
+
+
 def sign_words(
     seed: int, layer: int, rows: int, cols: int, *, generation: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
     """Packed signs of a layer: int32 [rows, words_per_row(cols)], a set bit means minus, padding bits are zero."""
-    return _sign_words(as_int64(seed), layer, stream(SIGNS, generation), rows, cols, torch.device(device))
+    return _sign_words(as_int64(seed), check_layer(layer), stream(SIGNS, generation), rows, cols, torch.device(device))
 
 
 def uniform(
@@ -224,7 +238,14 @@ def uniform(
     low32, high32 = np.float32(low), np.float32(high)
     width = float(high32 - low32)
     return _uniform(
-        as_int64(seed), layer, stream(purpose, generation), float(low32), width, rows, cols, torch.device(device)
+        as_int64(seed),
+        check_layer(layer),
+        stream(purpose, generation),
+        float(low32),
+        width,
+        rows,
+        cols,
+        torch.device(device),
     )
 
 
@@ -241,4 +262,6 @@ def normal(
 ) -> Tensor:
     """Normal draws of mean 0: float32 [rows, cols], equal to 2 ulp on every device."""
     std32 = float(np.float32(std))
-    return _normal(as_int64(seed), layer, stream(purpose, generation), std32, rows, cols, torch.device(device))
+    return _normal(
+        as_int64(seed), check_layer(layer), stream(purpose, generation), std32, rows, cols, torch.device(device)
+    )

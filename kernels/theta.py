@@ -1,7 +1,6 @@
 """theta0: the weights that a seed makes, as ops take them.
 
-Either a constant with a sign an edge, +constant or -constant, or a dense float32 matrix (`base`) for the distributions
-that draw a real number an edge. The sign comes from packed words where the caller keeps them and from Philox inside the
+Either a constant with a sign an edge, +constant or -constant, or a dense float32 matrix, drawn from the seed or given. The sign comes from packed words where the caller keeps them and from Philox inside the
 kernel where it does not. Kernels move weights as bit patterns, so a weight is equal to the bit in every dtype.
 """
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from kernels._launch import jit, tl
 from kernels.bits import unpack
-from kernels.philox import SIGNS, as_int64, sign_words, stream
+from kernels.philox import SIGNS, WEIGHTS, as_int64, check_layer, normal, sign_words, stream, uniform
 
 BITS_DTYPE = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
@@ -24,9 +23,11 @@ class Theta(NamedTuple):
         seed: 64 bits, unsigned.
         layer: the layer's index, third word of the counter.
         generation: how many times the weights were re-drawn.
-        constant: float32 [1]; the magnitude of every weight (not read where `base` is given).
+        constant: float32 [1]; the magnitude of every weight (not read where they are real-valued).
         signs: packed sign words int32 [rows, words], or None to draw them from the seed.
-        base: float32 [rows, cols]; the weights themselves, for the real-valued distributions.
+        base: float32 [rows, cols]; weights that the caller holds, in place of any made from the seed.
+        real: ("normal", standard deviation) or ("uniform", bound): weights drawn from the seed as real numbers, again
+            at each use.
     """
 
     seed: int
@@ -35,17 +36,20 @@ class Theta(NamedTuple):
     constant: Tensor
     signs: Tensor | None = None
     base: Tensor | None = None
+    real: tuple[str, float] | None = None
 
-    def schema(self) -> tuple[Tensor, Tensor | None, Tensor | None, int, int, int]:
-        """In the order of the op schemas: constant, signs, base, seed, layer, stream."""
-        return (
-            self.constant,
-            self.signs,
-            self.base,
-            as_int64(self.seed),
-            self.layer,
-            stream(SIGNS, self.generation),
-        )
+    def dense(self, rows: int, cols: int) -> Tensor | None:
+        """The weights where they are real-valued, float32 [rows, cols]; None where they are a constant with signs."""
+        if self.real is None:
+            return self.base
+        kind, scale = self.real
+        place = self.seed, self.layer, rows, cols
+        to = {"purpose": WEIGHTS, "generation": self.generation, "device": self.constant.device}
+        return normal(*place, std=scale, **to) if kind == "normal" else uniform(*place, low=-scale, high=scale, **to)
+
+    def counter(self) -> tuple[int, int, int]:
+        """seed, layer and stream as op schemas have them."""
+        return as_int64(self.seed), check_layer(self.layer), stream(SIGNS, self.generation)
 
 
 @jit
@@ -58,6 +62,21 @@ def sign_tile(signs_ptr, seed, layer, stream, row, tile, words, inside):
         a, b, c, d = tl.philox(seed, tile, row.to(tl.int32), layer, stream)
         word = tl.where(j == 0, a, tl.where(j == 1, b, tl.where(j == 2, c, d))).to(tl.int32, bitcast=True)
     return (word >> tl.arange(0, 32)[None, None, :]) & 1
+
+
+@jit
+def theta_tile(
+    constant_ptr, signs_ptr, base_ptr, seed, layer, stream, row, tile, edge, words, inside, inside_row,
+    SIGN_BIT: tl.constexpr,
+):  # fmt: skip
+    """Bit patterns of theta0 [R, 4, 32], in the integer type of `constant_ptr` or `base_ptr`."""
+    if base_ptr is not None:
+        theta = tl.load(base_ptr + edge, mask=inside, other=0)
+    else:
+        constant = tl.load(constant_ptr)
+        sign = sign_tile(signs_ptr, seed, layer, stream, row, tile, words, inside_row)
+        theta = constant ^ (sign << SIGN_BIT).to(constant.dtype)
+    return theta
 
 
 def signs_of(signs: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int) -> Tensor:

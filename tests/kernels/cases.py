@@ -31,15 +31,25 @@ CONVOLUTIONS = [(65, 3, 3, 3), (2, 43, 1, 1), (33, 29, 2, 2)]
 SHAPES = st.tuples(ROWS, COLS) | st.sampled_from([*CONVOLUTIONS, (3, 5, 7), (1, 1), (7,)])
 
 
-def theta_of(rows: int, cols: int, source: str, seed: int = 2**63 + 1, generation: int = 1, data: int = 5) -> Theta:
+def theta_of(
+    rows: int,
+    cols: int,
+    source: str,
+    *,
+    seed: int = 2**63 + 1,
+    generation: int = 1,
+    constant: float = 0.1,
+    data: int = 5,
+    special: float = 0.0,
+) -> Theta:
     """theta0 from the "seed", from given "signs" (padding bits set, too), or dense, the "base"."""
     return Theta(
         seed=seed,
         layer=4,
         generation=generation,
-        constant=torch.tensor([0.1]),
+        constant=torch.tensor([constant]),
         signs=random_words(rows, cols, data) if source == "signs" else None,
-        base=random_reals((rows, cols), data + 1, special=0.1) if source == "base" else None,
+        base=random_reals((rows, cols), data + 1, special) if source == "base" else None,
     )
 
 
@@ -124,16 +134,21 @@ def cases(draw: st.DrawFn) -> Case:
     scores = random_reals(shape, data, special=draw(st.sampled_from([0.0, 0.3, 1.0])))
     if draw(st.integers(0, 4)) == 0:
         scores = torch.full(shape, draw(st.sampled_from(SPECIAL)))
-    source, seed, generation = draw(st.sampled_from(SOURCES)), draw(SEEDS), draw(GENERATIONS)
-    theta = theta_of(rows, cols, source, seed, generation, data + 1)
+    theta = theta_of(
+        rows,
+        cols,
+        draw(st.sampled_from(SOURCES)),
+        seed=draw(SEEDS),
+        generation=draw(GENERATIONS),
+        constant=draw(st.sampled_from([0.1, 1.0, 2.0**-20, 3.3333333])),
+        data=data + 1,
+        special=0.1,
+    )
     return Case(
         scores=scores,
         tied=draw(st.integers(0, edges - 1)),
         last=draw(st.sampled_from([-1, 0, edges // 3, edges // 2, edges - 1])),
-        theta=theta._replace(
-            layer=draw(st.integers(0, 100)),
-            constant=torch.tensor([draw(st.sampled_from([0.1, 1.0, 2.0**-20, 3.3333333]))]),
-        ),
+        theta=theta._replace(layer=draw(st.integers(0, 100))),
         survivors=draw(st.sampled_from([None, random_words(rows, cols, data + 3)])),
         absolute=draw(st.booleans()),
         dtype=draw(st.sampled_from(DTYPES)),

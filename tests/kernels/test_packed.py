@@ -39,7 +39,7 @@ def test_weights_are_the_plain_statement(
     *, shape: tuple[int, ...], source: str, seed: int, generation: int, density: float, dtype: torch.dtype, data: int
 ) -> None:
     rows, cols = shape[0], math.prod(shape[1:])
-    theta = theta_of(rows, cols, source, seed, generation, data)
+    theta = theta_of(rows, cols, source, seed=seed, generation=generation, data=data, special=0.1)
     mask = random_mask(rows, cols, density, data)
     expected = torch.where(mask, theta_plain(theta, rows, cols), 0.0).to(dtype).view(shape)
     for weight in both(lambda: packed_weight(pack_plain(mask), shape, theta, dtype)):
@@ -84,7 +84,7 @@ def test_compiled_equals_eager(source: str) -> None:
 @pytest.mark.parametrize("name", ["torch", "triton"])
 @pytest.mark.parametrize("source", SOURCES)
 def test_opcheck(source: str, name: str) -> None:
-    theta = theta_of(5, 131, source)._replace(base=random_reals((5, 131), 2) if source == "base" else None)
+    theta = theta_of(5, 131, source)
     args = pack_plain(random_mask(5, 131, 0.4, 3)), [5, 131, 1], *theta.schema(), torch.bfloat16
     with path(name):
         torch.library.opcheck(torch.ops.supermask.packed_weight, args)

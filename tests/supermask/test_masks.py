@@ -19,8 +19,13 @@ def oracle(scores: Tensor, kept: int) -> Tensor:
     return mask.index_fill_(0, order[:kept], True).view(len(scores), -1)
 
 
-def train(model: nn.Module, steps: int, batch: Callable[[], tuple[Tensor, Tensor]], remaining: float) -> int:
-    """EP on `batch`, each mask compared that a forward used; how often the mask of a layer was another than before."""
+def train(
+    model: nn.Module, steps: int, batch: Callable[[], tuple[Tensor, Tensor]], remaining: float, grid: float = 0.0
+) -> int:
+    """EP on `batch`, each mask compared that a forward used; how often the mask of a layer was another than before.
+
+    With a `grid`, scores are rounded to its multiples before each forward, so that many tie.
+    """
     layers = searched_edges(model)
     kept = {name: max(1, round(remaining * edges.count)) for name, edges in layers.items()}
     before: dict[str, Tensor] = {}
@@ -29,6 +34,8 @@ def train(model: nn.Module, steps: int, batch: Callable[[], tuple[Tensor, Tensor
     for step in range(steps):
         for edges in layers.values():
             edges.ever = torch.zeros_like(edges.mask()) if edges.ever is None else edges.ever.zero_()
+            if grid:
+                edges.scores.detach().div_(grid).round_().mul_(grid)
         x, target = batch()
         with one_selection(model):
             F.cross_entropy(model(x), target).backward()
@@ -92,6 +99,16 @@ def test_small_network_at_other_rates(remaining: float) -> None:
     model = convert(conv_net(), 1, remaining=0.5)
     set_remaining(model, remaining)
     assert train(model, 10, images(8, 16, 1), remaining)
+
+
+@pytest.mark.parametrize("kernels", ["torch", "triton"])
+def test_ties_are_cut_in_every_layer(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUPERMASK_KERNELS", kernels)
+    model = convert(conv_net(), 0, remaining=0.3)
+    for edges in searched_edges(model).values():
+        keys = (edges.scores.detach() * 16).round().abs().flatten().sort(descending=True).values
+        assert keys[int(edges.kept) - 1] == keys[int(edges.kept)]
+    train(model, 2, images(8, 4, 1), 0.3, grid=1 / 16)
 
 
 def test_interpreted_training_is_that_of_the_cpu_path(monkeypatch: pytest.MonkeyPatch) -> None:

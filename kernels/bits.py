@@ -150,10 +150,16 @@ def popcount(words: Tensor) -> Tensor:
     return _popcount(words.contiguous())
 
 
-def check_words(name: str, words: Tensor, cols: int) -> None:
-    """Raise ValueError unless `words` is int32 [rows, words_per_row(cols)]."""
-    if words.dtype is not torch.int32 or words.ndim != 2 or words.shape[1] != words_per_row(cols):
+def check_words(name: str, words: Tensor, cols: int, rows: int | None = None) -> None:
+    """Raise ValueError unless `words` is int32 [rows, words_per_row(cols)]; contiguous, too, where `rows` is given."""
+    wrong = words.dtype is not torch.int32 or words.ndim != 2 or words.shape[1] != words_per_row(cols)
+    if wrong or (rows is not None and words.shape[0] != rows):
         raise ValueError(
             f"{name} is {words.dtype} of shape {tuple(words.shape)}: packed bits of {cols} columns are torch.int32 of "
-            f"shape [rows, {words_per_row(cols)}]"
+            f"shape [{'rows' if rows is None else rows}, {words_per_row(cols)}]"
+        )
+    if rows is not None and not words.is_contiguous():
+        raise ValueError(
+            f"{name} of shape {tuple(words.shape)} has strides {words.stride()}: kernels read contiguous words, make "
+            "them .contiguous()"
         )

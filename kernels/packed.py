@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
 from kernels.bits import check_words, unpack
-from kernels.theta import BITS_DTYPE, Theta, sign_tile, weights_torch
+from kernels.theta import BITS_DTYPE, Theta, draw_real, theta_tile, weights_torch
 
 
 @jit(do_not_specialize=["seed", "layer", "stream"])
@@ -29,12 +29,9 @@ def _packed_weight_kernel(
     inside = (row < rows) & (col < cols)
     edge = row * cols + col
     mask = tl.load(mask_ptr + row * words + tile * 4 + j, mask=row < rows, other=0)
-    if base_ptr is not None:
-        theta = tl.load(base_ptr + edge, mask=inside, other=0)
-    else:
-        constant = tl.load(constant_ptr)
-        sign = sign_tile(signs_ptr, seed, layer, stream, row, tile, words, row < rows)
-        theta = constant ^ (sign << SIGN_BIT).to(constant.dtype)
+    theta = theta_tile(
+        constant_ptr, signs_ptr, base_ptr, seed, layer, stream, row, tile, edge, words, inside, row < rows, SIGN_BIT
+    )
     tl.store(weight_ptr + edge, tl.where(((mask >> bit) & 1) != 0, theta, 0), mask=inside)
 
 
@@ -108,11 +105,12 @@ def packed_weight(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch
         dtype: of the weights.
 
     Raises:
-        ValueError: a mask that does not fit `shape`.
+        ValueError: a mask or a theta that does not fit `shape`, or that is not contiguous.
     """
-    cols = math.prod(shape[1:])
-    check_words("mask", mask, cols)
-    if mask.shape[0] != shape[0]:
-        raise ValueError(f"mask has {mask.shape[0]} rows: a weight of shape {tuple(shape)} has {shape[0]}")
+    rows, cols = shape[0], math.prod(shape[1:])
+    check_words("mask", mask, cols, rows)
+    theta.check(rows, cols)
     op = _packed_weight_torch if torch.compiler.is_compiling() and mask.device.type == "cpu" else _packed_weight
-    return op(mask, list(shape), *theta.schema(), dtype)
+    constant, signs, base, seed, layer, stream = theta.schema()
+    drawn = draw_real(theta.real, seed, layer, stream, rows, cols, mask.device)
+    return op(mask, list(shape), constant, signs, base if drawn is None else drawn, seed, layer, stream, dtype)

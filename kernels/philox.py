@@ -26,7 +26,7 @@ SIGNS, WEIGHTS, SCORES, RERANDOMISE = 0, 1, 2, 3
 _LOW32 = 0xFFFFFFFF
 _MULTIPLY_A, _MULTIPLY_B = 0xD2511F53, 0xCD9E8D57
 _RAISE_A, _RAISE_B = 0x9E3779B9, 0xBB67AE85
-_CALLS_AT_ONCE = 1 << 16  # keeps the temporaries of the PyTorch path in cache
+_CALLS_AT_ONCE = 1 << 15  # temporaries stay in cache, and small enough that torch does not split them among threads
 
 
 @jit(do_not_specialize=["seed", "layer", "stream"])
@@ -234,7 +234,7 @@ def uniform(
     generation: int = 0,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Uniform draws in [low, high): float32 [rows, cols], equal to the bit on every device."""
+    """Uniform draws from low to high: float32 [rows, cols], equal to the bit on every device."""
     low32, high32 = np.float32(low), np.float32(high)
     width = float(high32 - low32)
     return _uniform(

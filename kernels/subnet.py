@@ -21,7 +21,7 @@ from torch import Tensor
 
 from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
 from kernels.bits import check_words, pack, unpack, words_per_row
-from kernels.theta import BITS_DTYPE, Theta, sign_tile, signs_of, weights_torch
+from kernels.theta import BITS_DTYPE, Theta, draw_real, sign_tile, signs_of, theta_tile, weights_torch
 from kernels.threshold import score_key, selected
 
 
@@ -47,12 +47,9 @@ def _subnet_kernel(
         survivors = tl.load(survivors_ptr + word, mask=row < rows, other=0)
         chosen = chosen & (((survivors >> bit) & 1) != 0)
 
-    if base_ptr is not None:
-        theta = tl.load(base_ptr + edge, mask=inside, other=0)
-    else:
-        constant = tl.load(constant_ptr)
-        sign = sign_tile(signs_ptr, seed, layer, stream, row, tile, words, row < rows)
-        theta = constant ^ (sign << SIGN_BIT).to(constant.dtype)
+    theta = theta_tile(
+        constant_ptr, signs_ptr, base_ptr, seed, layer, stream, row, tile, edge, words, inside, row < rows, SIGN_BIT
+    )
     tl.store(weight_ptr + edge, tl.where(chosen, theta, 0), mask=inside)
 
     packed = tl.sum(chosen.to(tl.int32) << bit, axis=2, keep_dims=True)
@@ -263,23 +260,34 @@ class _Subnet(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Tensor | None, constant: Tensor,
-        signs: Tensor | None, base: Tensor | None, seed: int, layer: int, stream: int, absolute: bool,
-        dtype: torch.dtype, ever: Tensor | None,
+        signs: Tensor | None, base: Tensor | None, seed: int, layer: int, stream: int,
+        real: tuple[str, float] | None, absolute: bool, dtype: torch.dtype, ever: Tensor | None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         ctx.save_for_backward(scores, survivors, constant, signs, base)
         ctx.plain = seed, layer, stream, absolute
+        ctx.real = real
+        theta = constant, signs, _base(base, real, seed, layer, stream, scores), seed, layer, stream
         op = _subnet_torch if _visible(scores) else _subnet
-        weight, mask = op(
-            scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute, dtype, ever
-        )
+        weight, mask = op(scores, tau, last_tied, survivors, *theta, absolute, dtype, ever)
         ctx.mark_non_differentiable(mask)
         return weight, mask
 
     @staticmethod
     def backward(ctx: Any, grad_weight: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        scores, *saved = ctx.saved_tensors
+        scores, survivors, constant, signs, base = ctx.saved_tensors
+        seed, layer, stream, _ = ctx.plain
+        base = _base(base, ctx.real, seed, layer, stream, scores)
         op = _subnet_backward_torch if _visible(scores) else _subnet_backward
-        return (op(grad_weight, scores, *saved, *ctx.plain), *(None,) * 12)
+        return (op(grad_weight, scores, survivors, constant, signs, base, *ctx.plain), *(None,) * 13)
+
+
+def _base(
+    base: Tensor | None, real: tuple[str, float] | None, seed: int, layer: int, stream: int, scores: Tensor
+) -> Tensor | None:
+    """The dense weights of a layer, given or drawn; None where they are a constant with signs."""
+    rows = scores.shape[0]
+    drawn = draw_real(real, seed, layer, stream, rows, scores.numel() // rows, scores.device)
+    return base if drawn is None else drawn
 
 
 def _visible(scores: Tensor) -> bool:
@@ -313,7 +321,7 @@ def subnet(
 
     Raises:
         TypeError: scores that are not float32.
-        ValueError: scores that are not contiguous, or packed bits of another layer's shape.
+        ValueError: scores or packed bits that are not contiguous, packed bits or a theta of another layer's shape.
     """
     if scores.dtype is not torch.float32:
         raise TypeError(
@@ -322,8 +330,10 @@ def subnet(
         )
     if not scores.is_contiguous():
         raise ValueError(f"scores of shape {tuple(scores.shape)} have strides {scores.stride()}: make them contiguous")
-    cols = scores.numel() // scores.shape[0]
-    for name, words in (("survivors", survivors), ("ever", ever), ("theta.signs", theta.signs)):
+    rows = scores.shape[0]
+    cols = scores.numel() // rows
+    for name, words in (("survivors", survivors), ("ever", ever)):
         if words is not None:
-            check_words(name, words, cols)
-    return _Subnet.apply(scores, tau, last_tied, survivors, *theta.schema(), absolute, dtype, ever)
+            check_words(name, words, cols, rows)
+    theta.check(rows, cols)
+    return _Subnet.apply(scores, tau, last_tied, survivors, *theta.schema(), theta.real, absolute, dtype, ever)

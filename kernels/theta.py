@@ -1,7 +1,8 @@
 """theta0: the weights that a seed makes, as ops take them.
 
-Either a constant with a sign an edge, +constant or -constant, or a dense float32 matrix, drawn from the seed or given. The sign comes from packed words where the caller keeps them and from Philox inside the
-kernel where it does not. Kernels move weights as bit patterns, so a weight is equal to the bit in every dtype.
+Either a constant with a sign an edge, +constant or -constant, or a dense float32 matrix, drawn from the seed or given.
+The sign comes from packed words where the caller keeps them and from Philox inside the kernel where it does not.
+Kernels move weights as bit patterns, so a weight is equal to the bit in every dtype.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kernels._launch import jit, tl
-from kernels.bits import unpack
+from kernels.bits import check_words, unpack
 from kernels.philox import SIGNS, WEIGHTS, as_int64, check_layer, normal, sign_words, stream, uniform
 
 BITS_DTYPE = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
@@ -38,18 +39,36 @@ class Theta(NamedTuple):
     base: Tensor | None = None
     real: tuple[str, float] | None = None
 
-    def dense(self, rows: int, cols: int) -> Tensor | None:
-        """The weights where they are real-valued, float32 [rows, cols]; None where they are a constant with signs."""
-        if self.real is None:
-            return self.base
-        kind, scale = self.real
-        place = self.seed, self.layer, rows, cols
-        to = {"purpose": WEIGHTS, "generation": self.generation, "device": self.constant.device}
-        return normal(*place, std=scale, **to) if kind == "normal" else uniform(*place, low=-scale, high=scale, **to)
+    def check(self, rows: int, cols: int) -> None:
+        """Raise ValueError unless `signs` and `base` are those of a layer rows x cols."""
+        if self.signs is not None:
+            check_words("theta.signs", self.signs, cols, rows)
+        base = self.base
+        if base is None:
+            return
+        if base.dtype is not torch.float32 or base.shape != (rows, cols) or not base.is_contiguous():
+            raise ValueError(
+                f"theta.base is {base.dtype} of shape {tuple(base.shape)} and strides {base.stride()}: expected "
+                f"contiguous torch.float32 of shape {(rows, cols)}"
+            )
 
-    def counter(self) -> tuple[int, int, int]:
-        """seed, layer and stream as op schemas have them."""
-        return as_int64(self.seed), check_layer(self.layer), stream(SIGNS, self.generation)
+    def schema(self) -> tuple[Tensor, Tensor | None, Tensor | None, int, int, int]:
+        """In the order of the op schemas: constant, signs, base, seed, layer, stream."""
+        counter = as_int64(self.seed), check_layer(self.layer), stream(SIGNS, self.generation)
+        return self.constant, self.signs, self.base, *counter
+
+
+def draw_real(
+    real: tuple[str, float] | None, seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device
+) -> Tensor | None:
+    """`Theta.real` as a dense matrix float32 [rows, cols]; None where the weights are not real-valued."""
+    if real is None:
+        return None
+    kind, scale = real
+    place, generation = (seed % (1 << 64), layer, rows, cols), stream // 256
+    if kind == "normal":
+        return normal(*place, std=scale, purpose=WEIGHTS, generation=generation, device=device)
+    return uniform(*place, low=-scale, high=scale, purpose=WEIGHTS, generation=generation, device=device)
 
 
 @jit

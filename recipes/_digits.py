@@ -1,7 +1,6 @@
 """What the digits recipes share: the network and the settings of one cycle."""
 
 from supermask.networks import Architecture
-
 from supermask.train import Training
 
 

@@ -41,6 +41,11 @@ class Compare:
     workers: int | None = None
     folder: Path | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("seeds", self.seeds), ("epochs", self.epochs), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: expected at least one")
+
 
 def jobs(folder: Path, seeds: int, training: Training) -> list[tuple[str, Job]]:
     """Every run of the comparison, with its method: EP is one run a rate, iEP one run through all rates."""
@@ -153,6 +158,6 @@ if __name__ == "__main__":
 
     try:
         main(tyro.cli(Compare))
-    except RunFolderError as error:
+    except (ValueError, RunFolderError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

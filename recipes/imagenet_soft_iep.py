@@ -1,9 +1,8 @@
 """Soft iEP on ImageNet with the seed paper's settings: three cycles down to 30 % remaining."""
 
-from supermask.networks import Architecture
-
 from supermask.cycles import down_to, soft_iep
 from supermask.data import ImageFolder
+from supermask.networks import Architecture
 from supermask.recipe import Conversion, Recipe, RunOptions, main
 from supermask.stages import Export, search
 from supermask.train import Training

@@ -3,7 +3,7 @@
 from supermask.convert import SparseLayerWarning, convert, set_remaining, summary
 from supermask.cycles import Cycle, down_to, ep, hard_iep, shrinking, soft_iep
 from supermask.data import DataMissing, Digits, ImageFolder
-from supermask.edges import PackedEdges, SearchedEdges, one_selection, searched_edges
+from supermask.edges import PackedEdges, SearchedEdges
 from supermask.evaluate import accuracy, recalibrate
 from supermask.layers import (
     SupermaskConv1d,
@@ -17,6 +17,7 @@ from supermask.layers import (
 )
 from supermask.networks import MLP, Architecture
 from supermask.recipe import Conversion, Recipe, RunOptions, RunResult, main
+from supermask.selection import one_selection, searched_edges
 from supermask.stages import Evaluate, Export, Search, search
 from supermask.ticket import TicketError, inspect, load, save
 from supermask.train import NonFiniteError, Training

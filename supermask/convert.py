@@ -13,12 +13,13 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from supermask.draws import Magnitude, ScoreInit, WeightInit, check_choice, kept_count
-from supermask.edges import Edges, SearchedEdges, all_edges, searched_edges
+from supermask.edges import Edges, SearchedEdges
 from supermask.layers import DENSE_FORMS, Bias, MaskedLayer, SupermaskLinear, SupermaskMultiheadAttention
+from supermask.selection import all_edges, searched_edges
 
 BiasPolicy = Literal["drop", "freeze", "train"]
 NormPolicy = Literal["non_affine", "freeze", "train"]
-Build = Callable[[str, tuple[int, ...], nn.Parameter | None], tuple[Edges, Bias] | None]
+Build = Callable[[str, Tensor, Tensor | None], tuple[Edges, Bias] | None]
 
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _log = logging.getLogger("supermask")
@@ -45,6 +46,7 @@ def convert(
 
     Linear, convolution (also transposed) and multi-head attention layers become masked layers: `layer` in their counter
     is their index in `named_modules()` order. Every other parameter is frozen, unless a policy below trains it.
+    Hooks on replaced layers are not carried over.
 
     Args:
         model: any nn.Module, on the device to search on.
@@ -76,13 +78,13 @@ def convert(
         raise ValueError(f"no masked layer matches {unused}: the layers are {', '.join(names)}")
     index = 0
 
-    def build(name: str, shape: tuple[int, ...], dense_bias: nn.Parameter | None) -> tuple[Edges, Bias] | None:
+    def build(name: str, weight: Tensor, dense_bias: Tensor | None) -> tuple[Edges, Bias] | None:
         nonlocal index
         matching = [pattern for pattern in (*skip, *overrides) if fnmatchcase(name, pattern)]
         if any(pattern in skip for pattern in matching):
             return None
         edges = SearchedEdges(
-            shape,
+            tuple(weight.shape),
             seed=seed,
             layer=index,
             remaining=overrides[matching[-1]] if matching else remaining,
@@ -90,7 +92,7 @@ def convert(
             scores=scores,
             magnitude=magnitude,
             pinned=bool(matching),
-            device=next(model.parameters()).device,
+            device=weight.device,
         )
         index += 1
         if dense_bias is None or bias == "drop":
@@ -113,7 +115,7 @@ def replace_layers(model: nn.Module, build: Build) -> nn.Module:
     """Replace the layers of `model` that have a masked form, in `named_modules()` order.
 
     Args:
-        build: called with a layer's name, weight shape and dense bias; returns its edges and bias, or None to leave it.
+        build: called with a layer's name, dense weight and bias; returns its edges and bias, or None to leave it.
 
     Raises:
         ValueError: no layer was replaced; `model` is then as it was.
@@ -124,7 +126,7 @@ def replace_layers(model: nn.Module, build: Build) -> nn.Module:
             new = _attention(names, module, build)
         else:
             dense: Any = module
-            built = build(names[0], tuple(dense.weight.shape), dense.bias)
+            built = build(names[0], dense.weight, dense.bias)
             new = None if built is None else DENSE_FORMS[type(module)].from_dense(dense, *built)
         if new is not None:
             replaced[id(module)] = new.train(module.training)
@@ -137,6 +139,9 @@ def replace_layers(model: nn.Module, build: Build) -> nn.Module:
         if id(module) in replaced and name:
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, replaced[id(module)])
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False  # that path hands dense projection weights to a fused kernel
     return replaced.get(id(model), model)
 
 
@@ -167,10 +172,11 @@ def set_remaining(model: nn.Module, remaining: float) -> None:
     Raises:
         ValueError: a rate outside (0, 1], or more edges than hard pruning left.
     """
-    kept_count(remaining, 1)
-    for edges in searched_edges(model).values():
-        if not edges.pinned:
-            edges.remaining = remaining
+    layers = [edges for edges in searched_edges(model).values() if not edges.pinned]
+    for edges in layers:  # all are checked before any is changed
+        edges.check_remaining(remaining)
+    for edges in layers:
+        edges.remaining = remaining
     _warn_sparse(model)
 
 
@@ -261,9 +267,9 @@ def summary(model: nn.Module) -> Summary:
 
 
 def _attention(names: tuple[str, ...], dense: nn.MultiheadAttention, build: Build) -> nn.Module | None:
-    weight: Any = dense.in_proj_weight
-    into = build(names[0], tuple(weight.shape), dense.in_proj_bias)
-    out = build(names[1], tuple(dense.out_proj.weight.shape), dense.out_proj.bias)
+    in_weight: Any = dense.in_proj_weight
+    into = build(names[0], in_weight, dense.in_proj_bias)
+    out = build(names[1], dense.out_proj.weight, dense.out_proj.bias)
     if into is None and out is None:
         return None
     if into is None or out is None:
@@ -314,7 +320,7 @@ def _why_left(owner: nn.Module, name: str, tied: Mapping[int, str]) -> str:
         return "scale or shift of a normalisation"
     if isinstance(owner, MaskedLayer):
         return f"{name} of a masked layer"
-    if convertible(owner):
+    if convertible(owner) or isinstance(owner, nn.modules.linear.NonDynamicallyQuantizableLinear):
         return "skipped"
     if isinstance(owner, tuple(DENSE_FORMS)):
         return f"{kind} is a subclass, whose own forward a masked layer would not run"

@@ -49,6 +49,10 @@ class Data(Protocol):
         ...
 
 
+def _channels_last(inputs: Tensor) -> Tensor:
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
+
+
 def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
     """Random order of one epoch, the same whatever ran before it."""
     return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
@@ -82,9 +86,12 @@ def in_memory(
 ) -> Loaded:
     """Batches of tensors that fit on the device; inputs float32, labels int64, evaluation in batches of `at_once`.
 
+    Images (four dimensions) are kept channels-last.
+
     Raises:
         ValueError: a batch size below 1 or above the number of training examples.
     """
+    x_train, x_test = _channels_last(x_train), _channels_last(x_test)
     steps = len(x_train) // batch if batch > 0 else 0
     if not steps:
         raise ValueError(f"batch={batch}: expected 1 to {len(x_train)}, the number of training examples")
@@ -98,12 +105,14 @@ def in_memory(
     def whole(x: Tensor, y: Tensor) -> Iterator[Batch]:
         return zip(x.split(at_once), y.split(at_once), strict=True)
 
+    # A short last batch would weigh as much as the others in batch-norm statistics.
+    full = len(x_train) - len(x_train) % at_once or len(x_train)
     return Loaded(
         classes=int(y_train.max()) + 1,
         steps=steps,
         train=train,
         test=lambda: whole(x_test, y_test),
-        calibrate=lambda: whole(x_train, y_train),
+        calibrate=lambda: whole(x_train[:full], y_train[:full]),
     )
 
 
@@ -119,7 +128,7 @@ class ImageFolder:
         size: side of the training and evaluation crop, in pixels.
         resize: shorter side before the evaluation crop, in pixels.
         workers: decoding processes; 0 decodes in the training process.
-        calibration: training images used for batch-norm statistics.
+        calibration: training images used for batch-norm statistics, two at least.
     """
 
     root: Path = Path("data/imagenet")
@@ -129,12 +138,18 @@ class ImageFolder:
     workers: int = 8
     calibration: int = 10_000
 
+    def __post_init__(self) -> None:
+        least = {"batch": 1, "size": 1, "resize": self.size, "workers": 0, "calibration": 2}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least {bound}")
+
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         from torchvision import datasets
         from torchvision.transforms import v2
 
         for part in ("train", "val"):
-            if not (self.root / part).is_dir():
+            if not any((self.root / part).glob("*/*")):
                 raise DataMissing(
                     f"No images in {self.root / part}: download ImageNet (ILSVRC 2012, image-net.org) or any other set "
                     f"of images, and put it there as {self.root}/train/CLASS/*.jpeg and {self.root}/val/CLASS/*.jpeg, "
@@ -158,24 +173,25 @@ class ImageFolder:
         if len(train_set) < self.batch:
             raise ValueError(f"batch={self.batch}: {self.root / 'train'} has only {len(train_set)} images")
 
-        def batches(dataset: Any, generator: torch.Generator | None) -> Iterator[Batch]:
+        def batches(dataset: Any, generator: torch.Generator | None, whole: bool = True) -> Iterator[Batch]:
             loader = torch.utils.data.DataLoader(
                 dataset,
                 batch_size=self.batch,
                 shuffle=generator is not None,
-                drop_last=generator is not None,
+                drop_last=not whole,
                 num_workers=self.workers,
                 pin_memory=device.type == "cuda",
                 generator=generator,
             )
             for inputs, labels in loader:
-                yield inputs.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+                yield _channels_last(inputs.to(device, non_blocking=True)), labels.to(device, non_blocking=True)
 
-        few = torch.randperm(len(plain_set), generator=_epoch_generator(seed, 0))[: self.calibration]
+        order = torch.randperm(len(plain_set), generator=_epoch_generator(seed, 0))
+        few = torch.utils.data.Subset(plain_set, order[: self.calibration].tolist())
         return Loaded(
             classes=len(train_set.classes),
             steps=len(train_set) // self.batch,
-            train=lambda epoch: batches(train_set, _epoch_generator(seed, epoch)),
+            train=lambda epoch: batches(train_set, _epoch_generator(seed, epoch), whole=False),
             test=lambda: batches(test_set, None),
-            calibrate=lambda: batches(torch.utils.data.Subset(plain_set, few.tolist()), None),
+            calibrate=lambda: batches(few, None, whole=len(few) < self.batch),
         )

@@ -14,8 +14,6 @@ WeightInit = Literal[
 ScoreInit = Literal["kaiming_uniform", "kaiming_normal"]
 Magnitude = Literal["abs", "raw"]
 
-REAL_VALUED: frozenset[WeightInit] = frozenset({"kaiming_normal", "kaiming_uniform"})
-
 
 def check_choice(name: str, value: str, choices: object) -> None:
     """Raise ValueError unless `value` is one of the strings of the Literal `choices`."""
@@ -27,8 +25,11 @@ def kept_count(remaining: float, edges: int) -> int:
     """Edges kept of `edges` at the rate `remaining`: max(1, round(remaining * edges)), halves to even.
 
     Raises:
+        TypeError: `remaining` is not a number.
         ValueError: `remaining` is not in (0, 1].
     """
+    if not isinstance(remaining, int | float):
+        raise TypeError(f"remaining={remaining!r}: expected a number, the fraction of edges kept")
     if not 0 < remaining <= 1:
         raise ValueError(
             f"remaining={remaining}: expected a fraction of edges kept, above 0 and at most 1 "
@@ -47,19 +48,13 @@ def weight_constant(weights: WeightInit, fan_in: int, remaining: float) -> float
     return math.sqrt(2 / (fan_in * scale))
 
 
-def dense_weights(
-    weights: WeightInit, seed: int, layer: int, rows: int, cols: int, *, generation: int, device: torch.device
-) -> Tensor | None:
-    """theta0 of the real-valued distributions, float32 [rows, cols]; None for the constant ones."""
-    std = math.sqrt(2 / cols)
-    purpose = philox.WEIGHTS
+def real_weights(weights: WeightInit, fan_in: int) -> tuple[str, float] | None:
+    """The draw of the real-valued distributions, as `kernels.theta.Theta.real`; None for the constant ones."""
+    std = weight_constant(weights, fan_in, 1.0)
     if weights == "kaiming_normal":
-        return philox.normal(seed, layer, rows, cols, std=std, purpose=purpose, generation=generation, device=device)
+        return "normal", std
     if weights == "kaiming_uniform":
-        bound = math.sqrt(3) * std
-        return philox.uniform(
-            seed, layer, rows, cols, low=-bound, high=bound, purpose=purpose, generation=generation, device=device
-        )
+        return "uniform", math.sqrt(3) * std
     return None
 
 

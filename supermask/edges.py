@@ -6,30 +6,31 @@ product or a convolution over whatever its edges make, so a new search method is
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kernels.bits import popcount, words_per_row
 from kernels.packed import packed_weight
-from kernels.philox import as_int64, sign_words
+from kernels.philox import as_int64, check_layer, sign_words
 from kernels.subnet import subnet
 from kernels.theta import Theta
 from kernels.threshold import select
 from supermask.draws import (
-    REAL_VALUED,
     Magnitude,
     ScoreInit,
     WeightInit,
     check_choice,
-    dense_weights,
     initial_scores,
     kept_count,
+    real_weights,
     weight_constant,
 )
+
+_NAMES: tuple[str, ...] = (*get_args(WeightInit), *get_args(Magnitude))  # by their place in state dicts
 
 
 class Edges(nn.Module):
@@ -45,6 +46,7 @@ class Edges(nn.Module):
 
     constant: Tensor
     signs: Tensor | None
+    source: Tensor
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Edges(nn.Module):
     ) -> None:
         super().__init__()
         as_int64(seed)
+        check_layer(layer)
         check_choice("weights", weights, WeightInit)
         if min(shape, default=0) < 1:
             raise ValueError(f"weight shape {tuple(shape)}: a masked layer needs at least one edge")
@@ -82,16 +85,15 @@ class Edges(nn.Module):
     def forward(self, dtype: torch.dtype, *, record: bool = True) -> Tensor:
         """Effective weights theta0 * m, of the layer's shape, in `dtype`.
 
-        A forward of the network in training mode records the selected edges where `ever` is set; a look at the weights
-        (`record=False`) does not.
+        In training mode the selected edges are recorded where `ever` is set, unless this is only a look at the weights
+        (`record=False`).
         """
         raise NotImplementedError
 
     def theta(self) -> Theta:
         """theta0 as the kernels take it."""
-        place = self.seed, self.layer, self.rows, self.cols
-        base = dense_weights(self.weights, *place, generation=self.generation, device=self.constant.device)
-        return Theta(self.seed, self.layer, self.generation, self.constant, self.signs, base)
+        place = self.seed, self.layer, self.generation
+        return Theta(*place, self.constant, self.signs, real=real_weights(self.weights, self.cols))
 
     def _keep_signs(self) -> None:
         """Sign words where making them costs more than one bit an edge: on CPU. GPU kernels make their own."""
@@ -99,7 +101,7 @@ class Edges(nn.Module):
         if self.weights == "unsigned_constant":
             words = words_per_row(self.cols)
             self.signs = torch.zeros(self.rows, words, dtype=torch.int32, device=device)
-        elif self.weights in REAL_VALUED or device.type != "cpu":
+        elif real_weights(self.weights, self.cols) or device.type != "cpu":
             self.signs = None
         elif self.signs is None:
             self.signs = sign_words(self.seed, self.layer, self.rows, self.cols, generation=self.generation)
@@ -118,6 +120,33 @@ class Edges(nn.Module):
         super()._apply(move, recurse)
         self._keep_signs()
         return self
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state dict must agree in to be of these edges, by name."""
+        return {"seed": self.seed, "layer": self.layer, "generation": self.generation, "weights": self.weights}
+
+    def _keep_source(self) -> None:
+        """The identity as a tensor, so that it travels with the state dict."""
+        codes = torch.tensor([_code(value) for value in self._identity().values()], device=self.constant.device)
+        self.register_buffer("source", codes)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        source = state_dict.get(prefix + "source")
+        found = None if source is None else source.tolist()
+        own = self._identity()
+        if found is not None and found != [_code(value) for value in own.values()]:
+            theirs = [_decode(code, value) for code, value in zip(found, own.values(), strict=False)]
+            error_msgs.append(
+                f"{prefix}source: the state dict is of edges with ({', '.join(own)}) = {tuple(theirs)}, these have "
+                f"{tuple(own.values())}: convert with that seed and those choices"
+            )
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, weights={self.weights!r}, seed={self.seed}, layer={self.layer}"
@@ -143,7 +172,6 @@ class SearchedEdges(Edges):
     """
 
     kept: Tensor
-    source: Tensor
     survivors: Tensor | None
     ever: Tensor | None
 
@@ -168,10 +196,10 @@ class SearchedEdges(Edges):
         self.pinned = pinned
         self.scores = nn.Parameter(torch.empty(self.shape, device=device))
         self.register_buffer("kept", torch.empty(1, dtype=torch.int64, device=device))
-        self.register_buffer("source", torch.tensor([as_int64(seed), layer, self.generation], device=device))
         self.register_buffer("survivors", None)
         self.register_buffer("ever", None, persistent=False)
         self._threshold: tuple[Tensor, Tensor] | None = None
+        self._keep_source()
         self.remaining = remaining
         self.draw_scores()
 
@@ -182,14 +210,23 @@ class SearchedEdges(Edges):
 
     @remaining.setter
     def remaining(self, rate: float) -> None:
+        kept = self.check_remaining(rate)
+        self.kept.fill_(kept)
+        self.constant.fill_(weight_constant(self.weights, self.cols, kept / self.count))
+
+    def check_remaining(self, rate: float) -> int:
+        """The edges kept at `rate`.
+
+        Raises:
+            ValueError: a rate outside (0, 1], or more edges than hard pruning left.
+        """
         kept = kept_count(rate, self.count)
         if self.survivors is not None and kept > (left := int(popcount(self.survivors).sum())):
             raise ValueError(
                 f"remaining={rate} keeps {kept} of {self.count} edges, but hard pruning left {left}: lower the rate, "
                 "or give the edges back with survivors = None"
             )
-        self.kept.fill_(kept)
-        self.constant.fill_(weight_constant(self.weights, self.cols, kept / self.count))
+        return kept
 
     @torch.no_grad()
     def draw_scores(self, generation: int = 0) -> None:
@@ -229,24 +266,30 @@ class SearchedEdges(Edges):
             ever=ever,
         )
 
+    def _identity(self) -> dict[str, Any]:
+        return super()._identity() | {"magnitude": self.magnitude}
+
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], strict: bool,
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
-        source = state_dict.get(prefix + "source")
-        if source is not None and not torch.equal(source.cpu(), self.source.cpu()):
-            error_msgs.append(
-                f"{prefix}source: the scores were searched with (seed, layer, generation) = "
-                f"{_source(source)}, this layer has {_source(self.source)}: convert with that seed"
+        kept, survivors = state_dict.get(prefix + "kept"), state_dict.get(prefix + "survivors")
+        shape = self.rows, words_per_row(self.cols)
+        if kept is not None and not 1 <= int(kept) <= self.count:
+            error_msgs.append(f"{prefix}kept is {int(kept)}: the layer has {self.count} edges")
+        elif survivors is not None and survivors.shape != shape:
+            error_msgs.append(f"{prefix}survivors have shape {tuple(survivors.shape)}: expected {shape}")
+        else:
+            if prefix + "scores" in state_dict:  # a dict without this layer leaves its search space alone
+                self.survivors = None if survivors is None else torch.empty_like(survivors, device=self.scores.device)
+            super()._load_from_state_dict(
+                state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
             )
-            return
-        survivors = state_dict.get(prefix + "survivors")
-        if (survivors is None) != (self.survivors is None):
-            self.survivors = None if survivors is None else torch.empty_like(survivors, device=self.scores.device)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        self.constant.fill_(weight_constant(self.weights, self.cols, self.remaining))
+            self.constant.fill_(weight_constant(self.weights, self.cols, self.remaining))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: a threshold of `one_selection` stays with the scores it was selected from."""
+        return {**self.__dict__, "_threshold": None}
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, remaining={self.remaining:.4g}, magnitude={self.magnitude!r}"
@@ -279,16 +322,28 @@ class PackedEdges(Edges):
         super().__init__(
             shape, seed=seed, layer=layer, generation=generation, weights=weights, constant=constant, device=device
         )
+        self.magnitude = float(np.float32(constant))
+        self._keep_source()
         self.register_buffer("packed", mask.to(device=self.constant.device))
-        weight = packed_weight(self.packed, self.shape, self.theta()) if cached else None
-        self.register_buffer("weight", weight, persistent=False)
-        self._keep_signs()
+        self.register_buffer("weight", None, persistent=False)
+        if cached:
+            self.weight = packed_weight(self.packed, self.shape, self.theta())
+            self._keep_signs()
 
     def _keep_signs(self) -> None:
         if self._buffers.get("weight") is None:
             super()._keep_signs()
         else:
             self.signs = None
+
+    def _identity(self) -> dict[str, Any]:
+        return super()._identity() | {"constant": self.magnitude}
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.constant.fill_(self.magnitude)
+        if self.weight is not None:
+            self.weight = packed_weight(self.packed, self.shape, self.theta())
 
     def mask(self) -> Tensor:
         return self.packed
@@ -299,64 +354,15 @@ class PackedEdges(Edges):
         return packed_weight(self.packed, self.shape, self.theta(), dtype)
 
 
-def _source(source: Tensor) -> tuple[int, int, int]:
-    seed, layer, generation = source.tolist()
-    return seed % (1 << 64), layer, generation
+def _code(value: int | float | str) -> int:
+    """One entry of an identity as an int64."""
+    if isinstance(value, str):
+        return _NAMES.index(value)
+    return as_int64(value) if isinstance(value, int) else int(np.float32(value).view(np.int32))
 
 
-def all_edges(model: nn.Module) -> dict[str, Edges]:
-    """The masked layers of `model`, by the name of the layer that owns the edges, in `named_modules()` order."""
-    return {
-        ("" if name == "edges" else name.removesuffix(".edges")): module
-        for name, module in model.named_modules()
-        if isinstance(module, Edges)
-    }
-
-
-def searched_edges(model: nn.Module) -> dict[str, SearchedEdges]:
-    """The masked layers of `model` that are being searched.
-
-    Raises:
-        ValueError: there is none.
-    """
-    found = {name: edges for name, edges in all_edges(model).items() if isinstance(edges, SearchedEdges)}
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no searched layer: make it searchable with supermask.convert")
-    return found
-
-
-@contextmanager
-def one_selection(model: nn.Module) -> Iterator[None]:
-    """Within the block every layer uses thresholds selected here in one call, in place of a call a layer.
-
-    For one forward (and its backward): the scores must not change inside.
-
-    Raises:
-        RuntimeError: scores, kept count or survivors changed inside the block, so the masks were stale.
-    """
-    groups: dict[str, list[SearchedEdges]] = {}
-    for edges in searched_edges(model).values():
-        groups.setdefault(edges.magnitude, []).append(edges)
-    everything = [edges for group in groups.values() for edges in group]
-    before = [_versions(edges) for edges in everything]
-    for magnitude, group in groups.items():
-        tau, last_tied = select(
-            [edges.scores.detach() for edges in group],
-            torch.cat([edges.kept for edges in group]),
-            [edges.survivors for edges in group],
-            magnitude == "abs",
-        )
-        for index, edges in enumerate(group):
-            edges._threshold = tau[index : index + 1], last_tied[index : index + 1]
-    try:
-        yield
-    finally:
-        for edges in everything:
-            edges._threshold = None
-    if before != [_versions(edges) for edges in everything]:
-        raise RuntimeError("scores, remaining or survivors changed within one_selection: close the block before a step")
-
-
-def _versions(edges: SearchedEdges) -> tuple[int, ...]:
-    watched = edges.scores, edges.kept, edges.survivors
-    return tuple(version for t in watched if t is not None for version in (id(t), t._version))
+def _decode(code: int, like: int | float | str) -> int | float | str:
+    """The inverse of `_code`, for an entry of the kind of `like`."""
+    if isinstance(like, str):
+        return _NAMES[code] if 0 <= code < len(_NAMES) else code
+    return code % (1 << 64) if isinstance(like, int) else float(np.int32(code).view(np.float32))

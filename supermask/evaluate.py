@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from supermask.edges import SearchedEdges, one_selection
+from supermask.edges import SearchedEdges
+from supermask.selection import one_selection
 
 Batch = tuple[Tensor, Tensor]
 
@@ -29,9 +31,18 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
     """Replace batch-norm running statistics by the mean over `batches` with the mask of this moment.
 
     Running statistics go stale when the mask changes late in a cycle. Only the batch norms run in training mode:
-    dropout stays off and no selected edge is recorded.
+    dropout stays off and no selected edge is recorded. A network without batch norm is left as it is.
+
+    Raises:
+        ValueError: no batch; the statistics are then as they were.
     """
     norms = batch_norms(model)
+    if not norms:
+        return
+    given = iter(batches)
+    first = next(given, None)
+    if first is None:
+        raise ValueError("no batch to make batch-norm statistics from")
     momenta = [norm.momentum for norm in norms]
     with _mode(model, training=False):
         for norm in norms:
@@ -40,7 +51,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
             norm.train()
         try:
             with selected_once(model):
-                for inputs, _ in batches:
+                for inputs, _ in chain((first,), given):
                     model(inputs)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):

@@ -44,9 +44,14 @@ class RunFolder:
     def next_free(cls, parent: Path, name: str) -> "RunFolder":
         """The folder `parent`/`name`-N with the lowest N that no run has."""
         number = 1
-        while (parent / f"{name}-{number}").exists():
+        while True:
+            path = parent / f"{name}-{number}"
+            try:
+                return cls(path)
+            except RunFolderError:
+                if not path.exists():
+                    raise
             number += 1
-        return cls(parent / f"{name}-{number}")
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the recipe's configuration and the environment, once, before training."""

@@ -36,6 +36,10 @@ class MaskedLayer(nn.Module):
                 "of the layer's shape, or the arguments of SearchedEdges, not both"
             )
         self.edges = SearchedEdges(shape, **search) if edges is None else edges
+        if bias is not None and not isinstance(bias, Tensor):
+            raise TypeError(f"bias={bias!r}: expected None, a fixed tensor, or an nn.Parameter to train it")
+        if bias is not None and bias.shape != (self.outputs,):
+            raise ValueError(f"bias has shape {tuple(bias.shape)}: expected ({self.outputs},), one an output")
         if bias is None or isinstance(bias, nn.Parameter):
             self.register_parameter("bias", bias)
         else:
@@ -48,10 +52,15 @@ class MaskedLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Effective weights theta0 * m, in the autocast dtype or float32."""
+        """Effective weights theta0 * m, in the autocast dtype or float32.
+
+        Modules that read a layer's weight in place of calling it (torchvision's Swin) search it all the same: read in
+        training mode with gradients on, its selected edges count as those of a forward.
+        """
         device = self.edges.constant.device.type
         autocast = torch.is_autocast_enabled(device)
-        return self.edges(torch.get_autocast_dtype(device) if autocast else torch.float32, record=False)
+        dtype = torch.get_autocast_dtype(device) if autocast else torch.float32
+        return self.edges(dtype, record=torch.is_grad_enabled())
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight and bias to apply to `x`."""
@@ -115,17 +124,18 @@ class _Conv(MaskedLayer):
         bias: Bias = None,
         padding_mode: str = "zeros",
         *,
-        output_padding: int | Sequence[int] = 0,
         edges: Edges | None = None,
         **search: Any,
     ) -> None:
         super().__init__()
-        if in_channels % groups or out_channels % groups:
+        modes = ("zeros",) if self.transposed else ("zeros", "reflect", "replicate", "circular")
+        if padding_mode not in modes:
+            raise ValueError(f"padding_mode={padding_mode!r}: expected one of {', '.join(map(repr, modes))}")
+        if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(f"groups={groups} divides not both of {in_channels} and {out_channels} channels")
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.dilation = (self._each(v) for v in (kernel_size, stride, dilation))
         self.padding = padding if isinstance(padding, str) else self._each(padding)
-        self.output_padding = self._each(output_padding)
         self.padding_mode = padding_mode
         ends = (in_channels, out_channels // groups) if self.transposed else (out_channels, in_channels // groups)
         self._own((*ends, *self.kernel_size), edges, search, bias)
@@ -143,7 +153,6 @@ class _Conv(MaskedLayer):
             dense.groups,
             bias,
             dense.padding_mode,
-            output_padding=dense.output_padding,
             edges=edges,
         )
 
@@ -209,6 +218,43 @@ class _ConvTranspose(_Conv):
 
     transposed = True
 
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] = 0,
+        output_padding: int | Sequence[int] = 0,
+        groups: int = 1,
+        bias: Bias = None,
+        dilation: int | Sequence[int] = 1,
+        padding_mode: str = "zeros",
+        *,
+        edges: Edges | None = None,
+        **search: Any,
+    ) -> None:
+        place = in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
+        super().__init__(*place, edges=edges, **search)
+        self.output_padding = self._each(output_padding)
+
+    @classmethod
+    def from_dense(cls, dense: Any, edges: Edges, bias: Bias) -> Self:
+        """`dense`, the torch.nn layer of the same kind, over `edges`; its own weights are not used."""
+        return cls(
+            dense.in_channels,
+            dense.out_channels,
+            dense.kernel_size,
+            dense.stride,
+            dense.padding,
+            dense.output_padding,
+            dense.groups,
+            bias,
+            dense.dilation,
+            dense.padding_mode,
+            edges=edges,
+        )
+
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         extra = self.output_padding if output_size is None else self._extra(x, output_size)
         return type(self)._convolve(x, *self._parts(x), self.stride, self.padding, extra, self.groups, self.dilation)
@@ -253,6 +299,10 @@ class SupermaskMultiheadAttention(nn.Module):
 
     The three input projections are one layer `in_proj` of shape [3 * embed_dim, embed_dim], as torch stores them.
     """
+
+    # Where nn.TransformerEncoderLayer looks whether it can hand dense projection weights to a fused kernel: it cannot.
+    in_proj_bias = None
+    _qkv_same_embed_dim = False
 
     def __init__(self, dense: nn.MultiheadAttention, in_proj: SupermaskLinear, out_proj: SupermaskLinear) -> None:
         super().__init__()

@@ -5,12 +5,15 @@ is one bit each, ORed where the mask is made; counting is a popcount of those bi
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 
-from kernels.bits import popcount
-from supermask.edges import SearchedEdges, all_edges, searched_edges
+from kernels.bits import popcount, unpack, words_per_row
+from supermask.edges import Edges, SearchedEdges
+from supermask.selection import all_edges, searched_edges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,8 @@ class Dying:
 def track(model: nn.Module) -> None:
     """Start to record which edges training forwards select, from none."""
     for edges in searched_edges(model).values():
-        edges.ever = torch.zeros_like(edges.mask())
+        words = words_per_row(edges.cols)
+        edges.ever = torch.zeros(edges.rows, words, dtype=torch.int32, device=edges.scores.device)
 
 
 def dying(model: nn.Module) -> Dying:
@@ -91,11 +95,21 @@ class Cumulative:
 
 
 def dead_units(model: nn.Module) -> dict[str, int]:
-    """By layer, the rows of the mask without a single selected edge: units that have no input.
+    """By layer, the outputs without a single selected edge: units that have no input.
 
     With abs scores, batch norm and ReLU a dead unit is absorbing: no gradient reaches the scores into or out of it.
     """
-    return {name: int((popcount(edges.mask()) == 0).sum()) for name, edges in all_edges(model).items()}
+    return {name: _dead(edges, model.get_submodule(name)) for name, edges in all_edges(model).items()}
+
+
+def _dead(edges: Edges, layer: nn.Module) -> int:
+    if not getattr(layer, "transposed", False):
+        return int((popcount(edges.mask()) == 0).sum())
+    # Rows of a transposed convolution are its inputs, and the outputs of a group come first among its columns.
+    groups = cast(int, layer.groups)
+    mask = unpack(edges.mask(), edges.cols)
+    alive = reduce(mask, "(g i) (o k) -> g o", "any", g=groups, o=edges.shape[1])
+    return int((~alive).sum())
 
 
 def _count(layers: list[SearchedEdges], ever: int) -> Dying:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -62,14 +63,15 @@ class RunProgress:
 
 def cycle_table(title: str, results: Sequence["CycleResult"]) -> Table:
     """One row a cycle: remaining, kept edges, accuracy before and after recalibration, dying ratio, dead units."""
-    table = Table(title=title)
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     for column in ("cycle", "remaining", "kept edges", "accuracy", "recalibrated", "dying ratio", "dead units"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for row in results:
+        pinned = abs(row.remaining - row.rate) * row.edges > len(row.dead_units)  # more than the rounding of each layer
         table.add_row(
             str(row.cycle),
-            f"{row.remaining:.2%}",
-            f"{row.kept:,} of {row.edges:,}",
+            f"{row.remaining:.2%}" + (f" ({row.rate:.2%} unpinned)" if pinned else ""),
+            f"{row.kept:,}",
             "-" if row.accuracy is None else f"{row.accuracy:.2%}",
             "-" if row.recalibrated is None else f"{row.recalibrated:.2%}",
             f"{row.dying:.3f}",

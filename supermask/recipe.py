@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -18,6 +19,10 @@ from supermask.networks import Architecture
 from supermask.progress import RunProgress, cycle_table
 from supermask.stages import CycleResult, Exported, Search, Session, Stage
 from supermask.train import Loop, NonFiniteError, Training
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be begun as configured; the message names the value at fault."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,7 @@ class RunOptions:
         seed: 64 bits: of the weights, the initial scores and the order of the data.
         folder: what the run writes to; by default the next free runs/NAME-N.
         device: where to run; by default the GPU if there is one.
-        quiet: print nothing.
+        quiet: no progress and no tables.
     """
 
     seed: int = 0
@@ -102,27 +107,19 @@ class Recipe:
 
         Raises:
             DataMissing: the data set is not there.
+            RecipeError: the recipe cannot be begun as configured; nothing was written.
             RunFolderError: the run folder cannot be written.
             NonFiniteError: training broke down.
         """
-        options = self.run
-        device = _device(options.device)
-        console = Console(quiet=options.quiet)
-        loaded = self.data.open(seed=options.seed, device=device)
-        cycles = [stage.cycle for stage in self.stages if isinstance(stage, Search)]
-        architecture = self.network(loaded.classes)
+        console = Console(quiet=self.run.quiet)
         with torch.random.fork_rng():
-            torch.manual_seed(options.seed)
-            model = convert(
-                architecture.build().to(device), options.seed, remaining=cycles[0].remaining, **asdict(self.conversion)
-            )
-            folder = RunFolder(options.folder) if options.folder else RunFolder.next_free(Path("runs"), self.name)
-            folder.write_config(asdict(self) | {"network": asdict(architecture)})
-            console.print(str(summary(model)), highlight=False)
-            steps = loaded.steps * self.training.epochs * sum(cycle.length for cycle in cycles)
-            loop = Loop(model=model, loaded=loaded, training=self.training, device=device)
-            with RunProgress(steps, len(cycles), console) as progress:
-                session = Session(model=model, architecture=architecture, loop=loop, folder=folder, progress=progress)
+            torch.manual_seed(self.run.seed)
+            try:
+                session = self._begin(console)
+            except ValueError as error:
+                raise RecipeError(str(error)) from error
+            console.print(str(summary(session.model)), highlight=False)
+            with session.progress:
                 for stage in self.stages:
                     stage.run(session)
         console.print(cycle_table(self.name, session.results))
@@ -134,7 +131,28 @@ class Recipe:
                 highlight=False,
                 soft_wrap=True,
             )
-        return RunResult(folder=folder.path, cycles=tuple(session.results), tickets=tuple(session.tickets))
+        return RunResult(folder=session.folder.path, cycles=tuple(session.results), tickets=tuple(session.tickets))
+
+    def _begin(self, console: Console) -> Session:
+        """Data, network and, when all else stands, the run folder."""
+        options = self.run
+        device = _device(options.device)
+        loaded = self.data.open(seed=options.seed, device=device)
+        cycles = [stage.cycle for stage in self.stages if isinstance(stage, Search)]
+        architecture = self.network(loaded.classes)
+        conversion = {field.name: getattr(self.conversion, field.name) for field in fields(self.conversion)}
+        model = convert(architecture.build().to(device), options.seed, remaining=cycles[0].remaining, **conversion)
+        folder = RunFolder(options.folder) if options.folder else RunFolder.next_free(Path("runs"), self.name)
+        stages = [{"stage": type(stage).__name__, **asdict(cast(Any, stage))} for stage in self.stages]
+        folder.write_config(asdict(self) | {"network": architecture.to_json(), "stages": stages})
+        steps = loaded.steps * sum(stage.epochs(self.training) for stage in self.stages)
+        return Session(
+            model=model,
+            architecture=architecture,
+            loop=Loop(model=model, loaded=loaded, training=self.training, device=device, seed=options.seed),
+            folder=folder,
+            progress=RunProgress(steps, len(cycles), console),
+        )
 
 
 def main(recipe: Callable[..., Recipe]) -> None:
@@ -146,8 +164,13 @@ def main(recipe: Callable[..., Recipe]) -> None:
     import tyro
 
     try:
-        tyro.cli(recipe).execute()
-    except (DataMissing, RunFolderError, ValueError) as error:
+        planned: Recipe = tyro.cli(recipe)
+    except ValueError as error:  # tyro itself exits; this is a configuration's own check
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    try:
+        planned.execute()
+    except (DataMissing, RecipeError, RunFolderError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except NonFiniteError as error:
@@ -158,4 +181,10 @@ def main(recipe: Callable[..., Recipe]) -> None:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r}: torch finds no GPU here; run on cpu")
+    return device

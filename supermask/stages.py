@@ -3,25 +3,25 @@
 A stage is a frozen dataclass with `run(session)`; a new method is a new stage or a new list of cycles, not a new loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kernels.bits import unpack
 from supermask import ticket
-from supermask.convert import set_remaining, trained_parameters
+from supermask.convert import set_remaining
 from supermask.cycles import Cycle
-from supermask.edges import searched_edges
 from supermask.evaluate import accuracy, batch_norms, recalibrate
 from supermask.folder import RunFolder
 from supermask.measures import Cumulative, dead_units, dying, track
 from supermask.networks import Architecture
 from supermask.progress import RunProgress
-from supermask.train import Loop
+from supermask.selection import searched_edges
+from supermask.train import Loop, Training, unsearched
 
 
 @dataclass(kw_only=True)
@@ -30,7 +30,8 @@ class CycleResult:
 
     Attributes:
         cycle: number of the cycle, from 1.
-        remaining: the rate, over all masked edges (pinned layers included).
+        rate: fraction of the edges kept in layers that are not pinned.
+        remaining: fraction kept over all masked edges, pinned layers included.
         kept, edges: of the masked layers.
         loss, train_accuracy: means over the last epoch.
         dying: d, never selected over all edges (hard iEP: the worst case).
@@ -43,6 +44,7 @@ class CycleResult:
     """
 
     cycle: int
+    rate: float
     remaining: float
     kept: int
     edges: int
@@ -86,6 +88,7 @@ class Session:
         loop: trains it.
         folder: where the run writes.
         progress: what the run shows.
+        initial: biases and normalisation that are trained, as they were before any training.
         optimiser, lr: as the last cycle left them.
         results: of the cycles so far.
         tickets: exported so far.
@@ -96,15 +99,23 @@ class Session:
     loop: Loop
     folder: RunFolder
     progress: RunProgress
+    initial: Mapping[str, Tensor] = field(init=False)
     optimiser: torch.optim.Optimizer | None = None
     lr: float = 0.0
     results: list[CycleResult] = field(default_factory=list)
     tickets: list[Exported] = field(default_factory=list)
     cumulative: Cumulative = field(default_factory=Cumulative)
 
+    def __post_init__(self) -> None:
+        self.initial = {name: parameter.detach().clone() for name, parameter in unsearched(self.model).items()}
+
 
 class Stage(Protocol):
     """One step of a recipe."""
+
+    def epochs(self, training: Training) -> int:
+        """Epochs of training that it takes."""
+        ...
 
     def run(self, session: Session) -> None:
         """Do it, on the session's network."""
@@ -117,16 +128,19 @@ class Search:
 
     cycle: Cycle
 
+    def epochs(self, training: Training) -> int:
+        return training.epochs * self.cycle.length
+
     def run(self, session: Session) -> None:
         number = len(session.results) + 1
-        begin_cycle(session.model, self.cycle, number)
+        begin_cycle(session.model, self.cycle, number, session.initial)
         track(session.model)
         loop = session.loop
         if self.cycle.lr == "rewind" or session.optimiser is None:
-            session.optimiser = loop.training.optimiser(trained_parameters(session.model))
+            session.optimiser = loop.training.optimiser(session.model)
             rates = loop.training.rates(self.cycle.length)
         else:
-            rates = [session.lr] * (loop.training.epochs * self.cycle.length)
+            rates = [session.lr] * self.epochs(loop.training)
         for lr in rates:
             trained = loop.run_epoch(session.optimiser, lr, session.progress.advance)
             session.lr = lr
@@ -145,6 +159,7 @@ class Search:
             )
         result = CycleResult(
             cycle=number,
+            rate=self.cycle.remaining,
             remaining=measured.kept / measured.edges,
             kept=measured.kept,
             edges=measured.edges,
@@ -167,12 +182,16 @@ class Evaluate:
 
     recalibrate: bool = True
 
+    def epochs(self, training: Training) -> int:
+        return 0
+
     def run(self, session: Session) -> None:
         loaded, model = session.loop.loaded, session.model
-        measured: dict[str, Any] = {"accuracy": accuracy(model, loaded.test())}
-        if self.recalibrate:
-            recalibrate(model, loaded.calibrate())
-            measured["recalibrated"] = accuracy(model, loaded.test())
+        with session.loop.autocast():
+            measured: dict[str, Any] = {"accuracy": accuracy(model, loaded.test())}
+            if self.recalibrate and batch_norms(model):
+                recalibrate(model, loaded.calibrate())
+                measured["recalibrated"] = accuracy(model, loaded.test())
         if session.results:
             for name, value in measured.items():
                 setattr(session.results[-1], name, value)
@@ -189,6 +208,9 @@ class Export:
 
     file: str = "ticket.safetensors"
 
+    def epochs(self, training: Training) -> int:
+        return 0
+
     def run(self, session: Session) -> None:
         path = session.folder.path / self.file
         ticket.save(session.model, path, architecture=session.architecture)
@@ -201,12 +223,10 @@ class Export:
         if device.type == "cpu" and not same:
             raise RuntimeError(f"{path}: the reloaded network's logits differ from the searched one's")
         info = ticket.inspect(path)
+        with session.loop.autocast():
+            reached = accuracy(reloaded, session.loop.loaded.test())
         exported = Exported(
-            path=path,
-            bytes=info.file_bytes,
-            dense_bytes=info.dense_bytes,
-            accuracy=accuracy(reloaded, session.loop.loaded.test()),
-            same_logits=same,
+            path=path, bytes=info.file_bytes, dense_bytes=info.dense_bytes, accuracy=reached, same_logits=same
         )
         session.tickets.append(exported)
         session.folder.log("export", **asdict(exported) | {"path": self.file})
@@ -218,13 +238,18 @@ def search(cycles: Sequence[Cycle]) -> tuple[Stage, ...]:
 
 
 @torch.no_grad()
-def begin_cycle(model: nn.Module, cycle: Cycle, number: int) -> None:
+def begin_cycle(model: nn.Module, cycle: Cycle, number: int, initial: Mapping[str, Tensor]) -> None:
     """Scores, search space and rate as cycle `number` (from 1) starts with them.
 
-    Batch-norm statistics carry over with inherited scores and are reset with initial or fresh ones.
+    Batch-norm statistics and whatever is trained besides the scores carry over with inherited scores; with initial or
+    fresh ones they start again.
+
+    Args:
+        initial: by name, the trained parameters that are not scores, as they were before any training.
     """
     layers = searched_edges(model).values()
-    selected = [unpack(edges.mask(), edges.cols).view(edges.shape) for edges in layers] if number > 1 else []
+    zeroed = cycle.scores.endswith("_masked")
+    selected = [unpack(edges.mask(), edges.cols).view(edges.shape) for edges in layers] if zeroed else []
     for edges in layers:
         if cycle.space == "survivors":
             edges.remove_unselected()
@@ -234,10 +259,11 @@ def begin_cycle(model: nn.Module, cycle: Cycle, number: int) -> None:
             edges.draw_scores()
         elif cycle.scores == "fresh":
             edges.draw_scores(generation=number - 1)
-    if cycle.scores.endswith("_masked"):
-        for edges, mask in zip(layers, selected, strict=True):
-            edges.scores.mul_(mask)
+    for edges, mask in zip(layers, selected, strict=zeroed):
+        edges.scores.mul_(mask)
     if not cycle.scores.startswith("inherit"):
         for norm in batch_norms(model):
             norm.reset_running_stats()
+        for name, value in initial.items():
+            model.get_parameter(name).copy_(value)
     set_remaining(model, cycle.remaining)

@@ -23,9 +23,10 @@ from kernels.bits import pack, unpack
 from supermask import ticket_file
 from supermask.convert import NORMS, convertible, replace_layers, set_norm
 from supermask.draws import check_choice
-from supermask.edges import Edges, PackedEdges, all_edges
+from supermask.edges import Edges, PackedEdges
 from supermask.layers import Bias, MaskedLayer
 from supermask.networks import Architecture
+from supermask.selection import all_edges
 from supermask.ticket_file import LayerInfo, TensorInfo, TicketError, TicketInfo
 
 __all__ = ["LayerInfo", "TensorInfo", "TicketError", "TicketInfo", "Weights", "inspect", "load", "save"]
@@ -267,7 +268,7 @@ def _attach(model: nn.Module, edges: Mapping[str, PackedEdges], others: Mapping[
         stored = others.get(f"{layer}.bias".lstrip("."))
         return None if stored is None else stored.clone()
 
-    def build(name: str, shape: tuple[int, ...], dense_bias: nn.Parameter | None) -> tuple[Edges, Bias] | None:
+    def build(name: str, _weight: Tensor, _bias: Tensor | None) -> tuple[Edges, Bias] | None:
         return (waiting.pop(name), bias(name)) if name in waiting else None
 
     masked = {id(module): name for name, module in all_edges(model).items()}

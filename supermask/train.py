@@ -4,7 +4,7 @@ It knows nothing of cycles or methods; a stage (supermask/stages.py) prepares th
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supermask.data import Loaded
+from supermask.draws import check_choice
 from supermask.evaluate import Batch, selected_once
+from supermask.selection import searched_edges
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -30,10 +32,11 @@ class Training:
     Attributes:
         epochs: of one cycle.
         lr: learning rate at its highest.
-        momentum, weight_decay: of torch.optim.SGD, on the scores.
+        momentum: of torch.optim.SGD.
+        weight_decay: of the scores, and of nothing else.
         warmup: epochs in which the rate rises linearly to `lr`.
         label_smoothing: of the cross-entropy.
-        precision: dtype of weights and activations; scores and masks are float32 in either.
+        precision: dtype of weights and activations, in training and in evaluation; scores are float32 in either.
         compile: run the network through torch.compile.
     """
 
@@ -53,6 +56,11 @@ class Training:
             raise ValueError(f"warmup={self.warmup}: expected 0 to {self.epochs - 1}, less than the epochs")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr={self.lr}: expected a positive learning rate")
+        for name in ("momentum", "weight_decay", "label_smoothing"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}={value}: expected a number from 0 up")
+        check_choice("precision", self.precision, Precision)
 
     def rates(self, length: int = 1) -> list[float]:
         """Learning rate of each epoch of a cycle that takes `length` times the epochs, in one cosine."""
@@ -64,9 +72,24 @@ class Training:
             return self.lr * (epoch + 1) / self.warmup
         return self.lr * (1 + math.cos(math.pi * (epoch - self.warmup) / (epochs - self.warmup))) / 2
 
-    def optimiser(self, parameters: Sequence[Tensor]) -> torch.optim.SGD:
-        """A fresh optimiser, momentum zero."""
-        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+    def optimiser(self, model: nn.Module) -> torch.optim.SGD:
+        """A fresh optimiser of all that `model` trains, momentum zero."""
+        scores = [edges.scores for edges in searched_edges(model).values()]
+        others = list(unsearched(model).values())
+        groups: list[dict[str, Any]] = [{"params": scores, "weight_decay": self.weight_decay}]
+        if others:
+            groups.append({"params": others, "weight_decay": 0.0})
+        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
+
+
+def unsearched(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What `model` trains besides scores, by name: biases and normalisation where the conversion trains them."""
+    scores = {id(edges.scores) for edges in searched_edges(model).values()}
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and id(parameter) not in scores
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +106,7 @@ class Loop:
 
     Attributes:
         model: the network; `runner` is the same network, compiled or not.
+        seed: of the random numbers that augmentation and dropout draw; an epoch's depend on it and the epoch alone.
         step: optimiser steps taken so far.
         epoch: epochs taken so far, which orders the batches.
     """
@@ -91,6 +115,7 @@ class Loop:
     loaded: Loaded
     training: Training
     device: torch.device
+    seed: int = 0
     step: int = 0
     epoch: int = 0
 
@@ -106,6 +131,11 @@ class Loop:
             NonFiniteError: for the loss at once on CPU, and at the end of the epoch where reading it would stall the
                 device; for scores at the end of the epoch.
         """
+        with torch.random.fork_rng():
+            torch.manual_seed((self.seed * 1_000_003 + self.epoch) % (1 << 63))
+            return self._epoch(optimiser, lr, on_batch)
+
+    def _epoch(self, optimiser: torch.optim.Optimizer, lr: float, on_batch: Callable[[], object]) -> EpochResult:
         for group in optimiser.param_groups:
             group["lr"] = lr
         self.model.train()
@@ -115,11 +145,17 @@ class Loop:
         batch: Batch | None = None
         for batch in self.loaded.train(self.epoch):
             inputs, labels = batch
-            with self._autocast(), selected_once(self.model):
-                logits = self.runner(_channels_last(inputs))
-                loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.training.label_smoothing)
+            with selected_once(self.model):
+                with self.autocast():
+                    logits = self.runner(inputs)
+                    if not isinstance(logits, Tensor):
+                        raise TypeError(
+                            f"the network returned {type(logits).__name__}: the loop trains networks that return "
+                            "logits [batch, classes]; build it without auxiliary outputs (aux_logits=False)"
+                        )
+                    loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.training.label_smoothing)
                 if self.device.type == "cpu" and not math.isfinite(loss.item()):
-                    raise self._non_finite(self.step, loss.item(), inputs)
+                    raise self._broke_down(f"at step {self.step} with loss {loss.item()}", inputs)
                 loss.backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -133,21 +169,21 @@ class Loop:
         values = torch.stack(losses).tolist()
         for offset, value in enumerate(values):
             if not math.isfinite(value):
-                raise self._non_finite(self.step - len(values) + offset, value, batch[0])
+                raise self._broke_down(f"at step {self.step - len(values) + offset} with loss {value}", batch[0])
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
-            raise self._non_finite(self.step - 1, values[-1], batch[0])
+            raise self._broke_down(f"between steps {self.step - len(values)} and {self.step}", batch[0])
         self.epoch += 1
         return EpochResult(loss=sum(values) / len(values), accuracy=int(right) / count)
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The precision of training and evaluation."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16")
 
-    def _non_finite(self, step: int, loss: float, inputs: Tensor) -> NonFiniteError:
-        layer = first_non_finite(self.model, _channels_last(inputs))
+    def _broke_down(self, when: str, inputs: Tensor) -> NonFiniteError:
+        where = first_non_finite(self.model, inputs) or "the loss itself"
         return NonFiniteError(
-            f"training broke down at step {step} with loss {loss}; first non-finite values: "
-            f"{layer or 'in the loss itself'}. Try a lower learning rate than {self.training.lr}, a longer warm-up or "
-            "precision float32; look for NaN in the data"
+            f"training broke down {when}; first non-finite values: {where}. Try a lower learning rate than "
+            f"{self.training.lr}, a longer warm-up or precision float32; look for NaN in the data"
         )
 
 
@@ -180,7 +216,3 @@ def _on_output(model: nn.Module, report: Callable[[str], object]) -> Iterator[No
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _channels_last(inputs: Tensor) -> Tensor:
-    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs

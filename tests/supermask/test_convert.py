@@ -22,8 +22,9 @@ from supermask.convert import (
     summary,
     trained_parameters,
 )
-from supermask.edges import SearchedEdges, all_edges, searched_edges
+from supermask.edges import SearchedEdges
 from supermask.layers import MaskedLayer, SupermaskConv2d, SupermaskLinear, SupermaskMultiheadAttention
+from supermask.selection import all_edges, searched_edges
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 SMALL = ["resnet18", "mobilenet_v3_small", "convnext_tiny"]

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import supermask.edges
+import supermask.selection
 from kernels.bits import pack, unpack
 from supermask.draws import kept_count, weight_constant
-from supermask.edges import PackedEdges, SearchedEdges, all_edges, one_selection, searched_edges
+from supermask.edges import PackedEdges, SearchedEdges
 from supermask.layers import SupermaskConv2d, SupermaskConvTranspose2d, SupermaskLinear
+from supermask.selection import all_edges, one_selection, searched_edges
 
 KINDS = ["signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform"]
 
@@ -315,6 +317,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return select(scores, *args)
 
     monkeypatch.setattr(supermask.edges, "select", counted)
+    monkeypatch.setattr(supermask.selection, "select", counted)
     return made
 
 

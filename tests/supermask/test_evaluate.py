@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from supermask.convert import convert
-from supermask.edges import searched_edges
 from supermask.evaluate import accuracy, recalibrate
 from supermask.measures import dying, track
+from supermask.selection import searched_edges
 
 
 def test_accuracy_counts_over_uneven_batches_and_restores_the_mode() -> None:
@@ -37,7 +37,8 @@ def test_recalibration_averages_batch_statistics_of_the_present_mask() -> None:
         searched_edges(model)["0"].scores.neg_().add_(0.01)
     selected = dying(model).ever
     recalibrate(model, batches)
-    weight = model[0].weight.detach()
+    with torch.no_grad():
+        weight = model[0].weight
     outputs = [x @ weight.T for x, _ in batches]
     torch.testing.assert_close(norm.running_mean, torch.stack([o.mean(0) for o in outputs]).mean(0))
     torch.testing.assert_close(norm.running_var, torch.stack([o.var(0) for o in outputs]).mean(0))

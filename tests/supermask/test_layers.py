@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from kernels.bits import unpack
 from supermask.convert import convert
-from supermask.edges import SearchedEdges, all_edges, one_selection, searched_edges
+from supermask.edges import SearchedEdges
 from supermask.layers import (
     DENSE_FORMS,
     SupermaskConv1d,
@@ -29,6 +29,7 @@ from supermask.layers import (
     SupermaskLinear,
     SupermaskMultiheadAttention,
 )
+from supermask.selection import all_edges, one_selection, searched_edges
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 

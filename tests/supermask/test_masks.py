@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from kernels.bits import unpack
 from supermask.convert import convert, set_remaining
-from supermask.edges import SearchedEdges, one_selection, searched_edges
+from supermask.edges import SearchedEdges
+from supermask.selection import one_selection, searched_edges
 
 
 def oracle(scores: Tensor, kept: int) -> Tensor:

@@ -6,8 +6,8 @@ from torch import nn
 
 from kernels.bits import unpack
 from supermask.convert import convert, set_remaining
-from supermask.edges import searched_edges
 from supermask.measures import Cumulative, dead_units, dying, track
+from supermask.selection import searched_edges
 
 
 def network(remaining: float, seed: int = 0) -> nn.Module:
@@ -91,6 +91,36 @@ def test_dead_units_are_rows_without_an_edge() -> None:
     with torch.no_grad():
         edges.scores[[3, 7]] = 0.0
     assert dead_units(model) == {"0": 2, "3": 0}
+
+
+def test_dead_outputs_of_a_transposed_convolution() -> None:
+    model = convert(nn.Sequential(nn.ConvTranspose2d(6, 4, 2, groups=2)), 0, remaining=0.5)
+    (edges,) = searched_edges(model).values()
+    with torch.no_grad():
+        edges.scores.fill_(1.0)
+        edges.scores[:3, 1] = 0.0  # second output of the first group
+        edges.scores[3:] = 0.0  # the whole second group
+        edges.remaining = 12 / 48
+    assert dead_units(model) == {"0": 3}
+
+
+def test_weights_that_a_parent_reads_are_searched() -> None:
+    class Parent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(40, 20)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(x, self.inner.weight)
+
+    model = convert(Parent(), 0, remaining=0.3)
+    track(model)
+    model(torch.randn(2, 40)).sum().backward()
+    assert dying(model).ever == dying(model).kept
+    with torch.no_grad():
+        searched_edges(model)["inner"].draw_scores(1)
+        _ = model.inner.weight
+    assert dying(model).ever == dying(model).kept
 
 
 def test_measuring_without_tracking_is_refused() -> None:

@@ -12,11 +12,12 @@ from kernels.bits import popcount, unpack
 from supermask.convert import convert, set_remaining
 from supermask.cycles import Cycle, ep, hard_iep, soft_iep
 from supermask.data import in_memory
-from supermask.edges import SearchedEdges, searched_edges
+from supermask.edges import SearchedEdges
 from supermask.evaluate import batch_norms
 from supermask.folder import RunFolder, read_metrics
 from supermask.networks import Architecture
 from supermask.progress import RunProgress
+from supermask.selection import searched_edges
 from supermask.stages import Evaluate, Search, Session, begin_cycle
 from supermask.train import Loop, Training
 
@@ -61,7 +62,7 @@ def test_a_cycle_starts_from_the_scores_and_space_it_names(start: str, space: st
     model = disturbed()
     expected, _ = CASES[start]
     learned, kept, initial = scores(model), mask(model), scores(network())
-    begin_cycle(model, Cycle(remaining=0.25, scores=start, space=space), 2)
+    begin_cycle(model, Cycle(remaining=0.25, scores=start, space=space), 2, {})
     assert torch.equal(scores(model), expected(learned, initial, kept))
     assert int(mask(model).sum()) == 150 + 30
     assert not (mask(model) & ~kept).any() if space == "survivors" else True
@@ -78,7 +79,7 @@ def test_fresh_scores_are_another_draw_each_cycle() -> None:
     draws = []
     for number in (2, 3):
         model = disturbed()
-        begin_cycle(model, Cycle(remaining=0.25, scores="fresh", space="survivors"), number)
+        begin_cycle(model, Cycle(remaining=0.25, scores="fresh", space="survivors"), number, {})
         draws.append(scores(model))
         for norm in batch_norms(model):
             assert norm.running_mean.abs().max() == 0
@@ -88,8 +89,8 @@ def test_fresh_scores_are_another_draw_each_cycle() -> None:
 
 def test_space_all_gives_removed_edges_back() -> None:
     model = disturbed()
-    begin_cycle(model, Cycle(remaining=0.25, scores="inherit", space="survivors"), 2)
-    begin_cycle(model, Cycle(remaining=0.5, scores="inherit", space="all"), 3)
+    begin_cycle(model, Cycle(remaining=0.25, scores="inherit", space="survivors"), 2, {})
+    begin_cycle(model, Cycle(remaining=0.5, scores="inherit", space="all"), 3, {})
     assert int(mask(model).sum()) == 360
 
 
@@ -155,7 +156,7 @@ def test_a_zeroed_edge_can_be_selected_again(tmp_path: Path) -> None:
 def test_a_pinned_layer_keeps_its_rate_through_cycles() -> None:
     model = convert(nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4)), 0, overrides={"2": 1.0})
     set_remaining(model, 0.2)
-    begin_cycle(model, Cycle(remaining=0.1, scores="inherit", space="survivors"), 2)
+    begin_cycle(model, Cycle(remaining=0.1, scores="inherit", space="survivors"), 2, {})
     assert [edges.remaining for edges in searched_edges(model).values()] == [0.1, 1.0]
 
 

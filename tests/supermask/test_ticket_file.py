@@ -18,8 +18,8 @@ from safetensors import safe_open
 from torch import nn
 
 from supermask.convert import convert
-from supermask.edges import all_edges
 from supermask.layers import SupermaskLinear
+from supermask.selection import all_edges
 from supermask.ticket import TicketError, inspect, load, save
 from tests.supermask.test_ticket import ConvNet, lived, mlp, one_linear, refused, searched, ticket
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from kernels.bits import popcount
-from supermask.convert import convert, set_remaining, trained_parameters
+from supermask.convert import convert, set_remaining
 from supermask.data import Loaded, in_memory
-from supermask.edges import searched_edges
+from supermask.selection import searched_edges
 from supermask.train import Loop, NonFiniteError, Training, first_non_finite
 
 
@@ -59,7 +59,7 @@ def test_two_runs_are_equal_to_the_bit_and_learn(precision: str) -> None:
     ends = []
     for _ in range(2):
         it = loop(Training(epochs=5, lr=0.3, precision=precision))
-        optimiser = it.training.optimiser(trained_parameters(it.model))
+        optimiser = it.training.optimiser(it.model)
         results = [it.run_epoch(optimiser, lr) for lr in it.training.rates()]
         ends.append([edges.scores.detach() for edges in searched_edges(it.model).values()])
         assert results[-1].loss < results[0].loss
@@ -96,7 +96,7 @@ def test_bad_data_stops_the_run_at_its_step() -> None:
     with pytest.raises(
         NonFiniteError, match=r"step 1 with loss nan; .* the input batch\. Try a lower learning rate than 0\.1"
     ):
-        it.run_epoch(it.training.optimiser(trained_parameters(it.model)), 0.0)
+        it.run_epoch(it.training.optimiser(it.model), 0.0)
     after = [edges.scores.detach() for edges in searched_edges(it.model).values()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -109,7 +109,7 @@ def test_a_layer_that_overflows_is_named() -> None:
     )  # fmt: skip
     it.loaded = bad
     with pytest.raises(NonFiniteError, match=r"output of layer 0[. ]"):
-        it.run_epoch(it.training.optimiser(trained_parameters(it.model)), 0.1)
+        it.run_epoch(it.training.optimiser(it.model), 0.1)
 
 
 def test_non_finite_scores_are_named() -> None:
@@ -125,7 +125,7 @@ def test_a_compiled_run_makes_the_same_masks_and_compiles_once() -> None:
     ends = []
     for compiled in (False, True):
         it = loop(Training(epochs=3, lr=0.3, compile=compiled))
-        optimiser = it.training.optimiser(trained_parameters(it.model))
+        optimiser = it.training.optimiser(it.model)
         it.run_epoch(optimiser, 0.3)
         with torch._dynamo.config.patch(error_on_recompile=True):
             set_remaining(it.model, 0.2)

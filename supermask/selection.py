@@ -1,0 +1,82 @@
+"""The masked layers of a network, and one selection for all of them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import torch
+from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from kernels.threshold import select
+from supermask.draws import Magnitude
+from supermask.edges import Edges, SearchedEdges
+
+
+def all_edges(model: nn.Module) -> dict[str, Edges]:
+    """The masked layers of `model`, by the name of the layer that owns the edges, in `named_modules()` order."""
+    return {
+        ("" if name == "edges" else name.removesuffix(".edges")): module
+        for name, module in model.named_modules()
+        if isinstance(module, Edges)
+    }
+
+
+def searched_edges(model: nn.Module) -> dict[str, SearchedEdges]:
+    """The masked layers of `model` that are being searched.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = {name: edges for name, edges in all_edges(model).items() if isinstance(edges, SearchedEdges)}
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no searched layer: make it searchable with supermask.convert")
+    return found
+
+
+@contextmanager
+def one_selection(model: nn.Module) -> Iterator[None]:
+    """Within the block every layer uses thresholds selected here in one call, in place of a call a layer.
+
+    For one forward (and its backward): the scores must not change inside. Writes through `.data`, which torch does not
+    count, go unnoticed.
+
+    Raises:
+        RuntimeError: an optimiser that holds the scores steps inside the block, or scores, kept count or survivors
+            changed in it.
+    """
+    everything = list(searched_edges(model).values())
+    before = [_versions(edges) for edges in everything]
+    scores = {id(edges.scores) for edges in everything}
+    stale = "scores, remaining or survivors changed within one_selection: close the block before a step"
+
+    def refuse(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+        if any(id(parameter) in scores for group in optimiser.param_groups for parameter in group["params"]):
+            raise RuntimeError(stale)
+
+    hook = register_optimizer_step_pre_hook(refuse)  # fused optimisers leave version counters alone
+    try:
+        for magnitude in get_args(Magnitude):
+            _select_together([edges for edges in everything if edges.magnitude == magnitude], magnitude == "abs")
+        yield
+    finally:
+        hook.remove()
+        for edges in everything:
+            edges._threshold = None
+    if before != [_versions(edges) for edges in everything]:
+        raise RuntimeError(stale)
+
+
+def _select_together(layers: Sequence[SearchedEdges], absolute: bool) -> None:
+    if not layers:
+        return
+    scores = [edges.scores.detach() for edges in layers]
+    kept = torch.cat([edges.kept for edges in layers])
+    tau, last_tied = select(scores, kept, [edges.survivors for edges in layers], absolute)
+    for index, edges in enumerate(layers):
+        edges._threshold = tau[index : index + 1], last_tied[index : index + 1]
+
+
+def _versions(edges: SearchedEdges) -> tuple[int, ...]:
+    watched = edges.scores, edges.kept, edges.survivors
+    return tuple(version for t in watched if t is not None for version in (id(t), t._version))

@@ -135,7 +135,7 @@ class Edges(nn.Module):
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
         source = state_dict.get(prefix + "source")
-        found = None if source is None else source.tolist()
+        found = None if source is None or source.is_meta else source.tolist()
         own = self._identity()
         if found is not None and found != [_code(value) for value in own.values()]:
             theirs = [_decode(code, value) for code, value in zip(found, own.values(), strict=False)]
@@ -327,8 +327,14 @@ class PackedEdges(Edges):
         self.register_buffer("packed", mask.to(device=self.constant.device))
         self.register_buffer("weight", None, persistent=False)
         if cached:
-            self.weight = packed_weight(self.packed, self.shape, self.theta())
-            self._keep_signs()
+            self._cache()
+
+    @torch.no_grad()
+    def _cache(self) -> None:
+        self.weight = None
+        self._keep_signs()
+        self.weight = packed_weight(self.packed, self.shape, self.theta())
+        self.signs = None
 
     def _keep_signs(self) -> None:
         if self._buffers.get("weight") is None:
@@ -342,8 +348,8 @@ class PackedEdges(Edges):
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self.constant.fill_(self.magnitude)
-        if self.weight is not None:
-            self.weight = packed_weight(self.packed, self.shape, self.theta())
+        if self.weight is not None and not self.weight.is_meta:
+            self._cache()
 
     def mask(self) -> Tensor:
         return self.packed

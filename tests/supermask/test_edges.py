@@ -432,7 +432,8 @@ def test_ever_collects_the_masks_of_training_forwards_only() -> None:
     assert torch.equal(edges.ever, before)
     layer.train()
     edges.mask()
-    assert torch.equal(layer.weight, edges(torch.float32, record=False))
+    with torch.no_grad():
+        assert torch.equal(layer.weight, edges(torch.float32, record=False))
     assert torch.equal(edges.ever, before)
 
     seen = torch.zeros(7, 40, dtype=torch.bool)
@@ -464,7 +465,7 @@ def test_packed_edges_make_the_searched_weights(weights: Any, cached: bool) -> N
             assert each(dtype).dtype is dtype
             assert torch.equal(each(dtype), searched(dtype))
         assert not list(each.parameters())
-        assert list(each.state_dict()) == ["packed"]
+        assert list(each.state_dict()) == ["source", "packed"]
     assert (packed.signs is None) == (cached or weights.startswith("kaiming"))
 
 
@@ -479,3 +480,52 @@ def test_edges_are_found_by_the_name_of_their_layer() -> None:
     model["y"] = SupermaskLinear(3, 3, edges=frozen)
     assert list(searched_edges(model)) == ["x.a", "x.b", "x.c", "x.d", "edges"]
     assert all_edges(model)["y"] is frozen
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_packed_edges_take_the_state_of_their_own_ticket_only(cached: bool) -> None:
+    def packed(seed: int, weights: Any, ones: bool) -> PackedEdges:
+        mask = torch.full((9, 20), ones) if ones else torch.eye(9, 20, dtype=torch.bool)
+        return PackedEdges((9, 20), pack(mask), seed=seed, layer=0, weights=weights, constant=0.25, cached=cached)
+
+    for weights in ("signed_constant", "unsigned_constant", "kaiming_uniform"):
+        edges, other = packed(1, weights, False), packed(1, weights, True)
+        edges.load_state_dict(other.state_dict())
+        assert torch.equal(edges.mask(), other.mask())
+        assert torch.equal(edges(torch.float32), other(torch.float32))
+        before = edges(torch.float32)
+        with pytest.raises(RuntimeError, match=r"\(2, 0, 0, .*\(1, 0, 0, "):
+            edges.load_state_dict(packed(2, weights, False).state_dict())
+        assert torch.equal(edges(torch.float32), before)
+
+
+def test_a_copy_made_inside_one_selection_selects_for_itself() -> None:
+    model = Branches()
+    with one_selection(model):
+        twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for edges in searched_edges(twin).values():
+            edges.scores.mul_(-2).add_(0.01)
+            assert int(chosen(edges).sum()) == int(edges.kept)
+
+
+def test_a_state_dict_that_lies_about_kept_or_survivors_is_refused() -> None:
+    edges = SearchedEdges((4, 16), seed=0)
+    edges.remove_unselected()
+    before = edges.survivors.clone()
+    for name, value, says in (
+        ("kept", torch.tensor([65]), "kept is 65"),
+        ("kept", torch.tensor([0]), "kept is 0"),
+        ("survivors", torch.zeros(4, 8, dtype=torch.int32), r"\(4, 8\): expected \(4, 4\)"),
+    ):
+        with pytest.raises(RuntimeError, match=says):
+            edges.load_state_dict(edges.state_dict() | {name: value})
+        assert torch.equal(edges.survivors, before)
+    edges.load_state_dict({}, strict=False)
+    assert torch.equal(edges.survivors, before)
+
+
+@pytest.mark.parametrize("layer", [-1, 2**31])
+def test_a_layer_index_outside_the_counter_is_refused(layer: int) -> None:
+    with pytest.raises(ValueError, match=f"layer {layer}"):
+        SearchedEdges((4, 16), seed=0, layer=layer)

@@ -52,3 +52,12 @@ def test_recalibration_that_fails_leaves_the_momentum() -> None:
     with pytest.raises(ValueError, match="expected"):
         recalibrate(model, [(torch.zeros(2, 3, 4, 5), torch.zeros(2))])
     assert model[0].momentum == 0.1
+
+
+def test_recalibration_from_nothing_is_refused_and_changes_nothing() -> None:
+    norm = nn.BatchNorm1d(3)
+    norm.running_mean.fill_(2.0)
+    with pytest.raises(ValueError, match="no batch"):
+        recalibrate(norm, [])
+    assert norm.running_mean.tolist() == [2.0] * 3
+    recalibrate(nn.LayerNorm(3), [])

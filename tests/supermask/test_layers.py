@@ -516,8 +516,10 @@ def test_scores_and_kept_restore_the_mask_inside_a_model() -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"seed": 2**64 - 1}, rf"\({2**64 - 1}, 3, 0\).*\({SEED}, 3, 0\)"),
-        ({"layer": 4}, rf"\({SEED}, 4, 0\).*\({SEED}, 3, 0\)"),
+        ({"seed": 2**64 - 1}, rf"\({2**64 - 1}, 3, 0, .*\({SEED}, 3, 0, "),
+        ({"layer": 4}, rf"\({SEED}, 4, 0, .*\({SEED}, 3, 0, "),
+        ({"weights": "kaiming_normal"}, r"'kaiming_normal', 'abs'.*'signed_constant', 'abs'"),
+        ({"magnitude": "raw"}, r"'signed_constant', 'raw'.*'signed_constant', 'abs'"),
     ],
 )
 @pytest.mark.parametrize("strict", [True, False])
@@ -738,3 +740,15 @@ def test_from_dense_keeps_every_argument(name: str) -> None:
     assert repr(layer).startswith(f"{kind.__name__}(")
     assert f"remaining={layer.edges.remaining:.4g}" in repr(layer)
     assert list(all_edges(layer)) == [""]
+
+
+def test_transposed_convolutions_take_their_arguments_in_torchs_order() -> None:
+    x = torch.randn(1, 8, 5, 5)
+    arguments = (8, 6, 3, 2, 1, 1, 2)
+    dense = nn.ConvTranspose2d(*arguments, bias=False)
+    layer = SupermaskConvTranspose2d(*arguments, seed=0)
+    with torch.no_grad():
+        dense.weight.copy_(layer.weight)
+        assert torch.equal(layer(x), dense(x))
+    with pytest.raises(TypeError, match="output_padding"):
+        SupermaskConv2d(8, 6, 3, output_padding=1, seed=0)

@@ -19,7 +19,7 @@ from supermask.networks import Architecture
 from supermask.progress import RunProgress
 from supermask.selection import searched_edges
 from supermask.stages import Evaluate, Search, Session, begin_cycle
-from supermask.train import Loop, Training
+from supermask.train import Loop, Training, unsearched
 
 
 def network() -> nn.Module:
@@ -165,3 +165,20 @@ def test_ep_long_takes_the_epochs_of_its_length(tmp_path: Path) -> None:
     (cycle,) = ep(0.3, length=3)
     Search(cycle=cycle).run(state)
     assert state.loop.epoch == 6
+
+
+def test_trained_biases_and_norms_start_again_with_the_scores() -> None:
+    dense = nn.Sequential(nn.Linear(20, 30), nn.BatchNorm1d(30), nn.ReLU(), nn.Linear(30, 4))
+    model = convert(dense, 5, bias="train", norm="train")
+    initial = {name: p.detach().clone() for name, p in unsearched(model).items()}
+    assert sorted(initial) == ["0.bias", "1.bias", "1.weight", "3.bias"]
+    for scores, carries in (("inherit", True), ("fresh", False)):
+        with torch.no_grad():
+            for name in initial:
+                model.get_parameter(name).add_(7.0)
+        learned = {name: model.get_parameter(name).detach().clone() for name in initial}
+        begin_cycle(model, Cycle(remaining=0.4, scores=scores, space="survivors"), 2, initial)
+        for name, value in (learned if carries else initial).items():
+            assert torch.equal(model.get_parameter(name), value)
+    decays = [group["weight_decay"] for group in Training(weight_decay=0.5).optimiser(model).param_groups]
+    assert decays == [0.5, 0.0]

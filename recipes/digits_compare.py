@@ -4,9 +4,11 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -17,7 +19,7 @@ from recipes._digits import CYCLES, FINAL, TRAINING
 from supermask.cycles import down_to
 from supermask.folder import RunFolder, RunFolderError
 from supermask.grid import Job, run_grid
-from supermask.recipe import RunOptions
+from supermask.recipe import Recipe, RunOptions
 from supermask.stages import CycleResult
 from supermask.train import Training
 
@@ -49,20 +51,18 @@ class Compare:
 
 def jobs(folder: Path, seeds: int, training: Training) -> list[tuple[str, Job]]:
     """Every run of the comparison, with its method: EP is one run a rate, iEP one run through all rates."""
-    rates = down_to(FINAL, CYCLES)
+    best = replace(training, lr=0.03)
+    runs: list[tuple[str, str, Callable[..., Recipe], dict[str, Any]]] = [
+        ("soft iEP", "soft", digits_soft_iep.recipe, {}),
+        ("hard iEP", "hard", digits_hard_iep.recipe, {}),
+        *(("EP", f"ep{rate:.4f}", digits_ep.recipe, {"remaining": rate}) for rate in down_to(FINAL, CYCLES)),
+        ("EP long", "ep_long", digits_ep_long.recipe, {}),
+        ("EP long, lr 0.03", "ep_long_best", digits_ep_long.recipe, {"training": best}),
+    ]
     planned = []
-    for seed in range(seeds):
-
-        def add(method: str, recipe: object, label: str, seed: int = seed, **arguments: object) -> None:
-            run = RunOptions(seed=seed, folder=folder / f"{label}-seed{seed}", device="cpu", quiet=True)
-            planned.append((method, Job(recipe=recipe, arguments={"run": run, "training": training, **arguments})))  # type: ignore[arg-type]
-
-        add("soft iEP", digits_soft_iep.recipe, "soft")
-        add("hard iEP", digits_hard_iep.recipe, "hard")
-        for rate in rates:
-            add("EP", digits_ep.recipe, f"ep{rate:.4f}", remaining=rate)
-        add("EP long", digits_ep_long.recipe, "ep_long")
-        add("EP long, lr 0.03", digits_ep_long.recipe, "ep_long_best", training=replace(training, lr=0.03))
+    for seed, (method, label, recipe, changes) in product(range(seeds), runs):
+        run = RunOptions(seed=seed, folder=folder / f"{label}-seed{seed}", device="cpu", quiet=True)
+        planned.append((method, Job(recipe=recipe, arguments={"run": run, "training": training} | changes)))
     return planned
 
 

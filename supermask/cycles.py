@@ -23,8 +23,8 @@ class Cycle:
     Attributes:
         remaining: fraction of the edges kept, absolute, in (0, 1].
         scores: what the cycle starts from: the `initial` scores, the ones it can `inherit`, a `fresh` draw
-            (generation i - 1 in cycle i, which has seen that many re-draws), or the inherited or initial ones with
-            unselected edges set to zero (`inherit_masked`, `initial_masked`).
+            (generation i - 1 in cycle i, so that no two cycles of a run draw the same), or the inherited or initial
+            ones with unselected edges set to zero (`inherit_masked`, `initial_masked`).
         lr: `rewind` runs the schedule again with fresh momentum; `final` stays at the last rate applied in the cycle
             before, momentum kept.
         space: `all` edges can be selected, or only the `survivors`: those the last mask selected (hard pruning).

@@ -53,6 +53,7 @@ def test_the_other_methods_run_with_overrides(name: str, tmp_path: Path) -> None
         (["--conversion.overrides", "fc9", "1.0"], "fc9"),
         (["--training.epochs", "0"], "epochs=0"),
         (["--data.batch", "2000"], "batch=2000"),
+        (["--run.device", "abacus"], "abacus"),
     ],
 )
 def test_bad_arguments_end_with_two_name_the_value_and_leave_nothing(
@@ -63,6 +64,13 @@ def test_bad_arguments_end_with_two_name_the_value_and_leave_nothing(
     assert says in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_bad_comparison_leaves_nothing(tmp_path: Path) -> None:
+    done = run("recipes.digits_compare", "--epochs", 0, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "epochs=0" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_names_every_override(tmp_path: Path) -> None:

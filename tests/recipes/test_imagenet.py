@@ -60,14 +60,17 @@ def test_bfloat16_and_a_pinned_output_layer(images: Path, tmp_path: Path) -> Non
     assert fc.kept == 1024
 
 
-def test_without_a_data_set_one_sentence_and_exit_code_two(tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty", [False, True])
+def test_without_a_data_set_one_sentence_and_exit_code_two(tmp_path: Path, empty: bool) -> None:
+    if empty:
+        (tmp_path / "nowhere" / "train" / "class").mkdir(parents=True)
     done = run("recipes.imagenet_soft_iep", "--data.root", tmp_path / "nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     (sentence,) = done.stderr.splitlines()
     assert f"{tmp_path}/nowhere/train" in sentence
     assert "download ImageNet" in sentence
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("*.jsonl"))
 
 
 def test_classes_that_differ_between_train_and_val_are_refused(tmp_path: Path) -> None:

@@ -322,7 +322,7 @@ class PackedEdges(Edges):
         super().__init__(
             shape, seed=seed, layer=layer, generation=generation, weights=weights, constant=constant, device=device
         )
-        self.magnitude = float(np.float32(constant))
+        self._magnitude = float(np.float32(constant))
         self._keep_source()
         self.register_buffer("packed", mask.to(device=self.constant.device))
         self.register_buffer("weight", None, persistent=False)
@@ -343,11 +343,11 @@ class PackedEdges(Edges):
             self.signs = None
 
     def _identity(self) -> dict[str, Any]:
-        return super()._identity() | {"constant": self.magnitude}
+        return super()._identity() | {"constant": self._magnitude}
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self.constant.fill_(self.magnitude)
+        self.constant.fill_(self._magnitude)
         if self.weight is not None and not self.weight.is_meta:
             self._cache()
 

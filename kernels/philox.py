@@ -210,7 +210,7 @@ def check_layer(layer: int) -> int:
     Raises:
         ValueError: it is not in [0, 2^31).
     """
-    if not 0 <= layer < 1 << 31:
+    if not isinstance(layer, int) or not 0 <= layer < 1 << 31:
         raise ValueError(f"layer {layer}: the index of a layer is an integer from 0 to 2**31 - 1")
     return layer
 

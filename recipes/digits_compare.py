@@ -82,7 +82,8 @@ def table(measured: Measured, seeds: int) -> Table:
         for method in METHODS:
             runs = measured.get((method, rate), [])
             mean, error = mean_and_error([100 * (run.accuracy or 0.0) for run in runs]) if runs else (math.nan,) * 2
-            cells.append(f"{mean:.1f} +- {error:.1f}" if runs else "")
+            spread = "" if math.isnan(error) else f" +- {error:.1f}"
+            cells.append(f"{mean:.1f}{spread}" if runs else "")
         for method in METHODS[:3]:
             cells.append(f"{statistics.fmean(run.dying for run in measured[method, rate]):.3f}")
         out.add_row(*cells)

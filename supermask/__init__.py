@@ -2,7 +2,7 @@
 
 from supermask.convert import SparseLayerWarning, convert, set_remaining, summary
 from supermask.cycles import Cycle, down_to, ep, hard_iep, shrinking, soft_iep
-from supermask.data import DataMissing, Digits, ImageFolder
+from supermask.data import Data, DataMissing, Digits, ImageFolder, Loaded, in_memory
 from supermask.edges import PackedEdges, SearchedEdges
 from supermask.evaluate import accuracy, recalibrate
 from supermask.layers import (
@@ -29,11 +29,13 @@ __all__ = [
     "Architecture",
     "Conversion",
     "Cycle",
+    "Data",
     "DataMissing",
     "Digits",
     "Evaluate",
     "Export",
     "ImageFolder",
+    "Loaded",
     "NonFiniteError",
     "PackedEdges",
     "Recipe",
@@ -57,6 +59,7 @@ __all__ = [
     "down_to",
     "ep",
     "hard_iep",
+    "in_memory",
     "inspect",
     "load",
     "main",

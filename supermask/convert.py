@@ -63,6 +63,8 @@ def convert(
         ValueError: nothing to convert, a network that is masked already, a pattern that matches no layer, or a bad
             value. The model is then as it was.
     """
+    if not isinstance(model, nn.Module) or isinstance(skip, str):
+        raise TypeError(f"model is {type(model).__name__}, skip {skip!r}: expected an nn.Module and a list of names")
     check_choice("bias", bias, BiasPolicy)
     check_choice("norm", norm, NormPolicy)
     overrides = dict(overrides or {})

@@ -38,7 +38,7 @@ class Loaded:
 
 
 class Data(Protocol):
-    """What a recipe's data configuration offers."""
+    """A data set as a recipe takes it: a frozen dataclass whose fields become flags, with a method `open`."""
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         """Load the set; `seed` orders the training batches.
@@ -116,6 +116,16 @@ def in_memory(
     )
 
 
+def _open_image(path: str) -> Any:
+    """The image at `path`; an error that says which file it is."""
+    from torchvision.datasets.folder import default_loader
+
+    try:
+        return default_loader(path)
+    except OSError as error:
+        raise ValueError(f"cannot read image {path}: {error}; replace it or remove it") from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageFolder:
     """Images in torchvision's ImageFolder layout: ROOT/train/CLASS/*.jpeg and ROOT/val/CLASS/*.jpeg.
@@ -162,9 +172,9 @@ class ImageFolder:
         ]
         augment = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip(), *to_tensor])
         centre = v2.Compose([v2.Resize(self.resize), v2.CenterCrop(self.size), *to_tensor])
-        train_set = datasets.ImageFolder(str(self.root / "train"), transform=augment)
-        plain_set = datasets.ImageFolder(str(self.root / "train"), transform=centre)
-        test_set = datasets.ImageFolder(str(self.root / "val"), transform=centre)
+        train_set = datasets.ImageFolder(str(self.root / "train"), transform=augment, loader=_open_image)
+        plain_set = datasets.ImageFolder(str(self.root / "train"), transform=centre, loader=_open_image)
+        test_set = datasets.ImageFolder(str(self.root / "val"), transform=centre, loader=_open_image)
         if train_set.classes != test_set.classes:
             raise ValueError(
                 f"{self.root}: train has {len(train_set.classes)} classes and val {len(test_set.classes)}, and their "

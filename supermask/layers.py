@@ -51,6 +51,20 @@ class MaskedLayer(nn.Module):
         raise NotImplementedError
 
     @property
+    def remaining(self) -> float:
+        """Fraction of the edges that searched edges keep; set it between steps, nothing is compiled again."""
+        return self._searched().remaining
+
+    @remaining.setter
+    def remaining(self, rate: float) -> None:
+        self._searched().remaining = rate
+
+    def _searched(self) -> SearchedEdges:
+        if not isinstance(self.edges, SearchedEdges):
+            raise ValueError(f"{type(self.edges).__name__} has no rate to read or set: its mask is final")
+        return self.edges
+
+    @property
     def weight(self) -> Tensor:
         """Effective weights theta0 * m, in the autocast dtype or float32.
 

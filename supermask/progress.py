@@ -63,7 +63,7 @@ class RunProgress:
 
 def cycle_table(title: str, results: Sequence["CycleResult"]) -> Table:
     """One row a cycle: remaining, kept edges, accuracy before and after recalibration, dying ratio, dead units."""
-    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("cycle", "remaining", "kept edges", "accuracy", "recalibrated", "dying ratio", "dead units"):
         table.add_column(column, justify="right", overflow="fold")
     for row in results:

@@ -98,6 +98,12 @@ class Recipe:
     run: RunOptions = RunOptions()
 
     def __post_init__(self) -> None:
+        for number, stage in enumerate(self.stages, start=1):
+            if not callable(getattr(stage, "run", None)):
+                raise ValueError(
+                    f"stage {number} is {stage!r}: expected a stage such as Search, Evaluate or Export; "
+                    "supermask.search(cycles) gives several, to be unpacked with *"
+                )
         check_cycles([stage.cycle for stage in self.stages if isinstance(stage, Search)])
 
     def execute(self) -> RunResult:
@@ -140,11 +146,13 @@ class Recipe:
         loaded = self.data.open(seed=options.seed, device=device)
         cycles = [stage.cycle for stage in self.stages if isinstance(stage, Search)]
         architecture = self.network(loaded.classes)
+        if not isinstance(architecture, Architecture):
+            raise ValueError(f"network gave {type(architecture).__name__}: expected a supermask.Architecture")
         conversion = {field.name: getattr(self.conversion, field.name) for field in fields(self.conversion)}
         model = convert(architecture.build().to(device), options.seed, remaining=cycles[0].remaining, **conversion)
         folder = RunFolder(options.folder) if options.folder else RunFolder.next_free(Path("runs"), self.name)
         stages = [{"stage": type(stage).__name__, **asdict(cast(Any, stage))} for stage in self.stages]
-        folder.write_config(asdict(self) | {"network": architecture.to_json(), "stages": stages})
+        folder.write_config(asdict(self) | {"network": architecture.to_json(), "stages": stages, "device": str(device)})
         steps = loaded.steps * sum(stage.epochs(self.training) for stage in self.stages)
         return Session(
             model=model,
@@ -176,6 +184,9 @@ def main(recipe: Callable[..., Recipe]) -> None:
     except NonFiniteError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: the run folder keeps the metrics so far and no ticket", file=sys.stderr)
+        sys.exit(130)
 
 
 def _device(name: str) -> torch.device:

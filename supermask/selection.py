@@ -29,6 +29,10 @@ def searched_edges(model: nn.Module) -> dict[str, SearchedEdges]:
         ValueError: there is none.
     """
     found = {name: edges for name, edges in all_edges(model).items() if isinstance(edges, SearchedEdges)}
+    if not found and all_edges(model):
+        raise ValueError(
+            f"{type(model).__name__} has masked layers but no scores: a network from a ticket is not searched further"
+        )
     if not found:
         raise ValueError(f"{type(model).__name__} has no searched layer: make it searchable with supermask.convert")
     return found

@@ -157,9 +157,10 @@ class Search:
                 remaining=measured.kept / measured.edges,
                 dying=measured.ratio,
             )
+        layers = searched_edges(session.model).values()
         result = CycleResult(
             cycle=number,
-            rate=self.cycle.remaining,
+            rate=self.cycle.remaining if any(not edges.pinned for edges in layers) else measured.kept / measured.edges,
             remaining=measured.kept / measured.edges,
             kept=measured.kept,
             edges=measured.edges,

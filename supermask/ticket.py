@@ -23,7 +23,7 @@ from kernels.bits import pack, unpack
 from supermask import ticket_file
 from supermask.convert import NORMS, convertible, replace_layers, set_norm
 from supermask.draws import check_choice
-from supermask.edges import Edges, PackedEdges
+from supermask.edges import Edges, PackedEdges, SearchedEdges
 from supermask.layers import Bias, MaskedLayer
 from supermask.networks import Architecture
 from supermask.selection import all_edges
@@ -32,6 +32,7 @@ from supermask.ticket_file import LayerInfo, TensorInfo, TicketError, TicketInfo
 __all__ = ["LayerInfo", "TensorInfo", "TicketError", "TicketInfo", "Weights", "inspect", "load", "save"]
 
 Weights = Literal["cached", "on_the_fly"]
+_NAMED = 12  # differences that an error names
 
 
 @torch.no_grad()
@@ -47,6 +48,8 @@ def save(model: nn.Module, path: str | Path, *, architecture: Architecture | Non
             written. What was at `path` is then still there.
     """
     path = Path(path)
+    if not isinstance(architecture, Architecture | None):
+        raise TypeError(f"architecture is {architecture!r}: expected a supermask.Architecture or None")
     edges = all_edges(model)
     if not edges:
         raise TicketError(f"{path}: {type(model).__name__} has no masked layer, so there is no ticket to save")
@@ -61,6 +64,10 @@ def save(model: nn.Module, path: str | Path, *, architecture: Architecture | Non
     layers = []
     masks = {}
     for name, layer in sorted(edges.items(), key=lambda item: item[1].layer):
+        if isinstance(layer, SearchedEdges) and torch.isnan(layer.scores).any():
+            raise TicketError(
+                f"{path}: layer {name!r}: scores are NaN, so its mask means nothing: the search broke down"
+            )
         bits = unpack(layer.mask().cpu(), layer.cols).numpy()
         info = LayerInfo(
             name=name,
@@ -243,7 +250,9 @@ def _check_fit(
                 f"tensor {name!r}: {found.dtype} {tuple(found.shape)} in the ticket, {dtype} {shape} in the network"
             )
     if wrong:
-        raise TicketError(f"{path}: the ticket is of another network than {called}: {'; '.join(sorted(wrong))}")
+        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+        named = "; ".join(sorted(wrong)[:_NAMED]) + more
+        raise TicketError(f"{path}: the ticket is of another network than {called}: {named}")
 
 
 def _norms(model: nn.Module) -> dict[nn.Module, set[str]]:

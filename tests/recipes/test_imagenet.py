@@ -80,3 +80,15 @@ def test_classes_that_differ_between_train_and_val_are_refused(tmp_path: Path) -
     done = run("recipes.imagenet_soft_iep", "--data.root", tmp_path, cwd=tmp_path)
     assert done.returncode == 2
     assert "['b']" in done.stderr
+
+
+def test_a_damaged_image_is_named(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        for number in range(8):
+            Image.new("RGB", (40, 40)).save(tmp_path / part / "a" / f"{number}.jpeg")
+    damaged = tmp_path / "train" / "a" / "3.jpeg"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    done = run("recipes.imagenet_soft_iep", *SMALL, "--data.root", tmp_path, "--data.workers", 0, cwd=tmp_path)
+    assert done.returncode != 0
+    assert f"cannot read image {damaged}" in done.stderr

@@ -752,3 +752,10 @@ def test_transposed_convolutions_take_their_arguments_in_torchs_order() -> None:
         assert torch.equal(layer(x), dense(x))
     with pytest.raises(TypeError, match="output_padding"):
         SupermaskConv2d(8, 6, 3, output_padding=1, seed=0)
+
+
+def test_the_rate_of_a_layer_is_that_of_its_edges() -> None:
+    layer = SupermaskLinear(10, 10, seed=0, remaining=0.3)
+    layer.remaining = 0.2
+    assert layer.remaining == layer.edges.remaining == 0.2
+    assert int((layer.weight != 0).sum()) == 20

@@ -1,17 +1,19 @@
 """Recipes: reproducible to the bit, and clear about what they cannot do."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from recipes import digits_soft_iep
-from supermask.cycles import Cycle
+from supermask.cycles import Cycle, ep
 from supermask.folder import RunFolderError, read_metrics
-from supermask.recipe import Recipe, RunOptions
-from supermask.stages import Search
+from supermask.recipe import Recipe, RecipeError, RunOptions, main
+from supermask.stages import Export, Search, Stage, search
 from supermask.train import NonFiniteError, Training
 
 SHORT = Training(epochs=2, lr=0.3)
@@ -77,3 +79,29 @@ def test_a_run_that_breaks_down_says_where(tmp_path: Path) -> None:
     ):
         recipe(tmp_path / "run", training=Training(epochs=2, lr=1e38, momentum=0.9)).execute()
     assert not (tmp_path / "run" / "ticket.safetensors").exists()
+
+
+@pytest.mark.parametrize("wrong", [lambda s: (s, Export()), lambda s: (*ep(0.5), Export())])
+def test_what_is_no_stage_is_named(tmp_path: Path, wrong: Callable[[tuple[Stage, ...]], tuple[object, ...]]) -> None:
+    with pytest.raises(ValueError, match=r"stage 1 is .*unpacked with"):
+        replace(recipe(tmp_path), stages=wrong(search(ep(0.5))))
+
+
+def test_a_network_that_is_no_architecture_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="network gave Linear"):
+        replace(recipe(tmp_path / "run"), network=lambda classes: nn.Linear(64, classes)).execute()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_command_says_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("supermask.stages.Search.run", interrupt)
+    monkeypatch.setattr("sys.argv", ["recipe", "--run.folder", str(tmp_path / "run"), "--run.quiet"])
+    with pytest.raises(SystemExit) as left:
+        main(digits_soft_iep.recipe)
+    assert left.value.code == 130
+    assert "interrupted" in capsys.readouterr().err

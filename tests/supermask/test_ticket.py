@@ -1,6 +1,7 @@
 """Tickets: a network comes back to the bit, and a network or ticket that does not fit is refused by name."""
 
 import dataclasses
+import math
 import pickle
 from collections.abc import Callable
 from itertools import pairwise
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kernels.bits import popcount
-from supermask.convert import convert
+from supermask.convert import convert, set_remaining
 from supermask.draws import WeightInit
 from supermask.edges import PackedEdges
 from supermask.layers import SupermaskConv2d, SupermaskLinear
@@ -474,3 +475,23 @@ def test_tensor_with_the_name_of_a_mask(tmp_path: Path) -> None:
 
     with pytest.raises(TicketError, match=r"'inner\.mask'"):
         save(nn.ModuleDict({"inner": Owner()}), tmp_path / "t", architecture=None)
+
+
+def test_scores_that_are_nan_are_not_saved(tmp_path: Path) -> None:
+    model = one_linear(seed=1)
+    with torch.no_grad():
+        model.edges.scores[0, 0] = math.nan
+    with pytest.raises(TicketError, match="scores are NaN"):
+        save(model, tmp_path / "t", architecture=None)
+    with pytest.raises(TypeError, match=r"supermask\.Architecture"):
+        save(one_linear(seed=1), tmp_path / "t", architecture="mlp")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loaded_network_says_that_it_is_not_searched_further(tmp_path: Path) -> None:
+    save(one_linear(seed=1), tmp_path / "t", architecture=None)
+    loaded = load(tmp_path / "t", model=nn.Linear(4, 4))
+    with pytest.raises(ValueError, match="from a ticket"):
+        set_remaining(loaded, 0.1)
+    with pytest.raises(ValueError, match="its mask is final"):
+        loaded.remaining = 0.1

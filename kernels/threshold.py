@@ -389,8 +389,9 @@ def _check_layer(layer: int, scores: Tensor, survivors: Optional[Tensor], device
             f"layer {layer}: scores have strides {scores.stride()} for shape {tuple(scores.shape)}: expected a "
             "contiguous tensor; keep them .contiguous(), so that no call has to copy them"
         )
-    if scores.device != device:
-        raise ValueError(f"layer {layer}: scores are on {scores.device}, kept on {device}: use one device")
+    for name, tensor in (("scores", scores), ("survivors", survivors)):
+        if tensor is not None and tensor.device != device:
+            raise ValueError(f"layer {layer}: {name} are on {tensor.device}, kept on {device}: use one device")
     if survivors is None:
         return
     if survivors.dtype is not torch.int32:
@@ -404,5 +405,3 @@ def _check_layer(layer: int, scores: Tensor, survivors: Optional[Tensor], device
             f"layer {layer}: survivors have shape {tuple(survivors.shape)} and strides {survivors.stride()}: expected "
             f"contiguous packed bits {shape} for scores of shape {tuple(scores.shape)} (kernels.bits.pack)"
         )
-    if survivors.device != device:
-        raise ValueError(f"layer {layer}: survivors are on {survivors.device}, kept on {device}: use one device")

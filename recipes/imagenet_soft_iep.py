@@ -1,4 +1,4 @@
-"""Soft iEP on ImageNet with the seed paper's settings: three cycles down to 30 % remaining."""
+"""Soft iEP on ImageNet with the soft iEP paper's settings: three cycles down to 30 % remaining."""
 
 from supermask.cycles import down_to, soft_iep
 from supermask.data import ImageFolder

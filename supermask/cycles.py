@@ -1,4 +1,4 @@
-"""Search algorithms as lists of cycles: the rows of the seed paper's Table 3.
+"""Search algorithms as lists of cycles: the rows of the soft iEP paper's Table 3.
 
 A cycle is one full optimisation at one remaining rate; what it takes over from the one before it is all that
 distinguishes edge-popup, hard iEP and soft iEP.
@@ -71,14 +71,14 @@ def check_cycles(cycles: Sequence[Cycle]) -> None:
 
 
 def shrinking(p: float, cycles: int) -> tuple[float, ...]:
-    """Rates (1 - p)^i for i = 1..cycles: the shrinkage rate p of the seed paper, section 4.1."""
+    """Rates (1 - p)^i for i = 1..cycles: the shrinkage rate p of the soft iEP paper, section 4.1."""
     if not 0 < p < 1:
         raise ValueError(f"p={p}: the shrinkage rate is the fraction of edges dropped a cycle, between 0 and 1")
     return tuple((1 - p) ** i for i in range(1, _count(cycles) + 1))
 
 
 def down_to(final: float, cycles: int) -> tuple[float, ...]:
-    """Rates final^(i / cycles) for i = 1..cycles: equal steps down to `final`, as on ImageNet in the seed paper."""
+    """Rates final^(i / cycles) for i = 1..cycles: equal steps down to `final`, as on ImageNet in the soft iEP paper."""
     kept_count(final, 1)
     return tuple(final ** (i / cycles) for i in range(1, _count(cycles) + 1))
 

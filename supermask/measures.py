@@ -1,7 +1,8 @@
 """How much of the network a search has tried: dying edges, dead units, rates.
 
-A dying edge is one that no training forward of a cycle has selected (seed paper, section 3). Which edges were selected
-is one bit each, ORed where the mask is made; counting is a popcount of those bits.
+A dying edge is one that no training forward of a cycle has selected ("Soft iEP: on the exploration inefficacy of
+gradient-based strong lottery exploration", section 3). Which edges were selected is one bit each, ORed where the mask is
+made; counting is a popcount of those bits.
 """
 
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Dying:
 
     @property
     def apparent(self) -> float:
-        """Never selected among the survivors, over the survivors (dashed line of the seed paper's Figure 5a)."""
+        """Never selected among the survivors, over the survivors (dashed line of the soft iEP paper's Figure 5a)."""
         return (self.survivors - self.ever) / self.survivors
 
     @property

@@ -1,8 +1,8 @@
 """How much of the network a search has tried: dying edges, dead units, rates.
 
 A dying edge is one that no training forward of a cycle has selected ("Soft iEP: on the exploration inefficacy of
-gradient-based strong lottery exploration", section 3). Which edges were selected is one bit each, ORed where the mask is
-made; counting is a popcount of those bits.
+gradient-based strong lottery exploration", section 3). Which edges were selected is one bit each, ORed where the mask
+is made; counting is a popcount of those bits.
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from supermask.measures import Dying
@@ -29,9 +29,8 @@ class RunProgress:
         self._cycles = cycles
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=8),  # all of it fits 80 columns
             TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
@@ -56,8 +55,8 @@ class RunProgress:
         self._bar.update(
             self._task,
             description=f"cycle {cycle}/{self._cycles}",
-            state=f"loss {trained.loss:.3f}  accuracy {trained.accuracy:.1%}  "
-            f"remaining {dying.kept / dying.edges:.1%}  dying {dying.ratio:.1%}",
+            state=f"loss {trained.loss:.3f} acc {trained.accuracy:.1%} "
+            f"remaining {dying.kept / dying.edges:.1%} dying {dying.ratio:.1%}",
         )
 
 

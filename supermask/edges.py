@@ -280,11 +280,14 @@ class SearchedEdges(Edges):
         elif survivors is not None and survivors.shape != shape:
             error_msgs.append(f"{prefix}survivors have shape {tuple(survivors.shape)}: expected {shape}")
         else:
+            before, told = self.survivors, len(error_msgs)
             if prefix + "scores" in state_dict:  # a dict without this layer leaves its search space alone
                 self.survivors = None if survivors is None else torch.empty_like(survivors, device=self.scores.device)
             super()._load_from_state_dict(
                 state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
             )
+            if len(error_msgs) > told:
+                self.survivors = before
             self.constant.fill_(weight_constant(self.weights, self.cols, self.remaining))
 
     def __getstate__(self) -> dict[str, Any]:

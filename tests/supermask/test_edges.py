@@ -529,3 +529,22 @@ def test_a_state_dict_that_lies_about_kept_or_survivors_is_refused() -> None:
 def test_a_layer_index_outside_the_counter_is_refused(layer: int) -> None:
     with pytest.raises(ValueError, match=f"layer {layer}"):
         SearchedEdges((4, 16), seed=0, layer=layer)
+
+
+@pytest.mark.parametrize("wrong", ["source", "scores"])
+def test_a_refused_state_dict_leaves_the_search_space(wrong: str) -> None:
+    edges = SearchedEdges((4, 16), seed=0, remaining=0.5)
+    edges.remove_unselected()
+    before = edges.survivors.clone()
+    other = SearchedEdges((4, 16), seed=1 if wrong == "source" else 0, remaining=0.25)
+    other.remove_unselected()
+    state = other.state_dict()
+    if wrong == "scores":
+        state["scores"] = torch.zeros(4, 15)
+    with pytest.raises(RuntimeError, match=wrong):
+        edges.load_state_dict(state)
+    assert torch.equal(edges.survivors, before)
+    unpruned = SearchedEdges((4, 16), seed=0)
+    with pytest.raises(RuntimeError, match=wrong):
+        unpruned.load_state_dict(state)
+    assert unpruned.survivors is None

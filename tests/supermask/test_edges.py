@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 import supermask.edges
 import supermask.selection
+from kernels import philox
 from kernels.bits import pack, unpack
+from supermask.convert import set_remaining
 from supermask.draws import kept_count, weight_constant
 from supermask.edges import PackedEdges, SearchedEdges
 from supermask.layers import SupermaskConv2d, SupermaskConvTranspose2d, SupermaskLinear
@@ -548,3 +550,23 @@ def test_a_refused_state_dict_leaves_the_search_space(wrong: str) -> None:
     with pytest.raises(RuntimeError, match=wrong):
         unpruned.load_state_dict(state)
     assert unpruned.survivors is None
+
+
+@pytest.mark.parametrize("weights", ["kaiming_normal", "kaiming_uniform"])
+def test_real_valued_weights_are_the_draw_of_purpose_one(weights: Any) -> None:
+    edges = SearchedEdges((5, 18), seed=2**63 + 9, layer=4, remaining=1.0, weights=weights)
+    place, std = (2**63 + 9, 4, 5, 18), math.sqrt(2 / 18)
+    if weights == "kaiming_normal":
+        drawn = philox.normal(*place, std=std, purpose=1)
+    else:
+        drawn = philox.uniform(*place, low=-math.sqrt(3) * std, high=math.sqrt(3) * std, purpose=1)
+    assert torch.equal(edges(torch.float32), drawn)
+
+
+def test_a_rate_that_one_layer_refuses_changes_none() -> None:
+    model = nn.Sequential(SupermaskLinear(20, 10, seed=0), SupermaskLinear(10, 10, seed=0, layer=1))
+    list(searched_edges(model).values())[-1].remove_unselected()
+    before = [int(edges.kept) for edges in searched_edges(model).values()]
+    with pytest.raises(ValueError, match="hard pruning left"):
+        set_remaining(model, 0.9)
+    assert [int(edges.kept) for edges in searched_edges(model).values()] == before

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
 from kernels.bits import check_words, pack, unpack, words_per_row
-from kernels.theta import BITS_DTYPE, Theta, draw_real, sign_tile, signs_of, theta_tile, weights_torch
+from kernels.subnet_cpu import grad_scores, weights_and_mask
+from kernels.theta import BITS_DTYPE, Theta, draw_real, kept_signs, sign_tile, signs_of, theta_tile, weights_torch
 from kernels.threshold import score_key, selected
 
 
@@ -140,6 +141,46 @@ def _subnet_backward_torch(
     return grad.view(scores.shape)
 
 
+def _subnet_cpu(
+    scores: Tensor,
+    tau: Tensor,
+    last_tied: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+    dtype: torch.dtype,
+    ever: Optional[Tensor],
+) -> tuple[Tensor, Tensor]:
+    if base is None:
+        signs = kept_signs(signs, seed, layer, stream, scores.shape[0], scores.numel() // scores.shape[0])
+    found = weights_and_mask(scores, int(tau), int(last_tied), survivors, constant, signs, base, absolute, dtype)
+    if ever is not None:
+        ever.bitwise_or_(found[1])
+    return found
+
+
+def _subnet_backward_cpu(
+    grad_weight: Tensor,
+    scores: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+) -> Tensor:
+    if base is None:
+        signs = kept_signs(signs, seed, layer, stream, scores.shape[0], scores.numel() // scores.shape[0])
+    return grad_scores(grad_weight, scores, survivors, constant, signs, base, absolute)
+
+
 def _subnet_triton(
     scores: Tensor,
     tau: Tensor,
@@ -239,7 +280,7 @@ def _shape(scores: Tensor) -> tuple[int, int, int, tuple[int, int], int]:
 _subnet = define_op(
     "subnet",
     triton_impl=_subnet_triton,
-    torch_impl=_subnet_torch,
+    torch_impl=_subnet_cpu,
     fake=lambda scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute, dtype, ever: (
         scores.new_empty(scores.shape, dtype=dtype),
         scores.new_empty(scores.shape[0], words_per_row(scores.numel() // scores.shape[0]), dtype=torch.int32),
@@ -249,7 +290,7 @@ _subnet = define_op(
 _subnet_backward = define_op(
     "subnet_backward",
     triton_impl=_subnet_backward_triton,
-    torch_impl=_subnet_backward_torch,
+    torch_impl=_subnet_backward_cpu,
     fake=lambda grad_weight, scores, *rest: torch.empty_like(scores),
 )
 

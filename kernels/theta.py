@@ -98,11 +98,16 @@ def theta_tile(
     return theta
 
 
+def kept_signs(signs: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int) -> Tensor:
+    """Packed sign words, those given or drawn; `seed` and `stream` as in the op schemas."""
+    if signs is not None:
+        return signs
+    return sign_words(seed % (1 << 64), layer, rows, cols, generation=stream // 256)
+
+
 def signs_of(signs: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int) -> Tensor:
     """Boolean [rows, cols] on CPU, true where the weight is negative; `seed` and `stream` as in the op schemas."""
-    if signs is None:
-        signs = sign_words(seed % (1 << 64), layer, rows, cols, generation=stream // 256)
-    return unpack(signs, cols)
+    return unpack(kept_signs(signs, seed, layer, stream, rows, cols), cols)
 
 
 def weights_torch(

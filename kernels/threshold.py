@@ -19,11 +19,11 @@ one copy of a table of addresses, whatever the number of layers, and 12 bytes re
 are cut), plus 1 bit an edge and pass where there are survivors. Counts and indices are int64, so a layer may have more
 than 2**31 edges. All arithmetic is integer: the result is the same whatever order the atomics take.
 
-On the CPU it is numpy.partition on the keys, in place, one layer after the other.
+On the CPU a sample of the keys brackets the threshold and one pass finds it (kernels/threshold_cpu.py).
 """
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 import torch
@@ -31,13 +31,9 @@ from torch import Tensor
 
 from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
 from kernels.bits import words_per_row
+from kernels.threshold_cpu import INF_BITS, NAN_KEY, REMOVED_KEY, select_layer
 
 __all__ = ["NAN_KEY", "REMOVED_KEY", "score_key", "score_keys", "select", "selected"]
-
-NAN_KEY = -(2**31) + 1
-REMOVED_KEY = -(2**31)
-
-_INF_BITS = 0x7F800000  # patterns above it are NaN; ~_INF_BITS is the raw key of -inf
 
 DIGITS = 3
 DIGIT_BITS = 11
@@ -210,13 +206,11 @@ def score_keys(scores: Tensor, absolute: bool) -> Tensor:
     bits = scores.detach().view(torch.int32)
     magnitude = bits & 0x7FFFFFFF
     key = magnitude if absolute else torch.where(magnitude == 0, 0, bits ^ ((bits >> 31) & 0x7FFFFFFF))
-    return torch.where(magnitude > _INF_BITS, NAN_KEY, key)
+    return torch.where(magnitude > INF_BITS, NAN_KEY, key)
 
 
 def selected(scores: Tensor, tau: Tensor, last_tied: Tensor, absolute: bool) -> Tensor:
     """Which edges a threshold selects, survivors or not: boolean [rows, cols].
-
-    Traced, it is plain arithmetic that a compiler fuses; on CPU it otherwise takes the fewest passes over memory.
 
     Args:
         scores: float32 of any shape; its first dimension is rows.
@@ -224,57 +218,10 @@ def selected(scores: Tensor, tau: Tensor, last_tied: Tensor, absolute: bool) -> 
         last_tied: flat index of the last edge selected of those with key tau, int64, one element of any shape.
         absolute: whether edges rank by |score| or by score.
     """
-    if scores.device.type == "cpu" and not torch.compiler.is_compiling():
-        flat, last = _keys_numpy(scores, absolute), int(last_tied)
-        chosen = flat >= int(tau)
-        if last < flat.size - 1:
-            ties = np.flatnonzero(flat == int(tau))
-            chosen[ties[ties > last]] = False
-        return torch.from_numpy(chosen).view(scores.shape[0], -1)
     keys = score_keys(scores, absolute).reshape(scores.shape[0], -1)
     edges = torch.arange(keys.numel(), device=keys.device).view(keys.shape)
     tau, last_tied = tau.reshape(()), last_tied.reshape(())
     return (keys > tau) | ((keys == tau) & (edges <= last_tied))
-
-
-def _keys_numpy(scores: Tensor, absolute: bool) -> Any:
-    """`score_keys` as a fresh flat array, in fewer passes: one and a reading one for abs scores without NaN."""
-    bits = scores.detach().numpy().reshape(-1).view(np.int32)
-    if absolute:
-        keys = bits & 0x7FFFFFFF
-        if keys.max() > _INF_BITS:
-            keys[keys > _INF_BITS] = NAN_KEY
-        return keys
-    keys = bits >> 31
-    keys &= 0x7FFFFFFF
-    keys ^= bits
-    keys += keys == -1  # the key of -0.0 alone
-    if keys.max() > _INF_BITS or keys.min() < ~_INF_BITS:
-        keys[(keys > _INF_BITS) | (keys < ~_INF_BITS)] = NAN_KEY
-    return keys
-
-
-def _select_layer(scores: Tensor, kept: int, survivors: Optional[Tensor], absolute: bool) -> tuple[int, int]:
-    edges = scores.numel()
-    keys = _keys_numpy(scores, absolute)
-    alive = None
-    if survivors is not None:
-        cols = edges // scores.shape[0]
-        bits = np.unpackbits(survivors.numpy().view(np.uint8), axis=1, count=cols, bitorder="little")
-        alive = bits.view(np.bool_).reshape(-1)
-        keys = keys[alive]
-        if keys.size < kept:
-            return NAN_KEY, edges - 1
-    split = keys.size - kept
-    keys.partition(split)
-    tau = keys[split]
-    if split == 0 or keys[:split].max() < tau:
-        return int(tau), edges - 1
-    wanted = kept - np.count_nonzero(keys[split:] > tau)
-    tied = _keys_numpy(scores, absolute) == tau
-    if alive is not None:
-        tied &= alive
-    return int(tau), int(np.flatnonzero(tied)[wanted - 1])
 
 
 def _select_torch(
@@ -284,7 +231,7 @@ def _select_torch(
     for layer, (s, alive, count) in enumerate(zip(scores, survivors, kept.tolist(), strict=True)):
         if not 1 <= count <= s.numel():
             raise ValueError(f"layer {layer}: kept is {count}: expected 1 to {s.numel()}, the layer's edges")
-        found.append(_select_layer(s, count, alive, absolute))
+        found.append(select_layer(s, count, alive, absolute))
     tau = torch.tensor([key for key, _ in found], dtype=torch.int32)
     return tau, torch.tensor([last for _, last in found], dtype=torch.int64)
 

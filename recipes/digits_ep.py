@@ -1,6 +1,6 @@
 """Edge-popup on scikit-learn's digits: one cycle at one rate."""
 
-from recipes._digits import FINAL, TRAINING, network
+from recipes._settings import DIGITS, Mlp
 from supermask.cycles import ep
 from supermask.data import Digits
 from supermask.recipe import Conversion, Recipe, RunOptions, main
@@ -10,14 +10,16 @@ from supermask.train import Training
 
 def recipe(
     data: Digits = Digits(),
-    training: Training = TRAINING,
+    network: Mlp = Mlp(),
+    training: Training = DIGITS,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
-    remaining: float = FINAL,
+    remaining: float = 1 / 32,
 ) -> Recipe:
     """Edge-popup for the epochs of one cycle.
 
     Args:
+        network: hidden layers.
         remaining: fraction of the edges kept.
     """
     return Recipe(

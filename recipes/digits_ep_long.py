@@ -1,6 +1,6 @@
-"""Edge-popup on scikit-learn's digits for as many epochs as the five cycles of iEP take, in one cosine."""
+"""Edge-popup on scikit-learn's digits for as many epochs as the five cycles of iEP take, in one schedule."""
 
-from recipes._digits import CYCLES, FINAL, TRAINING, network
+from recipes._settings import DIGITS, Mlp
 from supermask.cycles import ep
 from supermask.data import Digits
 from supermask.recipe import Conversion, Recipe, RunOptions, main
@@ -10,15 +10,17 @@ from supermask.train import Training
 
 def recipe(
     data: Digits = Digits(),
-    training: Training = TRAINING,
+    network: Mlp = Mlp(),
+    training: Training = DIGITS,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
-    remaining: float = FINAL,
-    cycles: int = CYCLES,
+    remaining: float = 1 / 32,
+    cycles: int = 5,
 ) -> Recipe:
     """Edge-popup at the compute of iEP. Its best learning rate is lower: --training.lr 0.03.
 
     Args:
+        network: hidden layers.
         remaining: fraction of the edges kept.
         cycles: number of cycles whose epochs it takes.
     """

@@ -1,6 +1,6 @@
 """Soft iEP on scikit-learn's digits: the rate is halved for five cycles, down to 3.1 % remaining."""
 
-from recipes._digits import CYCLES, FINAL, TRAINING, network
+from recipes._settings import DIGITS, Mlp
 from supermask.cycles import down_to, soft_iep
 from supermask.data import Digits
 from supermask.recipe import Conversion, Recipe, RunOptions, main
@@ -10,17 +10,19 @@ from supermask.train import Training
 
 def recipe(
     data: Digits = Digits(),
-    training: Training = TRAINING,
+    network: Mlp = Mlp(),
+    training: Training = DIGITS,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
-    final: float = FINAL,
-    cycles: int = CYCLES,
+    final: float = 1 / 32,
+    cycles: int = 5,
 ) -> Recipe:
-    """Soft iEP with learning-rate rewinding: remaining final^(i / cycles) in cycle i.
+    """Soft iEP with learning-rate rewinding.
 
     Args:
+        network: hidden layers.
         final: fraction of the edges kept in the last cycle.
-        cycles: number of cycles.
+        cycles: number of cycles; remaining is final^(i / cycles) in cycle i.
     """
     return Recipe(
         name="digits_soft_iep",

@@ -1,10 +1,28 @@
 """Search, study and ship strong lottery tickets: network = architecture + seed + mask."""
 
 from supermask.convert import SparseLayerWarning, convert, set_remaining, summary
-from supermask.cycles import Cycle, down_to, ep, hard_iep, shrinking, soft_iep
-from supermask.data import Data, DataMissing, Digits, ImageFolder, Loaded, in_memory
+from supermask.cycles import (
+    METHODS,
+    Cycle,
+    down_to,
+    ep,
+    ep_long,
+    hard_iep,
+    hard_iep_ft,
+    hard_iep_sri,
+    hard_iep_srw,
+    shrinking,
+    soft_iep,
+    soft_iep_ft,
+    soft_iep_srw_zero,
+    soft_iep_zero,
+)
+from supermask.data import Data, DataMissing, Digits, Loaded, Part, in_memory
 from supermask.edges import PackedEdges, SearchedEdges
 from supermask.evaluate import accuracy, recalibrate
+from supermask.image_folder import ImageFolder
+from supermask.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
+from supermask.interrupts import Interrupted
 from supermask.layers import (
     SupermaskConv1d,
     SupermaskConv2d,
@@ -18,14 +36,19 @@ from supermask.layers import (
 from supermask.networks import MLP, Architecture
 from supermask.recipe import Conversion, Recipe, RunOptions, RunResult, main
 from supermask.selection import one_selection, searched_edges
-from supermask.stages import Evaluate, Export, Search, search
+from supermask.stages import Evaluate, Export, Search, Train, search
 from supermask.ticket import TicketError, inspect, load, save
 from supermask.train import NonFiniteError, Training
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "METHODS",
     "MLP",
+    "MNIST",
+    "SVHN",
     "Architecture",
     "Conversion",
     "Cycle",
@@ -35,9 +58,11 @@ __all__ = [
     "Evaluate",
     "Export",
     "ImageFolder",
+    "Interrupted",
     "Loaded",
     "NonFiniteError",
     "PackedEdges",
+    "Part",
     "Recipe",
     "RunOptions",
     "RunResult",
@@ -53,12 +78,17 @@ __all__ = [
     "SupermaskLinear",
     "SupermaskMultiheadAttention",
     "TicketError",
+    "Train",
     "Training",
     "accuracy",
     "convert",
     "down_to",
     "ep",
+    "ep_long",
     "hard_iep",
+    "hard_iep_ft",
+    "hard_iep_sri",
+    "hard_iep_srw",
     "in_memory",
     "inspect",
     "load",
@@ -71,5 +101,8 @@ __all__ = [
     "set_remaining",
     "shrinking",
     "soft_iep",
+    "soft_iep_ft",
+    "soft_iep_srw_zero",
+    "soft_iep_zero",
     "summary",
 ]

@@ -4,7 +4,7 @@ A cycle is one full optimisation at one remaining rate; what it takes over from 
 distinguishes edge-popup, hard iEP and soft iEP.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -58,11 +58,8 @@ def check_cycles(cycles: Sequence[Cycle]) -> None:
     if (first.scores, first.lr, first.space) != ("initial", "rewind", "all"):
         raise ValueError(f"cycle 1 is {first}: it has no cycle before it, so it starts from initial, rewind and all")
     for number, (before, cycle) in enumerate(pairwise(cycles), start=2):
-        if cycle.scores == "initial" and cycle.space == "all":
-            raise ValueError(
-                f"cycle {number} starts from the initial scores over all edges, which is plain EP at "
-                f"remaining={cycle.remaining:.4g} and forgets the cycles before it: run ep({cycle.remaining:.4g})"
-            )
+        if reason := _degenerate(cycle):
+            raise ValueError(f"cycle {number} {reason}")
         if cycle.space == "survivors" and cycle.remaining > before.remaining:
             raise ValueError(
                 f"cycle {number} keeps {cycle.remaining:.4g} of the edges, but hard pruning leaves the "
@@ -88,23 +85,97 @@ def ep(remaining: float, *, length: int = 1) -> tuple[Cycle, ...]:
     return (Cycle(remaining=remaining, length=length),)
 
 
+def ep_long(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Edge-popup at the last of `rates` for the epochs of all their cycles, in one schedule: equal compute."""
+    if not rates:
+        raise ValueError("no rate: a search has at least one cycle")
+    return ep(rates[-1], length=len(rates))
+
+
 def hard_iep(rates: Sequence[float]) -> tuple[Cycle, ...]:
-    """Hard iEP with learning-rate rewinding: each cycle removes for good what it does not select."""
+    """Hard iEP with learning-rate rewinding (LR): each cycle removes for good what it does not select."""
     return _iterate(rates, scores="inherit", space="survivors")
 
 
+def hard_iep_ft(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Hard iEP with fine-tuning (FT): scores are inherited, the learning rate stays at its last value."""
+    return _iterate(rates, scores="inherit", lr="final", space="survivors")
+
+
+def hard_iep_srw(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Hard iEP with score rewinding (SRw): survivors start again from their initial scores."""
+    return _iterate(rates, scores="initial", space="survivors")
+
+
+def hard_iep_sri(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Hard iEP with score re-initialisation (SRi): survivors start again from a fresh draw."""
+    return _iterate(rates, scores="fresh", space="survivors")
+
+
 def soft_iep(rates: Sequence[float]) -> tuple[Cycle, ...]:
-    """Soft iEP with learning-rate rewinding: the rate goes down, scores are inherited, every edge can come back."""
+    """Soft iEP with learning-rate rewinding (LR): the rate goes down, scores are inherited, every edge can come back."""
     return _iterate(rates, scores="inherit", space="all")
 
 
-def _iterate(rates: Sequence[float], *, scores: Scores, space: Space) -> tuple[Cycle, ...]:
+def soft_iep_ft(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Soft iEP with fine-tuning (FT): scores are inherited, the learning rate stays at its last value."""
+    return _iterate(rates, scores="inherit", lr="final", space="all")
+
+
+def soft_iep_zero(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Soft iEP with zero init: inherited scores, those of unselected edges set to zero between cycles."""
+    return _iterate(rates, scores="inherit_masked", space="all")
+
+
+def soft_iep_srw_zero(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Soft iEP with score rewinding and zero init: initial scores where the last mask selects, zero elsewhere."""
+    return _iterate(rates, scores="initial_masked", space="all")
+
+
+METHODS: Mapping[str, Callable[[Sequence[float]], tuple[Cycle, ...]]] = {
+    "EP long": ep_long,
+    "hard iEP": hard_iep,
+    "hard iEP FT": hard_iep_ft,
+    "hard iEP SRw": hard_iep_srw,
+    "hard iEP SRi": hard_iep_sri,
+    "soft iEP": soft_iep,
+    "soft iEP FT": soft_iep_ft,
+    "soft iEP zero": soft_iep_zero,
+    "soft iEP SRw zero": soft_iep_srw_zero,
+}
+"""Table 3, by name: cycles for a list of rates. EP itself is one cycle at one rate: `ep`."""
+
+
+def _iterate(rates: Sequence[float], *, scores: Scores, space: Space, lr: LearningRate = "rewind") -> tuple[Cycle, ...]:
     cycles = tuple(
-        Cycle(remaining=rate, scores=scores, space=space) if i else Cycle(remaining=rate)
+        Cycle(remaining=rate, scores=scores, lr=lr, space=space) if i else Cycle(remaining=rate)
         for i, rate in enumerate(rates)
     )
     check_cycles(cycles)
     return cycles
+
+
+def _degenerate(cycle: Cycle) -> str | None:
+    """Why a later cycle is another algorithm than its fields say; None where it is not."""
+    rate = f"{cycle.remaining:.4g}"
+    if cycle.space == "all" and cycle.scores in ("initial", "fresh"):
+        start = "the initial scores" if cycle.scores == "initial" else "a fresh draw"
+        return (
+            f"starts from {start} over all edges, which is plain EP at remaining={rate} and forgets the cycles before "
+            f"it: run ep({rate})" + (" with other seeds" if cycle.scores == "fresh" else "")
+        )
+    if cycle.space == "survivors" and cycle.scores.endswith("_masked"):
+        plain = cycle.scores.removesuffix("_masked")
+        return (
+            f"has scores={cycle.scores!r} with space='survivors': edges that were not selected are removed, so zeros for "
+            f"them change nothing; write scores={plain!r}"
+        )
+    if cycle.lr == "final" and not cycle.scores.startswith("inherit"):
+        return (
+            f"has lr='final' with scores={cycle.scores!r}: fine-tuning keeps the momentum of the scores it goes on "
+            "from, and these begin anew; write lr='rewind'"
+        )
+    return None
 
 
 def _count(cycles: int) -> int:

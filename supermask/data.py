@@ -1,21 +1,83 @@
 """Data sets, as configurations that open into batches on the training device.
 
-Small sets live on the device whole; image folders decode in worker processes.
+Every random draw of training data is a function of the seed, the epoch and the place in it alone, so that a run resumed
+within an epoch, or shared by several processes, sees the same pixels.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from hashlib import blake2b
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from supermask.evaluate import Batch
+from supermask.draws import check_choice
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs and labels, on the training device."""
+
+Items = TypeVar("Items", Tensor, list[int])
 
 
 class DataMissing(Exception):
     """A data set is not where the recipe looks for it; the message says what to download and where to put it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Which batches a process takes, and which share of each.
+
+    Attributes:
+        epoch: from 0; orders and augments the training batches.
+        start: first training batch, to go on in the middle of an epoch.
+        rank, ranks: this process takes the rank-th of `ranks` contiguous pieces of every batch.
+
+    Raises:
+        ValueError: a negative number, or a rank that is not below `ranks`.
+    """
+
+    epoch: int = 0
+    start: int = 0
+    rank: int = 0
+    ranks: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epoch", "start"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: expected a number from 0 up")
+        if not 0 <= self.rank < self.ranks:
+            raise ValueError(f"rank={self.rank} of ranks={self.ranks}: expected 0 <= rank < ranks")
+
+    def share(self, batch: Items) -> Items:
+        """This process' piece of a whole batch, as torch.tensor_split cuts it: the first ranks take one more."""
+        each, more = divmod(len(batch), self.ranks)
+        first = self.rank * each + min(self.rank, more)
+        return batch[first : first + each + (self.rank < more)]
+
+    def check(self, *, steps: int, batch: int) -> None:
+        """Raise ValueError where an epoch of `steps` batches has no such part, or a rank would go without an image."""
+        if self.start > steps:
+            raise ValueError(f"start={self.start}: an epoch has {steps} batches")
+        if self.ranks > batch:
+            raise ValueError(f"batch={batch}: {self.ranks} processes share it, and each needs one image at least")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What is known of a data set before it is opened.
+
+    Attributes:
+        classes: number of labels.
+        train: number of training images.
+        shape: of one input, without the batch.
+        note: where these figures are assumed, what they are assumed from.
+    """
+
+    classes: int
+    train: int
+    shape: tuple[int, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,38 +86,135 @@ class Loaded:
 
     Attributes:
         classes: number of labels.
-        steps: training batches an epoch.
-        train: batches of one epoch; its order is a function of the epoch's number.
-        test: the test batches.
-        calibrate: training batches without augmentation or shuffling, for batch-norm statistics.
+        steps: training batches an epoch, the same for every number of processes.
+        train: batches of one epoch, from Part.start on.
+        test: the test batches; of the part, only rank and ranks count, and a rank's empty piece is left out.
+        calibrate: training batches without augmentation or shuffling, for batch-norm statistics; parts as for `test`.
     """
 
     classes: int
     steps: int
-    train: Callable[[int], Iterator[Batch]]
-    test: Callable[[], Iterator[Batch]]
-    calibrate: Callable[[], Iterator[Batch]]
+    train: Callable[[Part], Iterator[Batch]]
+    test: Callable[[Part], Iterator[Batch]]
+    calibrate: Callable[[Part], Iterator[Batch]]
 
 
 class Data(Protocol):
     """A data set as a recipe takes it: a frozen dataclass whose fields become flags, with a method `open`."""
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
-        """Load the set; `seed` orders the training batches.
+        """Load the set; `seed` orders and augments the training batches.
 
         Raises:
             DataMissing: the files are not there.
+            ValueError: the files are damaged, or the set is too small for its batches.
         """
         ...
 
 
-def _channels_last(inputs: Tensor) -> Tensor:
+@runtime_checkable
+class Described(Protocol):
+    """A data set that knows its size without its files."""
+
+    def about(self) -> About:
+        """Size and shape."""
+        ...
+
+
+class Augment(Protocol):
+    """Random changes to images, in two steps: a process draws for the whole batch and changes its own share."""
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Random numbers for `count` images, a row each, on the CPU."""
+        ...
+
+    def __call__(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """The images, each changed as its row of `drawn` says; both on the training device."""
+        ...
+
+
+def generator_for(seed: int, epoch: int, step: int) -> torch.Generator:
+    """Random numbers of one training batch (or image), the same whatever ran before it."""
+    # torch seeds its CPU generator from the low 32 bits alone.
+    key = blake2b(f"{seed} {epoch} {step}".encode(), digest_size=4).digest()
+    return torch.Generator().manual_seed(int.from_bytes(key, "little"))
+
+
+def order_of(count: int, seed: int, epoch: int) -> Tensor:
+    """The order, int64 [count], in which an epoch goes over its training images."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63)))
+
+
+def channels_last(inputs: Tensor) -> Tensor:
+    """Images (four dimensions) channels-last, anything else as it is."""
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
 
 
-def _epoch_generator(seed: int, epoch: int) -> torch.Generator:
-    """Random order of one epoch, the same whatever ran before it."""
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (1 << 63))
+def in_memory(
+    x_train: Tensor,
+    y_train: Tensor,
+    x_test: Tensor,
+    y_test: Tensor,
+    *,
+    batch: int,
+    seed: int,
+    at_once: int = 1000,
+    classes: int | None = None,
+    augment: Augment | None = None,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+) -> Loaded:
+    """Batches of tensors that fit on the device; labels int64, evaluation in batches of `at_once`.
+
+    Images (four dimensions) are kept channels-last.
+
+    Args:
+        x_train, x_test: inputs, float32 or what `prepare` takes.
+        batch: training batch size over all processes; an incomplete last batch is dropped.
+        seed: orders and augments the training batches.
+        classes: number of labels; by default one more than the largest training label.
+        augment: changes the training batches as they are stored, before `prepare`.
+        prepare: makes what the network takes of a batch as it is stored.
+
+    Raises:
+        ValueError: a batch size below 1 or above the number of training examples.
+    """
+    x_train, x_test = channels_last(x_train), channels_last(x_test)
+    ready = prepare or (lambda inputs: inputs)
+    steps = len(x_train) // batch if batch > 0 else 0
+    if not steps:
+        raise ValueError(f"batch={batch}: expected 1 to {len(x_train)}, the number of training examples")
+
+    def train(part: Part) -> Iterator[Batch]:
+        part.check(steps=steps, batch=batch)
+        return train_batches(part)
+
+    def train_batches(part: Part) -> Iterator[Batch]:
+        order = order_of(len(x_train), seed, part.epoch).to(x_train.device)
+        for step in range(part.start, steps):
+            chosen = part.share(order[step * batch : (step + 1) * batch])
+            inputs = x_train[chosen]
+            if augment:
+                drawn = augment.draw(batch, generator_for(seed, part.epoch, step))
+                inputs = augment(inputs, part.share(drawn).to(inputs.device, non_blocking=True))
+            yield ready(inputs), y_train[chosen]
+
+    def whole(x: Tensor, y: Tensor, part: Part) -> Iterator[Batch]:
+        for inputs, labels in zip(x.split(at_once), y.split(at_once), strict=True):
+            if len(own := part.share(labels)):
+                yield ready(part.share(inputs)), own
+
+    # A short last batch would weigh as much as the others in batch-norm statistics.
+    full = len(x_train) - len(x_train) % at_once or len(x_train)
+    return Loaded(
+        classes=int(y_train.max()) + 1 if classes is None else classes,
+        steps=steps,
+        train=train,
+        test=lambda part: whole(x_test, y_test, part),
+        calibrate=lambda part: whole(x_train[:full], y_train[:full], part),
+    )
+
+
+Layout = Literal["flat", "image"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +222,18 @@ class Digits:
     """scikit-learn's 8x8 handwritten digits: 1,000 for training, stratified, and 797 for testing.
 
     Attributes:
-        batch: training batch size; an incomplete last batch is dropped.
+        batch: training batch size over all processes; an incomplete last batch is dropped.
+        layout: `flat` inputs [64] for networks of linear layers, `image` [1, 8, 8] for convolutional ones.
     """
 
     batch: int = 32
+    layout: Layout = "flat"
+
+    def __post_init__(self) -> None:
+        check_choice("layout", self.layout, Layout)
+
+    def about(self) -> About:
+        return About(classes=10, train=1000, shape=(64,) if self.layout == "flat" else (1, 8, 8))
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         from sklearn.datasets import load_digits
@@ -76,132 +243,15 @@ class Digits:
         images = (images / 16 - 0.5) / 0.5
         # The split is part of the task: one for all seeds.
         split = train_test_split(images, labels, train_size=1000, stratify=labels, random_state=0)
-        x_train, x_test = (torch.tensor(part, dtype=torch.float32, device=device) for part in split[:2])
+        shape = (-1, *self.about().shape)
+        x_train, x_test = (torch.tensor(part, dtype=torch.float32, device=device).view(shape) for part in split[:2])
         y_train, y_test = (torch.tensor(part, dtype=torch.int64, device=device) for part in split[2:])
         return in_memory(x_train, y_train, x_test, y_test, batch=self.batch, seed=seed)
 
 
-def in_memory(
-    x_train: Tensor, y_train: Tensor, x_test: Tensor, y_test: Tensor, *, batch: int, seed: int, at_once: int = 1000
-) -> Loaded:
-    """Batches of tensors that fit on the device; inputs float32, labels int64, evaluation in batches of `at_once`.
+def __getattr__(name: str) -> object:
+    if name == "ImageFolder":
+        from supermask.image_folder import ImageFolder
 
-    Images (four dimensions) are kept channels-last.
-
-    Raises:
-        ValueError: a batch size below 1 or above the number of training examples.
-    """
-    x_train, x_test = _channels_last(x_train), _channels_last(x_test)
-    steps = len(x_train) // batch if batch > 0 else 0
-    if not steps:
-        raise ValueError(f"batch={batch}: expected 1 to {len(x_train)}, the number of training examples")
-
-    def train(epoch: int) -> Iterator[Batch]:
-        order = torch.randperm(len(x_train), generator=_epoch_generator(seed, epoch)).to(x_train.device)
-        for step in range(steps):
-            chosen = order[step * batch : (step + 1) * batch]
-            yield x_train[chosen], y_train[chosen]
-
-    def whole(x: Tensor, y: Tensor) -> Iterator[Batch]:
-        return zip(x.split(at_once), y.split(at_once), strict=True)
-
-    # A short last batch would weigh as much as the others in batch-norm statistics.
-    full = len(x_train) - len(x_train) % at_once or len(x_train)
-    return Loaded(
-        classes=int(y_train.max()) + 1,
-        steps=steps,
-        train=train,
-        test=lambda: whole(x_test, y_test),
-        calibrate=lambda: whole(x_train[:full], y_train[:full]),
-    )
-
-
-def _open_image(path: str) -> Any:
-    """The image at `path`; an error that says which file it is."""
-    from torchvision.datasets.folder import default_loader
-
-    try:
-        return default_loader(path)
-    except OSError as error:
-        raise ValueError(f"cannot read image {path}: {error}; replace it or remove it") from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFolder:
-    """Images in torchvision's ImageFolder layout: ROOT/train/CLASS/*.jpeg and ROOT/val/CLASS/*.jpeg.
-
-    Training: random resized crop and flip; evaluation: resize the shorter side and crop the centre.
-
-    Attributes:
-        root: the folder that holds train and val.
-        batch: training batch size; an incomplete last batch is dropped.
-        size: side of the training and evaluation crop, in pixels.
-        resize: shorter side before the evaluation crop, in pixels.
-        workers: decoding processes; 0 decodes in the training process.
-        calibration: training images used for batch-norm statistics, two at least.
-    """
-
-    root: Path = Path("data/imagenet")
-    batch: int = 512
-    size: int = 224
-    resize: int = 256
-    workers: int = 8
-    calibration: int = 10_000
-
-    def __post_init__(self) -> None:
-        least = {"batch": 1, "size": 1, "resize": self.size, "workers": 0, "calibration": 2}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least {bound}")
-
-    def open(self, *, seed: int, device: torch.device) -> Loaded:
-        from torchvision import datasets
-        from torchvision.transforms import v2
-
-        for part in ("train", "val"):
-            if not any((self.root / part).glob("*/*")):
-                raise DataMissing(
-                    f"No images in {self.root / part}: download ImageNet (ILSVRC 2012, image-net.org) or any other set "
-                    f"of images, and put it there as {self.root}/train/CLASS/*.jpeg and {self.root}/val/CLASS/*.jpeg, "
-                    "or name another folder with --data.root."
-                )
-        to_tensor = [
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-        ]
-        augment = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip(), *to_tensor])
-        centre = v2.Compose([v2.Resize(self.resize), v2.CenterCrop(self.size), *to_tensor])
-        train_set = datasets.ImageFolder(str(self.root / "train"), transform=augment, loader=_open_image)
-        plain_set = datasets.ImageFolder(str(self.root / "train"), transform=centre, loader=_open_image)
-        test_set = datasets.ImageFolder(str(self.root / "val"), transform=centre, loader=_open_image)
-        if train_set.classes != test_set.classes:
-            raise ValueError(
-                f"{self.root}: train has {len(train_set.classes)} classes and val {len(test_set.classes)}, and their "
-                f"names differ: {sorted(set(train_set.classes) ^ set(test_set.classes))[:5]}"
-            )
-        if len(train_set) < self.batch:
-            raise ValueError(f"batch={self.batch}: {self.root / 'train'} has only {len(train_set)} images")
-
-        def batches(dataset: Any, generator: torch.Generator | None, whole: bool = True) -> Iterator[Batch]:
-            loader = torch.utils.data.DataLoader(
-                dataset,
-                batch_size=self.batch,
-                shuffle=generator is not None,
-                drop_last=not whole,
-                num_workers=self.workers,
-                pin_memory=device.type == "cuda",
-                generator=generator,
-            )
-            for inputs, labels in loader:
-                yield _channels_last(inputs.to(device, non_blocking=True)), labels.to(device, non_blocking=True)
-
-        order = torch.randperm(len(plain_set), generator=_epoch_generator(seed, 0))
-        few = torch.utils.data.Subset(plain_set, order[: self.calibration].tolist())
-        return Loaded(
-            classes=len(train_set.classes),
-            steps=len(train_set) // self.batch,
-            train=lambda epoch: batches(train_set, _epoch_generator(seed, epoch), whole=False),
-            test=lambda: batches(test_set, None),
-            calibrate=lambda: batches(few, None, whole=len(few) < self.batch),
-        )
+        return ImageFolder
+    raise AttributeError(name)

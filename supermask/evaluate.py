@@ -7,23 +7,32 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from supermask.data import Batch
 from supermask.edges import SearchedEdges
 from supermask.selection import one_selection
-
-Batch = tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
     """Fraction of `batches` (inputs, labels) that `model` classifies right, in eval mode; its mode is restored."""
-    right, count = 0, 0
-    with _mode(model, training=False), selected_once(model):
-        for inputs, labels in batches:
-            right += int((model(inputs).argmax(dim=1) == labels).sum())
-            count += len(labels)
+    right, count = right_of(model, batches).tolist()
     if not count:
         raise ValueError("no batch to evaluate on")
     return right / count
+
+
+@torch.no_grad()
+def right_of(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
+    """(classified right, all) of the inputs in `batches`: int64 [2], on the batches' device."""
+    counted: Tensor | None = None
+    with _mode(model, training=False), selected_once(model):
+        for inputs, labels in batches:
+            if counted is None:
+                counted = torch.zeros(2, dtype=torch.int64, device=labels.device)
+            if len(labels):  # one process's share of a short last batch can be empty
+                counted[0] += (model(inputs).argmax(dim=1) == labels).sum()
+                counted[1] += len(labels)
+    return torch.zeros(2, dtype=torch.int64) if counted is None else counted
 
 
 @torch.no_grad()

@@ -1,15 +1,23 @@
-"""Many runs of recipes at once: one process a run, one thread a process, so that a result depends on its seed alone."""
+"""Many runs of recipes at once: one process a run, one thread a process, so that a result depends on its seed alone.
+
+Every run has a folder named after what it is, so that a grid begun again, or another grid with some of the same runs,
+goes on with those that stopped and skips those that are done.
+"""
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from supermask.recipe import Recipe, RunResult
+from supermask.interrupts import Interrupted, Interrupts
+from supermask.recipe import Recipe, RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,33 +26,74 @@ class Job:
 
     Attributes:
         recipe: a recipe function at the top of a module.
-        arguments: what it is called with.
+        arguments: what it is called with, besides `run`; values whose repr says all that they are.
+        run: seed and device; the grid gives it its folder.
+        parent: of that folder.
     """
 
     recipe: Callable[..., Recipe]
     arguments: Mapping[str, Any]
+    run: RunOptions
+    parent: Path
+
+    @property
+    def folder(self) -> Path:
+        """`parent`/NAME-DIGEST-seedN; the digest is of the recipe's arguments."""
+        made = self.make()
+        said = f"{self.recipe.__module__}.{self.recipe.__qualname__}({sorted(self.arguments.items())!r})"
+        return self.parent / f"{made.name}-{sha256(said.encode()).hexdigest()[:8]}-seed{self.run.seed}"
+
+    def make(self, **options: Any) -> Recipe:
+        """The recipe, with these run options in place of the job's."""
+        return self.recipe(**self.arguments, run=replace(self.run, **options))
+
+    @property
+    def done(self) -> bool:
+        """Whether the run came to its end before."""
+        metrics = self.folder / "metrics.jsonl"
+        return metrics.exists() and metrics.read_bytes().endswith(b'{"event": "end"}\n')
 
 
-def run_grid(jobs: Sequence[Job], workers: int | None = None) -> Iterator[tuple[int, RunResult]]:
-    """Run every job, and give (its index, its result) as each ends.
+def run_grid(jobs: Sequence[Job], workers: int | None = None) -> Iterator[Path]:
+    """Run every job that is not done, and give its folder as it ends.
 
     Args:
-        jobs: what to run.
+        jobs: what to run; one that is there twice runs once.
         workers: processes; by default one a core.
 
     Raises:
+        Interrupted: a signal came in; the runs in progress have saved, and go on when the grid is begun again.
         Exception: the first that a run raises; the runs that have not begun are dropped.
     """
+    todo = {job.folder: job for job in jobs if not job.done}
+    if not todo:
+        return
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's thread pool would hang
-    workers = workers or os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        futures = {pool.submit(_execute, job): index for index, job in enumerate(jobs)}
+    workers = min(workers or os.cpu_count() or 1, len(todo))
+    interrupts = Interrupts()
+    with interrupts.listen(), ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker) as pool:
+        futures = [pool.submit(_execute, job) for job in todo.values()]
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                yield future.result()
+        except Interrupted:
+            for process in multiprocessing.active_children():
+                process.terminate()  # its run saves and ends
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _execute(job: Job) -> RunResult:
-    return job.recipe(**job.arguments).execute()
+def _begin_worker() -> None:
+    torch.set_num_threads(1)
+    # Ctrl-C reaches every process of a terminal; the grid itself stops its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _execute(job: Job) -> Path:
+    folder = job.folder
+    try:
+        job.make(folder=folder, resume=True, quiet=True).execute()
+    except Interrupted as stop:
+        os._exit(128 + stop.signal)  # the pool would go on with the next run
+    return folder

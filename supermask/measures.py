@@ -5,6 +5,7 @@ gradient-based strong lottery exploration", section 3). Which edges were selecte
 is made; counting is a popcount of those bits.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -82,16 +83,20 @@ def ever_selected(model: nn.Module) -> dict[str, Tensor]:
 
 
 class Cumulative:
-    """Dying edges over all cycles so far: the union of what each cycle selected."""
+    """Dying edges over all cycles so far: the union of what each cycle selected.
 
-    def __init__(self) -> None:
-        self._ever: dict[str, Tensor] = {}
+    Attributes:
+        ever: packed bits of the edges selected in any cycle, by layer.
+    """
+
+    def __init__(self, ever: Mapping[str, Tensor] | None = None) -> None:
+        self.ever: dict[str, Tensor] = dict(ever or {})
 
     def add(self, model: nn.Module) -> Dying:
         """Take in the cycle that `track` began, and count over all cycles."""
         for name, bits in ever_selected(model).items():
-            self._ever[name] = self._ever[name] | bits if name in self._ever else bits.clone()
-        ever = sum(int(popcount(bits).sum()) for bits in self._ever.values())
+            self.ever[name] = self.ever[name] | bits if name in self.ever else bits.clone()
+        ever = sum(int(popcount(bits).sum()) for bits in self.ever.values())
         return _count(list(searched_edges(model).values()), ever)
 
 

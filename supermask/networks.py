@@ -2,8 +2,19 @@
 
     Architecture(name="torchvision/resnet50", arguments={"num_classes": 10}).build()
 
-The names are "mlp" and "torchvision/" followed by one of torchvision's classification networks. Nothing is imported or
-evaluated by a name that a file gives.
+| name | network | arguments beside num_classes |
+|---|---|---|
+| mlp | linear layers, batch norm, ReLU | sizes (num_classes is the last of them), norm |
+| conv2, conv4, conv6, conv8 | pairs of 3x3 convolutions, then linear layers | channels, size, widths, hidden, norm |
+| vgg16_bn | VGG-16 with batch norm, for 32x32 images | channels, width |
+| resnet18 | ResNet-18 for 32x32 images | channels, width |
+| resnext29_32x4d | ResNeXt-29 for 32x32 images | channels, groups, width_per_group |
+| convmixer | ConvMixer-256/8 for 32x32 images | channels, dim, depth, kernel_size, patch_size |
+| torchvision/NAME | any of torchvision's classification networks, for its own image size | those of torchvision |
+
+torchvision/googlenet and torchvision/inception_v3 are built with aux_logits=False and init_weights=False unless told
+otherwise: with auxiliary outputs they return several tensors in training, which the training loop refuses, and of their
+initialisation torchvision warns that it will change. Nothing is imported or evaluated by a name that a file gives.
 """
 
 import difflib
@@ -20,7 +31,19 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from supermask.cifar_networks import (
+    check_bool,
+    check_layers,
+    convmixer,
+    convnet,
+    positive_list,
+    resnet18,
+    resnext29,
+    vgg16_bn,
+)
+
 _TORCHVISION = "torchvision/"
+_MOST_TENSORS = 10_000  # torchvision's largest network has 1,331
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +85,8 @@ class Architecture:
         """The network with its weights on the meta device: names and shapes, no memory.
 
         Raises:
-            ValueError: as `build`.
+            ValueError: as `build`, and a network of more tensors than any real one has, which would take minutes to
+                build: a ticket's arguments are anyone's.
         """
         with _WithoutMemory():
             return self.build()
@@ -95,12 +119,15 @@ class MLP(nn.Sequential):
         norm: batch norm after the hidden layers.
 
     Raises:
-        ValueError: fewer than two sizes, or one that is not a positive integer.
+        ValueError: fewer than two sizes, one that is not a positive integer, or more than 1,000 layers.
     """
 
     def __init__(self, sizes: Sequence[int], *, norm: bool = True) -> None:
-        if len(sizes) < 2 or any(type(size) is not int or size < 1 for size in sizes):
-            raise ValueError(f"sizes={sizes}: expected at least two positive integers, input and output included")
+        check_bool("norm", norm)
+        sizes = positive_list("sizes", sizes)
+        if len(sizes) < 2:
+            raise ValueError(f"sizes={sizes}: expected at least two, those of input and output")
+        check_layers(f"sizes of {len(sizes):,} numbers", len(sizes) - 1)
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         for number, (before, after) in enumerate(pairwise(sizes), start=1):
             layers[f"fc{number}"] = nn.Linear(before, after, bias=False)
@@ -111,11 +138,19 @@ class MLP(nn.Sequential):
         super().__init__(layers)
 
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP}
+_BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    **{f"conv{depth}": partial(convnet, depth) for depth in (2, 4, 6, 8)},
+    "vgg16_bn": vgg16_bn,
+    "resnet18": resnet18,
+    "resnext29_32x4d": resnext29,
+    "convmixer": convmixer,
+}
+_DEFAULTS = {model: {"aux_logits": False, "init_weights": False} for model in ("googlenet", "inception_v3")}
 
 
 def architectures() -> list[str]:
-    """The registered names."""
+    """The registered names: this project's own (resnet18 is the network for 32x32 images), then torchvision's."""
     from torchvision import models
 
     return [*_BUILDERS, *(_TORCHVISION + name for name in models.list_models(module=models))]
@@ -127,8 +162,11 @@ def _builder(name: str) -> Callable[..., nn.Module]:
     known = architectures()
     if name in known:
         return partial(_torchvision, name.removeprefix(_TORCHVISION))
-    short = {full.rpartition("/")[2]: full for full in known}
-    close = [short[match] for match in difflib.get_close_matches(name.rpartition("/")[2].lower(), short)]
+    short: dict[str, list[str]] = {}
+    for full in known:
+        short.setdefault(full.rpartition("/")[2], []).append(full)
+    matches = difflib.get_close_matches(name.rpartition("/")[2].lower(), short)
+    close = [full for match in matches for full in short[match]]
     hint = f"did you mean {' or '.join(map(repr, close))}" if close else "architectures() of this module lists them"
     raise ValueError(f"no architecture is called {name!r}: {hint}")
 
@@ -140,7 +178,7 @@ def _torchvision(model: str, /, **arguments: Any) -> nn.Module:
     for refused in ("weights", "pretrained"):
         if refused in arguments:
             raise ValueError(f"{refused}={arguments[refused]!r}: an architecture has no trained weights, leave it out")
-    network: nn.Module = models.get_model(model, weights=None, **arguments)
+    network: nn.Module = models.get_model(model, weights=None, **_DEFAULTS.get(model, {}) | arguments)
     return network
 
 
@@ -152,11 +190,20 @@ class _WithoutMemory(TorchFunctionMode):
 
     _allocate = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = _MOST_TENSORS
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        return func(*args, **(kwargs | {"device": "meta"} if func in self._allocate else kwargs))
+        if func not in self._allocate:
+            return func(*args, **kwargs)
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"the arguments ask for more than {_MOST_TENSORS:,} tensors")
+        return func(*args, **kwargs | {"device": "meta"})
 
 
 def _short(text: str, most: int = 500) -> str:

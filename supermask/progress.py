@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from supermask.measures import Dying
-from supermask.train import EpochResult
+from supermask.train import EpochResult, EpochTime
 
 if TYPE_CHECKING:
-    from supermask.stages import CycleResult
+    from supermask.session import CycleResult
 
 
 class RunProgress:
@@ -50,13 +49,20 @@ class RunProgress:
         """One step was taken."""
         self._bar.advance(self._task)
 
-    def show(self, cycle: int, trained: EpochResult, dying: Dying) -> None:
-        """State at the end of an epoch."""
+    def skip(self, steps: int) -> None:
+        """These steps were taken before the run was stopped."""
+        self._bar.update(self._task, completed=steps)
+
+    def show(
+        self, cycle: int, trained: EpochResult, remaining: float, dying: float, took: EpochTime | None = None
+    ) -> None:
+        """State at the end of an epoch; waiting for data is shown where it is worth knowing."""
+        waits = f" waiting {took.data_wait:.0%}" if took and took.data_wait >= 0.05 else ""
         self._bar.update(
             self._task,
             description=f"cycle {cycle}/{self._cycles}",
             state=f"loss {trained.loss:.3f} acc {trained.accuracy:.1%} "
-            f"remaining {dying.kept / dying.edges:.1%} dying {dying.ratio:.1%}",
+            f"remaining {remaining:.1%} dying {dying:.1%}{waits}",
         )
 
 

@@ -1,23 +1,34 @@
 """A recipe: data, network, optimiser and a list of stages; run from Python or from a typed command line."""
 
+import json
+import math
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
+import tyro
 from rich.console import Console
+from torch import nn
 
 from kernels.philox import as_int64
+from supermask import plan
+from supermask.checkpoint import CheckpointError, Checkpoints, read
 from supermask.convert import BiasPolicy, NormPolicy, convert, summary
 from supermask.cycles import check_cycles
 from supermask.data import Data, DataMissing
 from supermask.draws import Magnitude, ScoreInit, WeightInit
-from supermask.folder import RunFolder, RunFolderError
+from supermask.event_files import EventFiles
+from supermask.folder import RunFolder, RunFolderError, differences, newest, read_config
+from supermask.interrupts import Interrupted, Interrupts
 from supermask.networks import Architecture
+from supermask.parallel import Group, RanksDisagree, group, synchronise
 from supermask.progress import RunProgress, cycle_table
-from supermask.stages import CycleResult, Exported, Search, Session, Stage
+from supermask.session import CycleResult, Exported, Session
+from supermask.stages import Export, Search, Stage, Train
 from supermask.train import Loop, NonFiniteError, Training
 
 
@@ -55,15 +66,30 @@ class RunOptions:
         folder: what the run writes to; by default the next free runs/NAME-N.
         device: where to run; by default the GPU if there is one.
         quiet: no progress and no tables.
+        resume: go on with a run that was stopped: the one in `folder`, by default the newest of runs/NAME-N with the
+            same configuration. Where there is none, one is begun.
+        dry_run: print the plan and the memory it takes, and run nothing.
+        checkpoint_seconds: seconds of work that a killed run may lose.
+        keep_checkpoints: how many of the newest checkpoints stay.
+        tensorboard: write TensorBoard event files too.
     """
 
     seed: int = 0
     folder: Path | None = None
     device: str = "auto"
     quiet: bool = False
+    resume: Annotated[bool, tyro.conf.arg(prefix_name=False)] = False
+    dry_run: Annotated[bool, tyro.conf.arg(prefix_name=False)] = False
+    checkpoint_seconds: float = 60.0
+    keep_checkpoints: int = 2
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         as_int64(self.seed)
+        if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
+            raise ValueError(f"checkpoint_seconds={self.checkpoint_seconds}: expected a number from 0 up")
+        if self.keep_checkpoints < 1:
+            raise ValueError(f"keep_checkpoints={self.keep_checkpoints}: expected at least one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,34 +130,54 @@ class Recipe:
                     f"stage {number} is {stage!r}: expected a stage such as Search, Evaluate or Export; "
                     "supermask.search(cycles) gives several, to be unpacked with *"
                 )
-        check_cycles([stage.cycle for stage in self.stages if isinstance(stage, Search)])
+        if not any(isinstance(stage, Train) for stage in self.stages):
+            check_cycles([stage.cycle for stage in self.stages if isinstance(stage, Search)])
+        elif wrong := [stage for stage in self.stages if isinstance(stage, Search | Export)]:
+            raise ValueError(
+                f"stages have Train and {type(wrong[0]).__name__}: Train trains the weights of a dense network, which "
+                "has no scores and no ticket; make two recipes"
+            )
 
     def execute(self) -> RunResult:
-        """Run all stages.
+        """Run all stages, or with `run.dry_run` print what they would be.
 
         Torch's global random state is as it was when this returns.
 
         Raises:
             DataMissing: the data set is not there.
             RecipeError: the recipe cannot be begun as configured; nothing was written.
-            RunFolderError: the run folder cannot be written.
+            RunFolderError: the run folder cannot be written, or holds another run than the one to resume.
             NonFiniteError: training broke down.
+            Interrupted: SIGINT or SIGTERM came in; what was saved is in the message.
         """
-        console = Console(quiet=self.run.quiet)
-        with torch.random.fork_rng():
+        interrupts = Interrupts()
+        with interrupts.listen(), torch.random.fork_rng():
             torch.manual_seed(self.run.seed)
-            try:
-                session = self._begin(console)
-            except ValueError as error:
-                raise RecipeError(str(error)) from error
-            console.print(str(summary(session.model)), highlight=False)
+            if self.run.dry_run:
+                self._plan()
+                return RunResult(folder=self.run.folder or Path("runs"), cycles=(), tickets=())
+            with group(self.run.device) as (ranks, device):
+                console = Console(quiet=self.run.quiet or not ranks.first)
+                try:
+                    session = self._begin(console, ranks, _device(device), interrupts)
+                except (ValueError, CheckpointError) as error:
+                    raise RecipeError(str(error)) from error
+                with closing(session.folder):
+                    return self._run(session, console)
+
+    def _run(self, session: Session, console: Console) -> RunResult:
+        if session.stage < len(self.stages):
+            if any(isinstance(stage, Search) for stage in self.stages):
+                console.print(str(summary(session.model)), highlight=False)
             with session.progress:
-                for stage in self.stages:
+                for stage in self.stages[session.stage :]:
                     stage.run(session)
+                    session.end_stage(len(self.stages))
         console.print(cycle_table(self.name, session.results))
         for ticket in session.tickets:
             console.print(
-                f"{ticket.path}: {ticket.bytes:,} bytes, {ticket.dense_bytes / ticket.bytes:.1f} times smaller than "
+                f"{session.folder.path / ticket.file}: {ticket.bytes:,} bytes, "
+                f"{ticket.dense_bytes / ticket.bytes:.1f} times smaller than "
                 f"the dense float32 network ({ticket.dense_bytes:,} bytes); reloaded: accuracy {ticket.accuracy:.2%}, "
                 f"logits {'equal' if ticket.same_logits else 'not equal'} to the bit",
                 highlight=False,
@@ -139,38 +185,116 @@ class Recipe:
             )
         return RunResult(folder=session.folder.path, cycles=tuple(session.results), tickets=tuple(session.tickets))
 
-    def _begin(self, console: Console) -> Session:
-        """Data, network and, when all else stands, the run folder."""
+    def _begin(self, console: Console, ranks: Group, device: torch.device, interrupts: Interrupts) -> Session:
+        """Data, network and, when all else stands, the run folder, in the state of its last checkpoint."""
         options = self.run
-        device = _device(options.device)
         loaded = self.data.open(seed=options.seed, device=device)
-        cycles = [stage.cycle for stage in self.stages if isinstance(stage, Search)]
-        architecture = self.network(loaded.classes)
-        if not isinstance(architecture, Architecture):
-            raise ValueError(f"network gave {type(architecture).__name__}: expected a supermask.Architecture")
-        conversion = {field.name: getattr(self.conversion, field.name) for field in fields(self.conversion)}
-        model = convert(architecture.build().to(device), options.seed, remaining=cycles[0].remaining, **conversion)
-        folder = RunFolder(options.folder) if options.folder else RunFolder.next_free(Path("runs"), self.name)
-        stages = [{"stage": type(stage).__name__, **asdict(cast(Any, stage))} for stage in self.stages]
-        folder.write_config(asdict(self) | {"network": architecture.to_json(), "stages": stages, "device": str(device)})
+        batch = getattr(self.data, "batch", None)
+        if isinstance(batch, int) and batch % ranks.ranks:
+            raise RecipeError(f"batch={batch}: {ranks.ranks} processes share it evenly; choose a multiple of them")
+        architecture = self._architecture(loaded.classes)
+        model = synchronise(self._network(architecture, device), ranks, device)
+        config = self._config(architecture, device, ranks)
+        folder = self._folder(config, ranks, console)
         steps = loaded.steps * sum(stage.epochs(self.training) for stage in self.stages)
-        return Session(
+        cycles = sum(isinstance(stage, Search | Train) for stage in self.stages)
+        loop = Loop(model=model, loaded=loaded, training=self.training, device=device, seed=options.seed, group=ranks)
+        session = Session(
             model=model,
             architecture=architecture,
-            loop=Loop(model=model, loaded=loaded, training=self.training, device=device, seed=options.seed),
+            loop=loop,
             folder=folder,
-            progress=RunProgress(steps, len(cycles), console),
+            progress=RunProgress(steps, cycles, console),
+            checkpoints=Checkpoints(folder.path / "checkpoints", options.keep_checkpoints),
+            interrupts=interrupts,
+            checkpoint_seconds=options.checkpoint_seconds,
+            report=lambda sentence: print(sentence, file=sys.stderr),
         )
+        payload = b""
+        if ranks.first and options.resume:
+            payload = session.checkpoints.newest(session.report) or b""
+        if payload := ranks.send(payload):
+            session.load_state(read(payload))
+            session.progress.skip(loop.step)
+            console.print(f"{folder.path}: goes on after {loop.step} of {steps} steps", highlight=False)
+        else:
+            folder.rewind({})
+            if ranks.first and not (folder.path / "config.json").exists():
+                folder.write_config(config)
+        if options.tensorboard and ranks.first:
+            folder.mirror = EventFiles(folder.path / "tensorboard", loop.step)
+        return session
+
+    def _architecture(self, classes: int) -> Architecture:
+        architecture = self.network(classes)
+        if not isinstance(architecture, Architecture):
+            raise RecipeError(f"network gave {type(architecture).__name__}: expected a supermask.Architecture")
+        return architecture
+
+    def _network(self, architecture: Architecture, device: torch.device) -> nn.Module:
+        """The network on `device`, converted if a stage searches it."""
+        dense = architecture.build().to(device)
+        cycles = [stage.cycle for stage in self.stages if isinstance(stage, Search)]
+        if not cycles:
+            return dense.to(memory_format=torch.channels_last)
+        conversion = {field.name: getattr(self.conversion, field.name) for field in fields(self.conversion)}
+        return convert(dense, self.run.seed, remaining=cycles[0].remaining, **conversion)
+
+    def _config(self, architecture: Architecture, device: torch.device, ranks: Group) -> dict[str, Any]:
+        """What the run is, of JSON's own types."""
+        stages = [{"stage": type(stage).__name__, **asdict(cast(Any, stage))} for stage in self.stages]
+        data = {"type": type(self.data).__name__, **asdict(cast(Any, self.data))}
+        made = {"network": architecture.to_json(), "stages": stages, "data": data}
+        config = asdict(self) | made | {"device": device.type, "processes": ranks.ranks}
+        plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
+        return plain
+
+    def _folder(self, config: Mapping[str, Any], ranks: Group, console: Console) -> RunFolder:
+        options = self.run
+        if not ranks.first:
+            return RunFolder(Path(ranks.send(b"").decode()), silent=True)
+        if not options.resume:
+            folder = RunFolder(options.folder) if options.folder else RunFolder.next_free(Path("runs"), self.name)
+        elif path := options.folder or newest(Path("runs"), self.name, config):
+            began = read_config(path) if path.is_dir() else None
+            if differing := [] if began is None else differences(began, config):
+                raise RunFolderError(
+                    f"run folder {path} holds a run of another configuration: {'; '.join(differing)}: give the "
+                    "arguments it was begun with, or another folder"
+                )
+            folder = RunFolder(path, resume=True)
+            if began is None:
+                console.print(f"{path}: nothing to resume there, so the run is begun", highlight=False)
+        else:
+            folder = RunFolder.next_free(Path("runs"), self.name)
+            console.print(f"{folder.path}: no run of this configuration to resume, so one is begun", highlight=False)
+        ranks.send(str(folder.path).encode())
+        return folder
+
+    def _plan(self) -> None:
+        """Print what the stages would do; nothing is written, and no data set need be there whose size is known."""
+        try:
+            data = plan.sizes(self.data, self.run.seed)
+            architecture = self._architecture(data.classes)
+            model = self._network(architecture, torch.device("cpu"))
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+        stages = [
+            (stage.cycle if isinstance(stage, Search) else None, stage.epochs(self.training))
+            for stage in self.stages
+            if isinstance(stage, Search | Train)
+        ]
+        console = Console(quiet=self.run.quiet)
+        console.print(f"{self.name}: {architecture}, {data}", highlight=False, soft_wrap=True)
+        plan.show(console, model, architecture.skeleton(), data, stages, self.training.precision)
 
 
 def main(recipe: Callable[..., Recipe]) -> None:
     """Command line of a recipe: its function's arguments become typed flags; then run it.
 
     Exits with 2 and one sentence where the data, the folder or an argument is at fault, with 1 where training broke
-    down.
+    down, and with 128 + the signal where one ended it.
     """
-    import tyro
-
     try:
         planned: Recipe = tyro.cli(recipe)
     except ValueError as error:  # tyro itself exits; this is a configuration's own check
@@ -181,12 +305,12 @@ def main(recipe: Callable[..., Recipe]) -> None:
     except (DataMissing, RecipeError, RunFolderError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
-    except NonFiniteError as error:
+    except (NonFiniteError, RanksDisagree) as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: the run folder keeps the metrics so far and no ticket", file=sys.stderr)
-        sys.exit(130)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signal)
 
 
 def _device(name: str) -> torch.device:

@@ -1,113 +1,27 @@
-"""What a recipe is made of: stages that search, evaluate and export one network in turn.
+"""What a recipe is made of: stages that search, train, evaluate and export one network in turn.
 
 A stage is a frozen dataclass with `run(session)`; a new method is a new stage or a new list of cycles, not a new loop.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import torch
+from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from kernels.bits import unpack
+from kernels.bits import popcount, unpack
 from supermask import ticket
 from supermask.convert import set_remaining
 from supermask.cycles import Cycle
-from supermask.evaluate import accuracy, batch_norms, recalibrate
-from supermask.folder import RunFolder
-from supermask.measures import Cumulative, dead_units, dying, track
-from supermask.networks import Architecture
-from supermask.progress import RunProgress
+from supermask.evaluate import batch_norms, recalibrate, right_of
+from supermask.measures import dead_units, dying, ever_selected, track
 from supermask.selection import searched_edges
-from supermask.train import Loop, Training, unsearched
-
-
-@dataclass(kw_only=True)
-class CycleResult:
-    """What one cycle found; the accuracies are filled in by `Evaluate`.
-
-    Attributes:
-        cycle: number of the cycle, from 1.
-        rate: fraction of the edges kept in layers that are not pinned.
-        remaining: fraction kept over all masked edges, pinned layers included.
-        kept, edges: of the masked layers.
-        loss, train_accuracy: means over the last epoch.
-        dying: d, never selected over all edges (hard iEP: the worst case).
-        explored: k - d.
-        apparent, apparent_of_all: never selected among the survivors, over the survivors and over all edges.
-        dying_cumulative: d over all cycles so far.
-        dead_units: units without an input, by layer.
-        accuracy: on the test set, with the batch-norm statistics of training.
-        recalibrated: on the test set, with batch-norm statistics of the final mask.
-    """
-
-    cycle: int
-    rate: float
-    remaining: float
-    kept: int
-    edges: int
-    loss: float
-    train_accuracy: float
-    dying: float
-    explored: float
-    apparent: float
-    apparent_of_all: float
-    dying_cumulative: float
-    dead_units: dict[str, int]
-    accuracy: float | None = None
-    recalibrated: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """A ticket that was written, loaded again and evaluated.
-
-    Attributes:
-        path: of the ticket.
-        bytes, dense_bytes: of the file, and of the same network with float32 weights.
-        accuracy: of the reloaded network on the test set.
-        same_logits: the reloaded network's logits are the searched one's to the bit, on one test batch.
-    """
-
-    path: Path
-    bytes: int
-    dense_bytes: int
-    accuracy: float
-    same_logits: bool
-
-
-@dataclass(kw_only=True)
-class Session:
-    """One run in progress: what stages share.
-
-    Attributes:
-        model: the converted network.
-        architecture: what the network is rebuilt from.
-        loop: trains it.
-        folder: where the run writes.
-        progress: what the run shows.
-        initial: biases and normalisation that are trained, as they were before any training.
-        optimiser, lr: as the last cycle left them.
-        results: of the cycles so far.
-        tickets: exported so far.
-    """
-
-    model: nn.Module
-    architecture: Architecture
-    loop: Loop
-    folder: RunFolder
-    progress: RunProgress
-    initial: Mapping[str, Tensor] = field(init=False)
-    optimiser: torch.optim.Optimizer | None = None
-    lr: float = 0.0
-    results: list[CycleResult] = field(default_factory=list)
-    tickets: list[Exported] = field(default_factory=list)
-    cumulative: Cumulative = field(default_factory=Cumulative)
-
-    def __post_init__(self) -> None:
-        self.initial = {name: parameter.detach().clone() for name, parameter in unsearched(self.model).items()}
+from supermask.session import CycleResult, Exported, Session
+from supermask.traces import Traces, histogram
+from supermask.train import Training
 
 
 class Stage(Protocol):
@@ -133,48 +47,115 @@ class Search:
 
     def run(self, session: Session) -> None:
         number = len(session.results) + 1
-        begin_cycle(session.model, self.cycle, number, session.initial)
-        track(session.model)
-        loop = session.loop
-        if self.cycle.lr == "rewind" or session.optimiser is None:
-            session.optimiser = loop.training.optimiser(session.model)
-            rates = loop.training.rates(self.cycle.length)
-        else:
-            rates = [session.lr] * self.epochs(loop.training)
-        for lr in rates:
-            trained = loop.run_epoch(session.optimiser, lr, session.progress.advance)
-            session.lr = lr
-            measured = dying(session.model)
-            session.progress.show(number, trained, measured)
-            session.folder.log(
-                "epoch",
-                cycle=number,
-                epoch=loop.epoch,
-                step=loop.step,
-                lr=lr,
-                loss=trained.loss,
-                train_accuracy=trained.accuracy,
-                remaining=measured.kept / measured.edges,
-                dying=measured.ratio,
-            )
-        layers = searched_edges(session.model).values()
+        model, training = session.model, session.loop.training
+        traces = Traces(model, session.loop.seed)
+        rewind = self.cycle.lr == "rewind"
+        if not session.begun:
+            begin_cycle(model, self.cycle, number, session.initial)
+            track(model)
+            if rewind:
+                session.optimiser = training.optimiser(model)
+            if number == 1:
+                session.folder.log_ranks("edges", **traces.edges())
+                session.folder.log_ranks("ranks", cycle=1, epoch=0, **traces.ranks(model))
+        # Within a cycle of constant rate the last rate applied is that rate, also after a stop.
+        rates = training.rates(self.cycle.length) if rewind else [session.lr] * self.epochs(training)
+        for lr in session.epochs(rates):
+            measured = dying(model)
+            _log_epoch(session, number, lr, measured.kept / measured.edges, measured.ratio)
+            session.folder.log_ranks("ranks", cycle=number, epoch=session.loop.epoch, **traces.ranks(model))
+        measured = dying(model)
+        layers = searched_edges(model)
+        free = any(not edges.pinned for edges in layers.values())
         result = CycleResult(
             cycle=number,
-            rate=self.cycle.remaining if any(not edges.pinned for edges in layers) else measured.kept / measured.edges,
+            rate=self.cycle.remaining if free else measured.kept / measured.edges,
             remaining=measured.kept / measured.edges,
             kept=measured.kept,
             edges=measured.edges,
-            loss=trained.loss,
-            train_accuracy=trained.accuracy,
+            loss=session.last_epoch.loss,
+            train_accuracy=session.last_epoch.accuracy,
             dying=measured.ratio,
             explored=measured.explored,
             apparent=measured.apparent,
             apparent_of_all=measured.apparent_of_all,
-            dying_cumulative=session.cumulative.add(session.model).ratio,
-            dead_units=dead_units(session.model),
+            dying_cumulative=session.cumulative.add(model).ratio,
+            dead_units=dead_units(model),
         )
-        session.results.append(result)
-        session.folder.log("cycle", **{k: v for k, v in asdict(result).items() if v is not None})
+        ever = {name: int(popcount(bits).sum()) for name, bits in ever_selected(model).items()}
+        details = {
+            name: {"edges": edges.count, "kept": int(edges.kept), "ever": ever[name], "scores": histogram(edges)}
+            for name, edges in layers.items()
+        }
+        _log_cycle(session, result, layers=details)
+        masks = {name: edges.mask().cpu() for name, edges in layers.items()}
+        cols = {"cols": json.dumps({name: edges.cols for name, edges in layers.items()})}
+        session.folder.write(f"masks/cycle-{number}.safetensors", to_safetensors(masks, metadata=cols))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Dense training: the weights themselves, all of them, by the same loop.
+
+    Attributes:
+        length: how many times the schedule's epochs it takes.
+    """
+
+    length: int = 1
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length={self.length}: dense training takes the schedule's epochs at least once")
+
+    def epochs(self, training: Training) -> int:
+        return training.epochs * self.length
+
+    def run(self, session: Session) -> None:
+        number = len(session.results) + 1
+        training = session.loop.training
+        if not session.begun:
+            session.optimiser = training.optimiser(session.model)
+        for lr in session.epochs(training.rates(self.length)):
+            _log_epoch(session, number, lr, 1.0, 0.0)
+        edges = sum(parameter.numel() for parameter in session.model.parameters() if parameter.ndim > 1)
+        result = CycleResult(
+            cycle=number,
+            rate=1.0,
+            remaining=1.0,
+            kept=edges,
+            edges=edges,
+            loss=session.last_epoch.loss,
+            train_accuracy=session.last_epoch.accuracy,
+            dying=0.0,
+            explored=0.0,
+            apparent=0.0,
+            apparent_of_all=0.0,
+            dying_cumulative=0.0,
+            dead_units={},
+        )
+        _log_cycle(session, result)
+
+
+def _log_epoch(session: Session, cycle: int, lr: float, remaining: float, dying_ratio: float) -> None:
+    loop, trained = session.loop, session.last_epoch
+    session.progress.show(cycle, trained, remaining, dying_ratio, loop.took)
+    values = {"cycle": cycle, "epoch": loop.epoch, "step": loop.step}
+    session.folder.log(
+        "epoch",
+        **values,
+        lr=lr,
+        loss=trained.loss,
+        train_accuracy=trained.accuracy,
+        remaining=remaining,
+        dying=dying_ratio,
+    )
+    if loop.took:
+        session.folder.log_time("epoch", **values, **asdict(loop.took))
+
+
+def _log_cycle(session: Session, result: CycleResult, **details: Any) -> None:
+    session.results.append(result)
+    session.folder.log("cycle", **{k: v for k, v in asdict(result).items() if v is not None}, **details)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,16 +168,27 @@ class Evaluate:
         return 0
 
     def run(self, session: Session) -> None:
-        loaded, model = session.loop.loaded, session.model
-        with session.loop.autocast():
-            measured: dict[str, Any] = {"accuracy": accuracy(model, loaded.test())}
+        loop, model = session.loop, session.model
+        part = loop.group.part()
+        with loop.autocast():
+            measured: dict[str, Any] = {"accuracy": _accuracy(session, model)}
             if self.recalibrate and batch_norms(model):
-                recalibrate(model, loaded.calibrate())
-                measured["recalibrated"] = accuracy(model, loaded.test())
+                recalibrate(model, loop.loaded.calibrate(part))
+                measured["recalibrated"] = _accuracy(session, model)
         if session.results:
             for name, value in measured.items():
                 setattr(session.results[-1], name, value)
         session.folder.log("evaluate", cycle=len(session.results), **measured)
+
+
+def _accuracy(session: Session, model: nn.Module) -> float:
+    """On the test set, each process classifying its share."""
+    loop = session.loop
+    counted = right_of(model, loop.loaded.test(loop.group.part())).to(loop.device)
+    right, count = loop.group.sum(counted).tolist()
+    if not count:
+        raise ValueError("the test data gave no batch")
+    return right / count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,24 +205,27 @@ class Export:
         return 0
 
     def run(self, session: Session) -> None:
+        loop = session.loop
         path = session.folder.path / self.file
-        ticket.save(session.model, path, architecture=session.architecture)
-        device = session.loop.device
-        reloaded = ticket.load(path, device=device)
-        inputs, _ = next(session.loop.loaded.test())
+        if loop.group.first:
+            ticket.save(session.model, path, architecture=session.architecture)
+        loop.group.wait()
+        reloaded = ticket.load(path, device=loop.device)
+        inputs, _ = next(loop.loaded.test(loop.group.part()))
         session.model.eval()
         with torch.no_grad():
             same = torch.equal(session.model(inputs), reloaded(inputs))
-        if device.type == "cpu" and not same:
+        if loop.device.type == "cpu" and not same:
             raise RuntimeError(f"{path}: the reloaded network's logits differ from the searched one's")
         info = ticket.inspect(path)
-        with session.loop.autocast():
-            reached = accuracy(reloaded, session.loop.loaded.test())
+        with loop.autocast():
+            reached = _accuracy(session, reloaded)
         exported = Exported(
-            path=path, bytes=info.file_bytes, dense_bytes=info.dense_bytes, accuracy=reached, same_logits=same
+            file=self.file, bytes=info.file_bytes, dense_bytes=info.dense_bytes, accuracy=reached, same_logits=same
         )
         session.tickets.append(exported)
-        session.folder.log("export", **asdict(exported) | {"path": self.file})
+        values = asdict(exported)
+        session.folder.log("export", path=values.pop("file"), **values)
 
 
 def search(cycles: Sequence[Cycle]) -> tuple[Stage, ...]:

@@ -1,22 +1,26 @@
 """The training loop: epochs of SGD on whatever a network trains, at a learning rate an epoch.
 
-It knows nothing of cycles or methods; a stage (supermask/stages.py) prepares the network and calls it.
+It knows nothing of cycles or methods; a stage (supermask/stages.py) prepares the network and calls it. Every random
+number of a step is a function of the seed and the step alone, so that a run which stops after any step can go on as if
+it had not.
 """
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supermask.data import Loaded
+from supermask.data import Batch, Loaded
 from supermask.draws import check_choice
-from supermask.evaluate import Batch, selected_once
-from supermask.selection import searched_edges
+from supermask.edges import SearchedEdges
+from supermask.evaluate import selected_once
+from supermask.parallel import ALONE, Group
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -73,8 +77,14 @@ class Training:
         return self.lr * (1 + math.cos(math.pi * (epoch - self.warmup) / (epochs - self.warmup))) / 2
 
     def optimiser(self, model: nn.Module) -> torch.optim.SGD:
-        """A fresh optimiser of all that `model` trains, momentum zero."""
-        scores = [edges.scores for edges in searched_edges(model).values()]
+        """A fresh optimiser of all that `model` trains, momentum zero.
+
+        Weight decay is for the scores; a network that is not searched is trained densely, and all of it decays.
+        """
+        scores = _scores(model)
+        if not scores:
+            dense = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            return torch.optim.SGD(dense, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         others = list(unsearched(model).values())
         groups: list[dict[str, Any]] = [{"params": scores, "weight_decay": self.weight_decay}]
         if others:
@@ -84,7 +94,7 @@ class Training:
 
 def unsearched(model: nn.Module) -> dict[str, nn.Parameter]:
     """What `model` trains besides scores, by name: biases and normalisation where the conversion trains them."""
-    scores = {id(edges.scores) for edges in searched_edges(model).values()}
+    scores = {id(parameter) for parameter in _scores(model)}
     return {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -92,12 +102,43 @@ def unsearched(model: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
+def _scores(model: nn.Module) -> list[nn.Parameter]:
+    return [module.scores for module in model.modules() if isinstance(module, SearchedEdges)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochResult:
-    """Means over the training batches of one epoch."""
+    """One epoch of training.
+
+    Attributes:
+        loss, accuracy: means over the global training batches.
+    """
 
     loss: float
     accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochTime:
+    """Where the time of an epoch went, since it was begun or resumed.
+
+    Attributes:
+        seconds: in all.
+        data_wait: share of it spent waiting for batches.
+    """
+
+    seconds: float
+    data_wait: float
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """This process's share of the epoch in progress: steps, their losses, inputs classified right, inputs seen."""
+
+    step: int = 0
+    losses: list[Tensor] = field(default_factory=list)
+    right: Tensor | int = 0
+    count: int = 0
 
 
 @dataclass(kw_only=True)
@@ -105,10 +146,13 @@ class Loop:
     """A network, its data and its optimiser, trained an epoch at a time.
 
     Attributes:
-        model: the network; `runner` is the same network, compiled or not.
-        seed: of the random numbers that augmentation and dropout draw; an epoch's depend on it and the epoch alone.
+        model: the network; `runner` is the same network, compiled or averaging gradients over the processes or not.
+        seed: of the random numbers that dropout draws.
+        group: the processes that share the batches.
         step: optimiser steps taken so far.
         epoch: epochs taken so far, which orders the batches.
+        tally: of the epoch in progress.
+        took: the time of the last epoch.
     """
 
     model: nn.Module
@@ -116,71 +160,120 @@ class Loop:
     training: Training
     device: torch.device
     seed: int = 0
+    group: Group = ALONE
     step: int = 0
     epoch: int = 0
+    tally: Tally = field(default_factory=Tally)
+    took: EpochTime | None = None
 
     def __post_init__(self) -> None:
-        self.runner: Callable[[Tensor], Tensor] = torch.compile(self.model) if self.training.compile else self.model
+        runner = self.group.wrap(self.model)
+        self.runner: Callable[[Tensor], Tensor] = torch.compile(runner) if self.training.compile else runner
 
     def run_epoch(
-        self, optimiser: torch.optim.Optimizer, lr: float, on_batch: Callable[[], object] = lambda: None
+        self, optimiser: torch.optim.Optimizer, lr: float, after_step: Callable[[], object] = lambda: None
     ) -> EpochResult:
-        """One epoch at the rate `lr`; `on_batch` is called after each step.
+        """One epoch at the rate `lr`, or the rest of the one in progress; `after_step` is called after each step.
 
         Raises:
             NonFiniteError: for the loss at once on CPU, and at the end of the epoch where reading it would stall the
                 device; for scores at the end of the epoch.
         """
-        with torch.random.fork_rng():
-            torch.manual_seed((self.seed * 1_000_003 + self.epoch) % (1 << 63))
-            return self._epoch(optimiser, lr, on_batch)
-
-    def _epoch(self, optimiser: torch.optim.Optimizer, lr: float, on_batch: Callable[[], object]) -> EpochResult:
         for group in optimiser.param_groups:
             group["lr"] = lr
         self.model.train()
-        losses: list[Tensor] = []
-        right = torch.zeros((), dtype=torch.int64, device=self.device)
-        count = 0
-        batch: Batch | None = None
-        for batch in self.loaded.train(self.epoch):
-            inputs, labels = batch
-            with selected_once(self.model):
-                with self.autocast():
-                    logits = self.runner(inputs)
-                    if not isinstance(logits, Tensor):
-                        raise TypeError(
-                            f"the network returned {type(logits).__name__}: the loop trains networks that return "
-                            "logits [batch, classes]; build it without auxiliary outputs (aux_logits=False)"
-                        )
-                    loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.training.label_smoothing)
-                if self.device.type == "cpu" and not math.isfinite(loss.item()):
-                    raise self._broke_down(f"at step {self.step} with loss {loss.item()}", inputs)
-                loss.backward()
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            losses.append(loss.detach())
-            right += (logits.detach().argmax(dim=1) == labels).sum()
-            count += len(labels)
-            self.step += 1
-            on_batch()
-        if batch is None:
+        inputs: Tensor | None = None
+        began = time.perf_counter()
+        waited = 0.0
+        with torch.random.fork_rng():
+            batches = self.loaded.train(self.group.part(self.epoch, self.tally.step))
+            while True:
+                asked = time.perf_counter()
+                batch = next(batches, None)
+                waited += time.perf_counter() - asked
+                if batch is None:
+                    break
+                inputs = batch[0]
+                self._step(optimiser, batch)
+                after_step()
+        if not self.tally.step:
             raise ValueError("the training data gave no batch")
-        values = torch.stack(losses).tolist()
+        result = self._close(inputs)
+        seconds = time.perf_counter() - began
+        self.took = EpochTime(seconds=seconds, data_wait=waited / seconds)
+        return result
+
+    def _step(self, optimiser: torch.optim.Optimizer, batch: Batch) -> None:
+        torch.manual_seed(((self.seed * 1_000_003 + self.step) * 1_009 + self.group.rank) % (1 << 63))
+        inputs, labels = batch
+        with selected_once(self.model):
+            with self.autocast():
+                logits = self.runner(inputs)
+                if not isinstance(logits, Tensor):
+                    raise TypeError(
+                        f"the network returned {type(logits).__name__}: the loop trains networks that return "
+                        "logits [batch, classes]; build it without auxiliary outputs (aux_logits=False)"
+                    )
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.training.label_smoothing)
+            if self.device.type == "cpu" and not math.isfinite(loss.item()):
+                raise self._broke_down(f"at step {self.step} with loss {loss.item()}", inputs)
+            loss.backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        tally = self.tally
+        tally.losses.append(loss.detach())
+        tally.right = tally.right + (logits.detach().argmax(dim=1) == labels).sum()
+        tally.count += len(labels)
+        tally.step += 1
+        self.step += 1
+
+    def _close(self, inputs: Tensor | None) -> EpochResult:
+        """The epoch's means over all processes; the tally begins again."""
+        state = self.state()
+        values = state["losses"].tolist()
         for offset, value in enumerate(values):
             if not math.isfinite(value):
-                raise self._broke_down(f"at step {self.step - len(values) + offset} with loss {value}", batch[0])
+                raise self._broke_down(f"at step {self.step - len(values) + offset} with loss {value}", inputs)
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
-            raise self._broke_down(f"between steps {self.step - len(values)} and {self.step}", batch[0])
+            raise self._broke_down(f"between steps {self.step - len(values)} and {self.step}", inputs)
         self.epoch += 1
-        return EpochResult(loss=sum(values) / len(values), accuracy=int(right) / count)
+        self.tally = Tally()
+        return EpochResult(loss=sum(values) / len(values), accuracy=state["right"] / state["count"])
+
+    def state(self) -> dict[str, Any]:
+        """Where the loop stands, over all processes, for `load_state`; every process calls it at the same step."""
+        tally = self.tally
+        losses = torch.stack(tally.losses) if tally.losses else torch.zeros(0, device=self.device)
+        counts = torch.zeros(2, dtype=torch.int64, device=self.device)
+        counts[0] += tally.right
+        counts[1] += tally.count
+        right, count = self.group.sum(counts).tolist()
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "losses": (self.group.sum(losses) / self.group.ranks).cpu(),
+            "right": right,
+            "count": count,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` says."""
+        self.step, self.epoch = state["step"], state["epoch"]
+        losses = list(state["losses"].to(self.device))
+        first = self.group.first
+        self.tally = Tally(
+            step=len(losses),
+            losses=losses,
+            right=state["right"] if first else 0,
+            count=state["count"] if first else 0,
+        )
 
     def autocast(self) -> torch.autocast:
         """The precision of training and evaluation."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16")
 
-    def _broke_down(self, when: str, inputs: Tensor) -> NonFiniteError:
-        where = first_non_finite(self.model, inputs) or "the loss itself"
+    def _broke_down(self, when: str, inputs: Tensor | None) -> NonFiniteError:
+        where = (None if inputs is None else first_non_finite(self.model, inputs)) or "the loss itself"
         return NonFiniteError(
             f"training broke down {when}; first non-finite values: {where}. Try a lower learning rate than "
             f"{self.training.lr}, a longer warm-up or precision float32; look for NaN in the data"

@@ -12,6 +12,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kernels import threshold_cpu
+
 GUARD = 1 << 16  # elements around every output, more than the widest block a kernel could write past its end
 POISON = {torch.int32: -0x5A5A5A5B, torch.int64: -0x5A5A5A5B, torch.bool: True}  # NaN for the real dtypes
 AS_BITS = {
@@ -30,8 +32,11 @@ SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1e-45, -1e-45, 1.2e-38, 3.4e38, math
 
 @contextmanager
 def path(name: str) -> Iterator[None]:
-    """CPU tensors take the PyTorch implementation ("torch") or the Triton launcher, interpreted ("triton")."""
-    with mock.patch.dict(os.environ, SUPERMASK_KERNELS=name):
+    """CPU tensors take the PyTorch implementation ("torch") or the Triton launcher, interpreted ("triton").
+
+    The former in blocks so small that many a test's layer takes several.
+    """
+    with mock.patch.dict(os.environ, SUPERMASK_KERNELS=name), mock.patch.object(threshold_cpu, "_BLOCK", 500):
         yield
 
 

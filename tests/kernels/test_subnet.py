@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from tests.kernels.cases import DTYPES, SOURCES, Case, cases, plain_case, theta_
 from tests.kernels.paths import (
     SPECIAL,
     both,
+    guarded,
     pack_plain,
     path,
     random_mask,
@@ -26,6 +29,13 @@ from tests.kernels.paths import (
     same,
     unpack_plain,
 )
+
+
+def every_form(call: Callable[[], Any]) -> tuple[Any, ...]:
+    """What `call` returns on both paths, and from the plain statement that a compiler is shown on CPU."""
+    with mock.patch("kernels.subnet._visible", return_value=True), guarded():
+        traced = call()
+    return *both(call), traced
 
 
 @settings(max_examples=100)
@@ -39,7 +49,7 @@ def test_weights_and_mask_are_the_plain_statement(case: Case) -> None:
         ever = None if case.ever is None else case.ever.clone()
         return *case.run(ever=ever), ever
 
-    for found, packed, ever in both(run):
+    for found, packed, ever in every_form(run):
         assert same(found, weight)
         assert same(packed, mask)
         if case.ever is not None:
@@ -63,7 +73,7 @@ def test_gradient_is_straight_through(case: Case, data: int, special: float) -> 
         weight.backward(grad_weight)
         return scores.grad
 
-    for found in both(run):
+    for found in every_form(run):
         assert same(found, expected)
 
 
@@ -86,7 +96,7 @@ def test_exactly_the_kept_are_selected(
     kept = max(1, round(rate * available))
     threshold = select([scores], torch.tensor([kept]), [survivors], absolute)
     theta = theta_of(rows, cols, "seed")
-    for weight, mask in both(lambda: subnet(scores, *threshold, theta, survivors=survivors, absolute=absolute)):
+    for weight, mask in every_form(lambda: subnet(scores, *threshold, theta, survivors=survivors, absolute=absolute)):
         assert int(unpack_plain(mask, cols).sum()) == min(kept, available)
         assert int((weight != 0).sum()) == min(kept, available)
 
@@ -102,7 +112,7 @@ def test_a_threshold_at_each_special_value_cuts_its_ties(tied: int, absolute: bo
     )
     chosen = case.chosen_plain()
     assert chosen[0, tied] != chosen[1, tied]
-    for _, mask in both(case.run):
+    for _, mask in every_form(case.run):
         assert same(mask, pack_plain(chosen))
 
 
@@ -111,7 +121,7 @@ def test_a_threshold_below_every_number_selects_every_survivor(tau: int) -> None
     """What select gives where there are fewer survivors than kept; NaN survivors too."""
     case = plain_case(scores=random_reals((5, 131), 1, special=0.5))
     threshold = torch.tensor([tau], dtype=torch.int32), torch.tensor([5 * 131 - 1])
-    for _, mask in both(lambda: subnet(case.scores, *threshold, case.theta, survivors=case.survivors)):
+    for _, mask in every_form(lambda: subnet(case.scores, *threshold, case.theta, survivors=case.survivors)):
         assert same(mask, case.survivors)
 
 
@@ -121,7 +131,7 @@ def test_unselected_edges_weigh_plus_zero(source: str, dtype: torch.dtype) -> No
     case = plain_case(33, 129, theta=theta_of(33, 129, source), dtype=dtype)
     unselected = ~case.chosen_plain()
     assert (case.theta_plain()[unselected] < 0).any(), "the case has no minus to drop"
-    for weight, _ in both(case.run):
+    for weight, _ in every_form(case.run):
         assert not weight[unselected].any()
         assert not weight[unselected].signbit().any()
 
@@ -137,7 +147,7 @@ def test_ever_gathers_the_masks_of_all_calls() -> None:
             case.run(ever=ever)
         return ever
 
-    for ever in both(run):
+    for ever in every_form(run):
         assert same(ever, pack_plain(selected))
 
 
@@ -154,7 +164,7 @@ def test_a_score_of_zero_moves_with_sign_plus_one(absolute: bool) -> None:
         case.run(moved)[0].sum().backward()
         return moved.grad
 
-    for grad in both(run):
+    for grad in every_form(run):
         assert same(grad, expected)
 
 
@@ -164,7 +174,7 @@ def test_removed_edges_get_zero_gradient_whatever_comes_in(value: float, dtype: 
     case = plain_case(dtype=dtype)
     removed = ~case.alive_plain()
     grad_weight = torch.full((5, 131), value, dtype=dtype)
-    for grad in both(lambda: torch.ops.supermask.subnet_backward(grad_weight, case.scores, *case.ops_args())):
+    for grad in every_form(lambda: torch.ops.supermask.subnet_backward(grad_weight, case.scores, *case.ops_args())):
         assert removed.any()
         assert same(grad[removed], torch.zeros(int(removed.sum())))
         assert not grad[~removed].isfinite().any()
@@ -196,7 +206,7 @@ def test_backward_is_the_derivative_of_the_surrogate(absolute: bool, source: str
 def test_gradient_of_a_strided_tensor() -> None:
     case = plain_case(33, 65)
     grad_weight = random_reals((65, 33), 4).t()
-    results = both(lambda: torch.ops.supermask.subnet_backward(grad_weight, case.scores, *case.ops_args()))
+    results = every_form(lambda: torch.ops.supermask.subnet_backward(grad_weight, case.scores, *case.ops_args()))
     expected = torch.ops.supermask.subnet_backward(grad_weight.contiguous(), case.scores, *case.ops_args())
     for found in results:
         assert same(found, expected)

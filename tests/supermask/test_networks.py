@@ -8,10 +8,13 @@ import sys
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 
+from supermask.convert import convert, replace_layers
+from supermask.edges import Edges
 from supermask.networks import MLP, Architecture, architectures
+from supermask.selection import searched_edges
 
 
 def test_mlp_is_linear_norm_relu_blocks_and_a_bare_last_layer() -> None:
@@ -35,36 +38,51 @@ def test_mlp_refuses_bad_sizes(sizes: list[int]) -> None:
 
 def test_registered_names() -> None:
     names = architectures()
-    assert {"mlp", "torchvision/resnet50", "torchvision/vit_b_16", "torchvision/regnet_y_128gf"} <= set(names)
-    assert len(names) == 1 + len(models.list_models(module=models))
+    own = ["mlp", "conv2", "conv4", "conv6", "conv8", "vgg16_bn", "resnet18", "resnext29_32x4d", "convmixer"]
+    assert [name for name in names if "/" not in name] == own
+    assert {"torchvision/resnet50", "torchvision/vit_b_16", "torchvision/regnet_y_128gf"} <= set(names)
+    assert len(names) == len(set(names)) == len(own) + len(models.list_models(module=models))
     assert not any("rcnn" in name or "quantized" in name or "fcn" in name for name in names)
 
 
-def _families() -> list[str]:
-    """The first network of every file of torchvision's."""
-    first: dict[str, str] = {}
-    for name in models.list_models(module=models):
-        first.setdefault(models.get_model_builder(name).__module__, name)
-    return list(first.values())
-
-
-def _check_skeleton(name: str) -> None:
-    network = Architecture(name=f"torchvision/{name}", arguments={"num_classes": 7}).skeleton()
-    assert not [p for p in network.parameters() if p.device.type != "meta" and p.numel() > 100_000], name
-
-
-@pytest.mark.filterwarnings("ignore:The default weight initialization")
-@pytest.mark.parametrize("name", _families())
-def test_skeleton_without_memory(name: str) -> None:
-    """A skeleton's names and shapes are what a ticket is checked against, so each builder must survive it."""
-    _check_skeleton(name)
-
-
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The default weight initialization")
-def test_skeleton_of_every_classification_network() -> None:
+def test_every_classification_network_converts() -> None:
+    """A skeleton takes no memory, and has the names and shapes that a ticket is checked against.
+
+    Converted, it has nothing left dense that has a masked form: norms and biases, 3 % of the parameters at most.
+    """
     for name in models.list_models(module=models):
-        _check_skeleton(name)
+        model = Architecture(name=f"torchvision/{name}", arguments={"num_classes": 7}).skeleton()
+        assert not [p for p in model.parameters() if p.device.type != "meta" and p.numel() > 100_000], name
+        edges = 0
+
+        def build(_name: str, weight: Tensor, _bias: Tensor | None) -> tuple[Edges, None]:
+            nonlocal edges
+            edges += weight.numel()
+            place = {"seed": 0, "layer": 0, "generation": 0, "weights": "signed_constant", "constant": 1.0}
+            return Edges(weight.shape, **place, device="meta"), None  # type: ignore[arg-type]
+
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        converted = replace_layers(model, build)
+        dense = (nn.Linear, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
+        assert not [path for path, module in converted.named_modules() if isinstance(module, dense)], name
+        assert edges > 0.97 * parameters, name
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_no_auxiliary_outputs_unless_asked_for(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    def network(**arguments: object) -> nn.Module:
+        return Architecture(name=f"torchvision/{name}", arguments={"num_classes": 3, **arguments}).build()
+
+    model = convert(network(), 0, remaining=0.5).train()
+    assert not recwarn.list
+    logits = model(torch.randn(2, 3, 75, 75))
+    assert isinstance(logits, Tensor)
+    assert logits.shape == (2, 3)
+    logits.square().sum().backward()
+    assert all(edges.scores.grad is not None for edges in searched_edges(model).values())
+    extra = network(aux_logits=True).state_dict().keys() - network(init_weights=True).state_dict().keys()
+    assert {key.split(".")[0].rstrip("12").lower() for key in extra} == {"aux" if name == "googlenet" else "auxlogits"}
 
 
 @pytest.mark.parametrize("name", ["torchvision/resnet18", "torchvision/regnet_y_400mf", "torchvision/swin_t"])
@@ -88,6 +106,11 @@ def test_arguments_reach_the_builder() -> None:
         ("resnet50", "'torchvision/resnet50'"),
         ("torchvision/resnet5O", "'torchvision/resnet50'"),
         ("torchvision/ResNet50", "'torchvision/resnet50'"),
+        ("resnet1B", "'resnet18' or 'torchvision/resnet18'"),
+        ("ResNet18", "'resnet18' or 'torchvision/resnet18'"),
+        ("torchvision/vgg16_nb", "'torchvision/vgg16_bn'"),
+        ("conv5", "'conv4'"),
+        ("convmixer256", "'convmixer'"),
         ("mpl", "'mlp'"),
         ("os.system", "architectures()"),
         ("torchvision/fasterrcnn_resnet50_fpn", ""),
@@ -115,6 +138,7 @@ def test_trained_weights_are_refused(argument: str, value: object) -> None:
         ("mlp", {}),
         ("mlp", {"sizes": 3}),
         ("mlp", {"sizes": [3, 2], "depth": 1}),
+        ("mlp", {"sizes": [3, 2], "norm": "no"}),
         ("torchvision/resnet18", {"num_classes": "many"}),
         ("torchvision/resnet18", {"norm_layer": "torch.nn.BatchNorm2d"}),
         ("torchvision/resnet18", {"name": "resnet50"}),
@@ -130,6 +154,16 @@ def test_arguments_the_builder_does_not_take(name: str, arguments: dict[str, obj
 def test_a_huge_skeleton_takes_no_memory() -> None:
     network = Architecture(name="mlp", arguments={"sizes": [1 << 20, 1 << 30, 1]}).skeleton()
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
+
+
+def test_a_file_cannot_ask_for_more_layers_than_can_be_built() -> None:
+    Architecture(name="mlp", arguments={"sizes": [1] * 1001, "norm": False}).skeleton()
+    with pytest.raises(ValueError, match=r"1,001 layers: at most 1,000"):
+        Architecture(name="mlp", arguments={"sizes": [1] * 1002}).build()
+    with pytest.raises(ValueError, match=r"more than 10,000 tensors"):
+        Architecture(
+            name="torchvision/mobilenet_v2", arguments={"inverted_residual_setting": [[1, 8, 10**6, 1]]}
+        ).skeleton()
 
 
 @pytest.mark.parametrize("method", ["build", "skeleton"])

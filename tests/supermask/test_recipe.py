@@ -41,11 +41,11 @@ def test_what_a_run_writes(tmp_path: Path) -> None:
     assert config["recipe"]["training"]["epochs"] == 2
     assert config["recipe"]["network"] == {"name": "mlp", "arguments": {"sizes": [64, 256, 256, 10]}}
     assert [cycle.kept for cycle in result.cycles] == [42240, 21120]
-    export = read_metrics(tmp_path / "run")[-1]
-    assert export["event"] == "export"
+    export, end = read_metrics(tmp_path / "run")[-2:]
+    assert (export["event"], end) == ("export", {"event": "end"})
     assert export["same_logits"]
     assert export["accuracy"] == result.cycles[-1].recalibrated
-    assert export["bytes"] == result.tickets[0].path.stat().st_size
+    assert export["bytes"] == (result.folder / result.tickets[0].file).stat().st_size
     assert export["dense_bytes"] / export["bytes"] > 15
 
 

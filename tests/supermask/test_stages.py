@@ -9,6 +9,7 @@ from rich.console import Console
 from torch import nn
 
 from kernels.bits import popcount, unpack
+from supermask.checkpoint import Checkpoints
 from supermask.convert import convert, set_remaining
 from supermask.cycles import Cycle, ep, hard_iep, soft_iep
 from supermask.data import in_memory
@@ -18,7 +19,8 @@ from supermask.folder import RunFolder, read_metrics
 from supermask.networks import Architecture
 from supermask.progress import RunProgress
 from supermask.selection import searched_edges
-from supermask.stages import Evaluate, Search, Session, begin_cycle
+from supermask.session import Session
+from supermask.stages import Evaluate, Search, Stage, begin_cycle
 from supermask.train import Loop, Training, unsearched
 
 
@@ -106,7 +108,14 @@ def session(model: nn.Module, tmp_path: Path, epochs: int) -> Session:
         loop=Loop(model=model, loaded=loaded, training=training, device=torch.device("cpu")),
         folder=RunFolder(tmp_path / "run"),
         progress=RunProgress(1, 1, Console(quiet=True)),
+        checkpoints=Checkpoints(tmp_path / "run" / "checkpoints"),
     )
+
+
+def run(state: Session, *stages: Stage) -> None:
+    for stage in stages:
+        stage.run(state)
+        state.end_stage(stages=100)
 
 
 @pytest.mark.parametrize("method", [hard_iep, soft_iep])
@@ -114,8 +123,7 @@ def test_kept_counts_follow_the_absolute_rate_and_hard_masks_nest(method: object
     state = session(network(), tmp_path, epochs=4)
     masks = []
     for cycle in method((0.5, 0.25, 0.1)):  # type: ignore[operator]
-        Search(cycle=cycle).run(state)
-        Evaluate().run(state)
+        run(state, Search(cycle=cycle), Evaluate())
         masks.append(mask(state.model))
     assert [int(m.sum()) for m in masks] == [360, 180, 72]
     nested = all(not (after & ~before).any() for before, after in pairwise(masks))
@@ -132,23 +140,23 @@ def test_kept_counts_follow_the_absolute_rate_and_hard_masks_nest(method: object
 
 def test_final_stays_at_the_last_rate_applied_and_keeps_the_momentum(tmp_path: Path) -> None:
     state = session(network(), tmp_path, epochs=3)
-    Search(cycle=Cycle(remaining=0.5)).run(state)
+    run(state, Search(cycle=Cycle(remaining=0.5)))
     last = state.lr
     optimiser = state.optimiser
     assert last == state.loop.training.rates()[-1] > 0
-    Search(cycle=Cycle(remaining=0.25, scores="inherit", lr="final")).run(state)
+    run(state, Search(cycle=Cycle(remaining=0.25, scores="inherit", lr="final")))
     assert state.optimiser is optimiser
     rates = [event["lr"] for event in read_metrics(state.folder.path) if event["event"] == "epoch"]
     assert rates[3:] == [last] * 3
-    Search(cycle=Cycle(remaining=0.125, scores="inherit")).run(state)
+    run(state, Search(cycle=Cycle(remaining=0.125, scores="inherit")))
     assert state.optimiser is not optimiser
 
 
 def test_a_zeroed_edge_can_be_selected_again(tmp_path: Path) -> None:
     state = session(network(), tmp_path, epochs=10)
-    Search(cycle=Cycle(remaining=0.5)).run(state)
+    run(state, Search(cycle=Cycle(remaining=0.5)))
     zeroed = ~mask(state.model)
-    Search(cycle=Cycle(remaining=0.4, scores="inherit_masked")).run(state)
+    run(state, Search(cycle=Cycle(remaining=0.4, scores="inherit_masked")))
     ever = torch.cat([unpack(e.ever, e.cols).flatten() for e in searched_edges(state.model).values()])
     assert (ever & zeroed).any()
 
@@ -163,7 +171,7 @@ def test_a_pinned_layer_keeps_its_rate_through_cycles() -> None:
 def test_ep_long_takes_the_epochs_of_its_length(tmp_path: Path) -> None:
     state = session(network(), tmp_path, epochs=2)
     (cycle,) = ep(0.3, length=3)
-    Search(cycle=cycle).run(state)
+    run(state, Search(cycle=cycle))
     assert state.loop.epoch == 6
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from kernels.bits import popcount
 from supermask.convert import convert, set_remaining
-from supermask.data import Loaded, in_memory
+from supermask.data import Loaded, Part, in_memory
 from supermask.selection import searched_edges
 from supermask.train import Loop, NonFiniteError, Training, first_non_finite
 
@@ -69,7 +69,7 @@ def test_two_runs_are_equal_to_the_bit_and_learn(precision: str) -> None:
 
 def test_the_order_of_the_data_depends_on_seed_and_epoch() -> None:
     def order(seed: int, epoch: int) -> torch.Tensor:
-        return torch.cat([x for x, _ in toy(seed).train(epoch)])
+        return torch.cat([x for x, _ in toy(seed).train(Part(epoch=epoch))])
 
     assert torch.equal(order(0, 3), order(0, 3))
     assert not torch.equal(order(0, 3), order(0, 4))
@@ -86,8 +86,8 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
 def test_bad_data_stops_the_run_at_its_step() -> None:
     loaded = toy()
 
-    def poisoned(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for number, (x, y) in enumerate(loaded.train(epoch)):
+    def poisoned(part: Part) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for number, (x, y) in enumerate(loaded.train(part)):
             yield (x * math.nan if number == 1 else x), y
 
     bad = Loaded(classes=2, steps=3, train=poisoned, test=loaded.test, calibrate=loaded.calibrate)

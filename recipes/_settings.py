@@ -1,0 +1,70 @@
+"""The data sets, networks and schedules that the recipes run with; sources in each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from supermask.cycles import down_to, shrinking
+from supermask.networks import Architecture
+from supermask.train import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """An architecture of the registry, for the number of classes that the data set has.
+
+    Attributes:
+        name: in the registry: resnet18, conv8, vgg16_bn, resnext29_32x4d, convmixer, torchvision/resnet50, ...
+        arguments: of its builder, besides the number of classes: width 2.0 doubles the channels of resnet18.
+    """
+
+    name: str
+    arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+
+    def __call__(self, classes: int) -> Architecture:
+        return Architecture(name=self.name, arguments={**self.arguments, "num_classes": classes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp:
+    """Linear layers without biases, batch norm and ReLU between them.
+
+    Attributes:
+        inputs: features of one input.
+        hidden: features of the hidden layers.
+    """
+
+    inputs: int = 64
+    hidden: tuple[int, ...] = (256, 256)
+
+    def __call__(self, classes: int) -> Architecture:
+        return Architecture(name="mlp", arguments={"sizes": [self.inputs, *self.hidden, classes]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallConv4:
+    """Conv4 for scikit-learn's 8x8 digits, with batch norm.
+
+    Attributes:
+        widths: channels after each convolution.
+        hidden: features of the hidden linear layer.
+    """
+
+    widths: tuple[int, ...] = (16, 16, 32, 32)
+    hidden: int = 64
+
+    def __call__(self, classes: int) -> Architecture:
+        small = {"channels": 1, "size": 8, "widths": self.widths, "hidden": self.hidden, "norm": True}
+        return Architecture(name="conv4", arguments={**small, "num_classes": classes})
+
+
+DIGITS = Training(epochs=10, lr=0.3, momentum=0.9, weight_decay=1e-4)
+DIGITS_RATES = down_to(1 / 32, 5)
+
+# "Soft iEP: on the exploration inefficacy of gradient-based strong lottery exploration", section 5.
+SMALL_IMAGES = Training(epochs=100, lr=0.1, momentum=0.9, weight_decay=1e-4)
+SMALL_IMAGES_RATES = shrinking(0.2, 15)
+IMAGENET = Training(epochs=100, lr=0.3, momentum=0.875, weight_decay=3e-5, warmup=5)
+IMAGENET_RATES = down_to(0.3, 3)
+
+RESNET18 = Network(name="resnet18")
+WIDE_RESNET50 = Network(name="torchvision/wide_resnet50_2")

@@ -1,0 +1,32 @@
+"""Dense training on CIFAR-100 in the loop, and with the schedule, of the searches."""
+
+from recipes._settings import RESNET18, SMALL_IMAGES, Network
+from supermask.image_sets import CIFAR100
+from supermask.recipe import Recipe, RunOptions, main
+from supermask.stages import Evaluate, Train
+from supermask.train import Training
+
+
+def recipe(
+    data: CIFAR100 = CIFAR100(),
+    network: Network = RESNET18,
+    training: Training = SMALL_IMAGES,
+    run: RunOptions = RunOptions(),
+) -> Recipe:
+    """Train all weights for the epochs of one cycle.
+
+    Args:
+        network: architecture.
+    """
+    return Recipe(
+        name="cifar100_dense",
+        data=data,
+        network=network,
+        training=training,
+        stages=(Train(), Evaluate(recalibrate=False)),
+        run=run,
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

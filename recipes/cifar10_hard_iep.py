@@ -1,0 +1,39 @@
+"""Hard iEP on CIFAR-10 with the settings of the soft iEP paper: 15 cycles down to 3.5 % remaining."""
+
+from recipes._settings import RESNET18, SMALL_IMAGES, Network
+from supermask.cycles import hard_iep, shrinking
+from supermask.image_sets import CIFAR10
+from supermask.recipe import Conversion, Recipe, RunOptions, main
+from supermask.stages import Export, search
+from supermask.train import Training
+
+
+def recipe(
+    data: CIFAR10 = CIFAR10(),
+    network: Network = RESNET18,
+    training: Training = SMALL_IMAGES,
+    conversion: Conversion = Conversion(),
+    run: RunOptions = RunOptions(),
+    p: float = 0.2,
+    cycles: int = 15,
+) -> Recipe:
+    """Hard iEP with learning-rate rewinding.
+
+    Args:
+        network: architecture.
+        p: shrinkage rate; remaining is (1 - p)^i in cycle i.
+        cycles: number of cycles.
+    """
+    return Recipe(
+        name="cifar10_hard_iep",
+        data=data,
+        network=network,
+        training=training,
+        conversion=conversion,
+        stages=(*search(hard_iep(shrinking(p, cycles))), Export()),
+        run=run,
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

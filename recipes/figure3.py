@@ -1,0 +1,42 @@
+"""Figure 3 of the soft iEP paper: accuracy against remaining for every row of its Table 3, and dense training."""
+
+from rich.console import Console
+
+from recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
+from supermask.cycles import METHODS
+from supermask.figures import to_png
+from supermask.lines import Line, line
+from supermask.plots import accuracy_against_remaining
+
+COMPARED = ("dense", "EP", *METHODS)
+BEST = {"digits": ("EP long, lr 0.03",)}  # EP's own best learning rate at this length, where one was looked for
+
+
+def table(lines: list[Line]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: test accuracy in %, mean and standard error over seeds, before batch-norm recalibration."""
+    rates = sorted({round(point.remaining, 4) for drawn in lines if not drawn.dense for point in drawn.points})[::-1]
+    rows = []
+    for drawn in lines:
+        found = {round(point.remaining, 4): point.mean("accuracy") for point in drawn.points}
+        cells = [found.get(1.0)] + [None] * (len(rates) - 1) if drawn.dense else [found.get(rate) for rate in rates]
+        rows.append([drawn.label, *("" if cell is None else spread(100 * cell[0], 100 * cell[1]) for cell in cells)])
+    return ["method", *(f"{rate:.3%}".rstrip("0").rstrip(".%") + " %" for rate in rates)], rows
+
+
+def main(grid: Grid) -> None:
+    """Run the grid, print the table, write figure3.png and figure3.md."""
+    experiments = methods(grid.setting(), (*COMPARED, *BEST.get(grid.data, ())))
+    if grid.dry_run:
+        return show_plan(grid, experiments)
+    console = Console()
+    lines = [line(label, runs) for label, runs in run(grid, experiments, console).items()]
+    columns, rows = table(lines)
+    title = f"{grid.data}: test accuracy in %, mean ± standard error of {grid.seeds} seeds (dense: all weights trained)"
+    console.print(rich_table(title, columns, rows))
+    grid.write("figure3.md", markdown(columns, rows))
+    path = grid.write("figure3.png", to_png(accuracy_against_remaining(lines)))
+    console.print(f"wrote {path} and figure3.md", highlight=False)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,53 @@
+"""Figure 5 of the soft iEP paper: (a) dying ratios of EP, hard iEP and soft iEP, (b) score ranks of 200 edges."""
+
+from rich.console import Console
+
+from recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
+from supermask.figures import to_png
+from supermask.lines import line
+from supermask.plots import dying_against_remaining
+from supermask.run_plots import rank_traces
+
+COMPARED = ("EP", "hard iEP", "soft iEP")
+
+
+def main(grid: Grid) -> None:
+    """Run the grid, print the dying ratios, write figure5a.png, figure5a.md and the score ranks of the first seed."""
+    experiments = methods(grid.setting(), COMPARED)
+    if grid.dry_run:
+        return show_plan(grid, experiments)
+    console = Console()
+    runs = run(grid, experiments, console)
+    lines = [line(label, found) for label, found in runs.items()]
+    columns = [
+        "remaining",
+        "EP",
+        "hard iEP, worst case",
+        "hard iEP, apparent",
+        "soft iEP",
+        "EP accuracy",
+        "hard",
+        "soft",
+    ]
+    rows = []
+    for points in zip(*(drawn.points for drawn in lines), strict=True):
+        one, hard, soft = points
+        dying = [one.mean("dying"), hard.mean("dying"), hard.mean("apparent"), soft.mean("dying")]
+        accuracy = [point.mean("accuracy") for point in points]
+        rows.append([
+            f"{100 * one.remaining:.3g} %",
+            *(spread(mean, error, 3) for mean, error in filter(None, dying)),
+            *(spread(100 * mean, 100 * error) for mean, error in filter(None, accuracy)),
+        ])  # fmt: skip
+    title = f"{grid.data}: final dying ratio of each cycle, and test accuracy in %, {grid.seeds} seeds"
+    console.print(rich_table(title, columns, rows))
+    grid.write("figure5a.md", markdown(columns, rows))
+    wrote = [grid.write("figure5a.png", to_png(dying_against_remaining(lines)))]
+    for label in COMPARED[1:]:
+        name = f"figure5b_{label.replace(' ', '_')}.png"
+        wrote.append(grid.write(name, to_png(rank_traces(runs[label][0]))))
+    console.print(f"wrote figure5a.md and {', '.join(map(str, wrote))}", highlight=False)
+
+
+if __name__ == "__main__":
+    command(main)

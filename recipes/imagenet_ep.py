@@ -1,0 +1,38 @@
+"""Edge-popup on ImageNet with the settings of the soft iEP paper: one cycle at one rate."""
+
+from recipes._settings import IMAGENET, WIDE_RESNET50, Network
+from supermask.cycles import ep
+from supermask.image_folder import ImageFolder
+from supermask.recipe import Conversion, Recipe, RunOptions, main
+from supermask.stages import Export, search
+from supermask.train import Training
+
+
+def recipe(
+    data: ImageFolder = ImageFolder(),
+    network: Network = WIDE_RESNET50,
+    training: Training = IMAGENET,
+    conversion: Conversion = Conversion(),
+    run: RunOptions = RunOptions(),
+    remaining: float = 0.3,
+) -> Recipe:
+    """Edge-popup for the epochs of one cycle.
+
+    Args:
+        network: architecture; the paper uses torchvision/resnet50, torchvision/resnet101 and
+            torchvision/wide_resnet50_2.
+        remaining: fraction of the edges kept.
+    """
+    return Recipe(
+        name="imagenet_ep",
+        data=data,
+        network=network,
+        training=training,
+        conversion=conversion,
+        stages=(*search(ep(remaining)), Export()),
+        run=run,
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

@@ -1,0 +1,37 @@
+"""Edge-popup on SVHN with the settings of the soft iEP paper: one cycle at one rate."""
+
+from recipes._settings import RESNET18, SMALL_IMAGES, Network
+from supermask.cycles import ep
+from supermask.image_sets import SVHN
+from supermask.recipe import Conversion, Recipe, RunOptions, main
+from supermask.stages import Export, search
+from supermask.train import Training
+
+
+def recipe(
+    data: SVHN = SVHN(),
+    network: Network = RESNET18,
+    training: Training = SMALL_IMAGES,
+    conversion: Conversion = Conversion(),
+    run: RunOptions = RunOptions(),
+    remaining: float = 0.3,
+) -> Recipe:
+    """Edge-popup for the epochs of one cycle.
+
+    Args:
+        network: architecture.
+        remaining: fraction of the edges kept.
+    """
+    return Recipe(
+        name="svhn_ep",
+        data=data,
+        network=network,
+        training=training,
+        conversion=conversion,
+        stages=(*search(ep(remaining)), Export()),
+        run=run,
+    )
+
+
+if __name__ == "__main__":
+    main(recipe)

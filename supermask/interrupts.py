@@ -1,0 +1,62 @@
+"""SIGINT and SIGTERM: a run finishes its step, saves, and ends with a clear code."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the run; `str` says where it stood.
+
+    Attributes:
+        signal: its number; a command exits with 128 + signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.signal = number
+
+
+class Interrupts:
+    """Signals that came in while `listen` was on.
+
+    Within `deferred` a first signal waits to be asked for; elsewhere, and from the second on, it raises at once.
+    """
+
+    def __init__(self) -> None:
+        self.pending: int | None = None
+        self._deferring = False
+
+    @contextmanager
+    def listen(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM; in a thread other than the main one, where that is impossible, do nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = signal.SIGINT, signal.SIGTERM
+        # An ignored SIGINT (a grid's worker) stays ignored.
+        before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+        for number in before:
+            signal.signal(number, self._came)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within the block a first signal is only noted in `pending`."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def _came(self, number: int, _frame: FrameType | None) -> None:
+        if self._deferring and self.pending is None:
+            self.pending = number
+            return
+        raise Interrupted(f"interrupted by {signal.Signals(number).name}", number)

@@ -1,0 +1,160 @@
+"""How much two masks have in common, against what two independent ones would.
+
+The overlap of masks a and b is |a and b| / min(|a|, |b|): 1 where one contains the other. For independent masks of n
+edges its expected value is max(|a|, |b|) / n, the density of the denser one. Layers are masked independently, so the
+expected overlap of whole networks adds up the layers' expected common edges.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kernels.bits import check_words, popcount
+
+
+class MaskFileError(ValueError):
+    """A mask file that cannot be read; the message names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Edges that two masks have in common.
+
+    Attributes:
+        a, b: edges that each selects.
+        common: edges that both select.
+        expected_common: edges that both would select, if they were independent.
+    """
+
+    a: int
+    b: int
+    common: int
+    expected_common: float
+
+    @property
+    def ratio(self) -> float:
+        """|a and b| / min(|a|, |b|); NaN where a mask is empty."""
+        return self._of_smaller(self.common)
+
+    @property
+    def expected(self) -> float:
+        """`ratio` to be expected of independent masks."""
+        return self._of_smaller(self.expected_common)
+
+    def _of_smaller(self, common: float) -> float:
+        smaller = min(self.a, self.b)
+        return common / smaller if smaller else math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOverlap:
+    """Overlap of two networks' masks, by layer and in all."""
+
+    layers: Mapping[str, Overlap]
+    total: Overlap
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Masks:
+    """Masks of a network.
+
+    Attributes:
+        name: in errors.
+        bits: packed int32 [rows, words_per_row(cols)], by layer.
+        cols: columns, by layer.
+    """
+
+    name: str
+    bits: Mapping[str, Tensor]
+    cols: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        for layer, bits in self.bits.items():
+            if layer not in self.cols:
+                raise ValueError(f"{self.name}: layer {layer!r} has no number of columns")
+            try:
+                check_words(f"{self.name}: layer {layer!r}", bits, self.cols[layer])
+            except RuntimeError as error:
+                raise ValueError(str(error)) from error
+
+
+def read_masks(path: Path) -> Masks:
+    """Masks from a file masks/cycle-N.safetensors of a run folder.
+
+    Raises:
+        MaskFileError: there is no such file, or it does not hold masks.
+    """
+    if not path.is_file():
+        raise MaskFileError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            cols = json.loads((file.metadata() or {})["cols"])
+            bits = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise MaskFileError(f"{path}: not a readable safetensors file, truncated or damaged: {error}") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise MaskFileError(f"{path}: its metadata do not say how many columns its layers have") from error
+    if not isinstance(cols, dict) or not all(type(count) is int and count > 0 for count in cols.values()):
+        raise MaskFileError(f"{path}: its metadata do not say how many columns its layers have")
+    try:
+        return Masks(name=str(path), bits=bits, cols=cols)
+    except ValueError as error:
+        raise MaskFileError(str(error)) from error
+
+
+def packed_overlap(a: Tensor, b: Tensor, cols: int) -> Overlap:
+    """Overlap of two packed masks of one layer.
+
+    Args:
+        a, b: int32 [rows, words_per_row(cols)].
+        cols: columns of the layer's weight.
+
+    Raises:
+        ValueError: they are not packed bits of the same rows and columns.
+    """
+    check_words("a", a, cols)
+    check_words("b", b, cols, rows=a.shape[0])
+    selected = [int(popcount(bits).sum()) for bits in (a, b, a & b)]
+    edges = a.shape[0] * cols
+    return Overlap(
+        a=selected[0],
+        b=selected[1],
+        common=selected[2],
+        expected_common=selected[0] * selected[1] / edges if edges else 0.0,
+    )
+
+
+def overlap(a: Masks | Path, b: Masks | Path) -> NetworkOverlap:
+    """Overlap of the masks of two networks, or of two mask files.
+
+    Raises:
+        MaskFileError: a file cannot be read.
+        ValueError: they mask different networks; the message names the first layer that differs.
+    """
+    a, b = (masks if isinstance(masks, Masks) else read_masks(masks) for masks in (a, b))
+    for layer in dict.fromkeys((*a.bits, *b.bits)):
+        for one, other in ((a, b), (b, a)):
+            if layer not in one.bits:
+                raise ValueError(f"{one.name} has no layer {layer!r}, and {other.name} has: of different networks")
+        sizes = [(masks.bits[layer].shape[0], masks.cols[layer]) for masks in (a, b)]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"layer {layer!r} is {sizes[0][0]} x {sizes[0][1]} in {a.name} and {sizes[1][0]} x {sizes[1][1]} in "
+                f"{b.name}: of different networks"
+            )
+    layers = {layer: packed_overlap(a.bits[layer], b.bits[layer], a.cols[layer]) for layer in a.bits}
+    return NetworkOverlap(layers=layers, total=_sum(list(layers.values())))
+
+
+def _sum(layers: Sequence[Overlap]) -> Overlap:
+    return Overlap(
+        a=sum(layer.a for layer in layers),
+        b=sum(layer.b for layer in layers),
+        common=sum(layer.common for layer in layers),
+        expected_common=sum(layer.expected_common for layer in layers),
+    )

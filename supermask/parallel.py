@@ -1,0 +1,207 @@
+"""Data-parallel runs: what the processes that torchrun starts agree on.
+
+Every process holds the whole network and its share of each global batch. Batch-norm statistics are those of the global
+batch, so that a run differs from the one-process run by the order of sums alone; masks are a function of the scores,
+and are checked to agree.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from supermask.data import Part
+from supermask.selection import all_edges
+
+
+class RanksDisagree(RuntimeError):
+    """Two processes hold different masks; the message names the layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The processes of one run; a run of its own process only is a group of one.
+
+    Attributes:
+        rank, ranks: of this process, and how many there are.
+        control: the process group for small values on CPU, which never wait for a GPU.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    control: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def part(self, epoch: int = 0, start: int = 0) -> Part:
+        """This process's share of the batches."""
+        return Part(epoch=epoch, start=start, rank=self.rank, ranks=self.ranks)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values` summed over the processes; any shape, on the training device."""
+        if self.ranks > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def highest(self, value: int) -> int:
+        """The highest `value` of any process."""
+        if self.ranks == 1:
+            return value
+        held = torch.tensor(value)
+        dist.all_reduce(held, op=dist.ReduceOp.MAX, group=self.control)
+        return int(held)
+
+    def send(self, data: bytes) -> bytes:
+        """The first process's `data`, on all."""
+        if self.ranks == 1:
+            return data
+        size = torch.tensor(len(data))
+        dist.broadcast(size, src=0, group=self.control)
+        held = torch.frombuffer(bytearray(data), dtype=torch.uint8) if self.first and data else None
+        if held is None:
+            held = torch.empty(int(size), dtype=torch.uint8)
+        if int(size):
+            dist.broadcast(held, src=0, group=self.control)
+        return held.numpy().tobytes()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.ranks > 1:
+            dist.barrier(group=self.control)
+
+    def check_masks(self, model: nn.Module) -> None:
+        """Raise RanksDisagree unless all processes select the same edges, compared by hash."""
+        if self.ranks == 1:
+            return
+        layers = all_edges(model)
+        digests = [hashlib.sha256(edges.mask().cpu().numpy().tobytes()).digest() for edges in layers.values()]
+        own = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(len(layers), -1)
+        theirs = [torch.empty_like(own) for _ in range(self.ranks)]
+        dist.all_gather(theirs, own, group=self.control)
+        for rank, other in enumerate(theirs):
+            differ = (other != theirs[0]).any(dim=1).nonzero().flatten().tolist()
+            if differ:
+                raise RanksDisagree(
+                    f"rank {rank} selects other edges than rank 0 in layer {list(layers)[differ[0]]} (and "
+                    f"{len(differ) - 1} more): the scores have drifted apart, so this run cannot be trusted; look for "
+                    "code that changes scores on one process only, or for faulty memory"
+                )
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` with gradients averaged over the processes."""
+        if self.ranks == 1:
+            return model
+        # Buffers are equal by construction: broadcasting them would only cost time.
+        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+
+
+ALONE = Group()
+
+
+@contextmanager
+def group(device: str) -> Iterator[tuple[Group, str]]:
+    """The group that torchrun's environment describes, and the device of this process in it.
+
+    Args:
+        device: as a user names it; under torchrun "auto" and "cuda" become this process's own GPU.
+
+    Raises:
+        ValueError: an environment that names several processes but not where they meet.
+    """
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks == 1:
+        yield ALONE, device
+        return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ValueError(f"WORLD_SIZE={ranks} but {', '.join(missing)} not set: start with torchrun")
+    on_gpu = torch.cuda.is_available() and device in ("auto", "cuda")
+    if on_gpu:
+        device = f"cuda:{int(os.environ['LOCAL_RANK'])}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield Group(rank=int(os.environ["RANK"]), ranks=ranks, control=dist.new_group(backend="gloo")), device
+    finally:
+        dist.destroy_process_group()
+
+
+def synchronise(model: nn.Module, ranks: Group, device: torch.device) -> nn.Module:
+    """Batch norms of `model` take their statistics over the global batch; names and state stay the same."""
+    if ranks.ranks == 1:
+        return model
+    if device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                setattr(module, name, _GlobalBatchNorm.like(child))
+    return model
+
+
+class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the global batch on CPU, where torch.nn.SyncBatchNorm does not run."""
+
+    @classmethod
+    def like(cls, norm: nn.modules.batchnorm._BatchNorm) -> "_GlobalBatchNorm":
+        made = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        made.__dict__.update({key: value for key, value in norm.__dict__.items() if not key.startswith("__")})
+        return made
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any [batch, channels, ...]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not (self.training or self.running_mean is None):
+            return super().forward(input)
+        others = [axis for axis in range(input.ndim) if axis != 1]
+        shape = [-1 if axis == 1 else 1 for axis in range(input.ndim)]
+        values = input.float()
+        count = _sum(torch.tensor(float(values.numel() // values.shape[1])))
+        mean = _sum(values.sum(others)) / count
+        centred = values - mean.view(shape)
+        variance = _sum(centred.square().sum(others)) / count
+        self._track(mean.detach(), (variance * count / (count - 1).clamp(min=1)).detach())
+        out = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(input.dtype)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the processes; the gradient of the sum is the sum of the gradients."""
+
+    @staticmethod
+    def forward(_ctx: Any, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def _sum(values: Tensor) -> Tensor:
+    return _Sum.apply(values)

@@ -1,0 +1,83 @@
+"""What is recorded of the scores while a search goes on: ranks of a few sampled edges, and histograms.
+
+The rank of an edge is the share of its layer's edges that come before it, so that it is selected when its rank is below
+the layer's remaining rate ("Soft iEP: on the exploration inefficacy of gradient-based strong lottery exploration",
+Figure 5b). Counting takes one pass over the scores, an epoch.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kernels.bits import unpack
+from kernels.threshold import REMOVED_KEY, score_keys
+from supermask.edges import SearchedEdges
+from supermask.selection import searched_edges
+
+BINS = 64
+
+
+class Traces:
+    """Ranks of the same sampled edges through a run.
+
+    Args:
+        model: a searched network.
+        seed: of the sample, which is uniform over all masked edges.
+        count: edges in the sample; fewer where the network has fewer.
+    """
+
+    def __init__(self, model: nn.Module, seed: int, count: int = 200) -> None:
+        sizes = torch.tensor([edges.count for edges in searched_edges(model).values()])
+        total = int(sizes.sum())
+        generator = torch.Generator().manual_seed(seed % (1 << 63))
+        drawn = torch.randint(total, (4 * count,), generator=generator).unique()
+        chosen = drawn[torch.randperm(len(drawn), generator=generator)[:count]].sort().values
+        ends = sizes.cumsum(0)
+        layers = torch.bucketize(chosen, ends, right=True)
+        self._flat = {
+            index: (chosen[layers == index] - (ends[index] - sizes[index])) for index in layers.unique().tolist()
+        }
+        self._names = list(searched_edges(model))
+
+    def edges(self) -> dict[str, Any]:
+        """Which edges these are: layer names, and (index of the layer, flat index in it) of each edge."""
+        return {
+            "layers": self._names,
+            "edges": [[index, place] for index, places in self._flat.items() for place in places.tolist()],
+        }
+
+    @torch.no_grad()
+    def ranks(self, model: nn.Module) -> dict[str, Any]:
+        """For each edge its rank in its layer, in [0, 1), edges of one score sharing it, and whether it is selected."""
+        ranks: list[float] = []
+        selected: list[int] = []
+        layers = list(searched_edges(model).values())
+        for index, places in self._flat.items():
+            edges = layers[index]
+            keys = score_keys(edges.scores.detach().flatten(), edges.magnitude == "abs")
+            if edges.survivors is not None:
+                survives = unpack(edges.survivors, edges.cols).flatten()
+                keys = torch.where(survives, keys, REMOVED_KEY)
+            mask = unpack(edges.mask(), edges.cols).flatten()
+            chosen = places.to(keys.device)
+            ranks += (_before(keys, keys[chosen]) / edges.count).tolist()
+            selected += mask[chosen].int().tolist()
+        return {"ranks": [round(rank, 6) for rank in ranks], "selected": selected}
+
+
+def histogram(edges: SearchedEdges) -> dict[str, Any]:
+    """Counts of what the edges of one layer are ranked by (|score|, or the score), in equal bins from low to high."""
+    scores = edges.scores.detach().float().flatten().cpu()
+    values = scores.abs() if edges.magnitude == "abs" else scores
+    low, high = (0.0, float(values.max())) if edges.magnitude == "abs" else map(float, values.aminmax())
+    counts = torch.histc(values, BINS, low, high if high > low else low + 1.0)
+    return {"low": low, "high": high, "counts": counts.int().tolist()}
+
+
+def _before(keys: Tensor, of: Tensor) -> Tensor:
+    """For each key in `of`, how many of `keys` are greater."""
+    bounds, order = of.sort()
+    counts = torch.bincount(torch.bucketize(keys, bounds, out_int32=True), minlength=len(bounds) + 1)
+    greater = len(keys) - counts.cumsum(0)[:-1]
+    return torch.empty_like(greater).scatter_(0, order, greater)

@@ -49,7 +49,7 @@ def candidates(batch: int, device: torch.device) -> dict[str, Callable[[], objec
     for name in ("dense", "search"):
         torch.manual_seed(0)
         model = Architecture(name="resnet18", arguments={"num_classes": 10}).build()
-        models[name] = model.to(device, memory_format=torch.channels_last).train()
+        models[name] = model.to(device).to(memory_format=torch.channels_last).train()
     convert(models["search"], seed=0, remaining=0.3)
     measures.track(models["search"])
     return {name: step_of(model, batch, device) for name, model in models.items()}
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batches", type=int, nargs="+", default=[128, 32], metavar="IMAGES")
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--threads", type=int, help="PyTorch's (the CPU kernels of a search use NumPy)")
+    parser.add_argument("--threads", type=int, help="of PyTorch and of the selection")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
 

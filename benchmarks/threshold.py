@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--remaining", type=float, default=0.5, help="fraction of the edges to keep")
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--threads", type=int, help="PyTorch's (NumPy and the selection itself use one)")
+    parser.add_argument("--threads", type=int, help="of PyTorch and of the selection (NumPy uses one)")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
 

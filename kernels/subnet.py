@@ -156,8 +156,8 @@ def _subnet_cpu(
     dtype: torch.dtype,
     ever: Optional[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    if base is None:
-        signs = kept_signs(signs, seed, layer, stream, scores.shape[0], scores.numel() // scores.shape[0])
+    rows = scores.shape[0]
+    signs = kept_signs(signs, seed, layer, stream, rows, scores.numel() // rows) if base is None else None
     found = weights_and_mask(scores, int(tau), int(last_tied), survivors, constant, signs, base, absolute, dtype)
     if ever is not None:
         ever.bitwise_or_(found[1])
@@ -176,8 +176,8 @@ def _subnet_backward_cpu(
     stream: int,
     absolute: bool,
 ) -> Tensor:
-    if base is None:
-        signs = kept_signs(signs, seed, layer, stream, scores.shape[0], scores.numel() // scores.shape[0])
+    rows = scores.shape[0]
+    signs = kept_signs(signs, seed, layer, stream, rows, scores.numel() // rows) if base is None else None
     return grad_scores(grad_weight, scores, survivors, constant, signs, base, absolute)
 
 

@@ -5,6 +5,8 @@ arithmetic. Here only the results are of the layer's size; what leads to them st
 NumPy computes a block on one thread: PyTorch would start all of them for some microseconds' work.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -13,6 +15,11 @@ from torch import Tensor
 
 from kernels.bits import words_per_row
 from kernels.threshold_cpu import bits_of, keys_of, row_blocks, scratch
+
+
+def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Like torch.empty, in memory that NumPy gets: as huge pages, where there are, which are mapped in less time."""
+    return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 def weights_and_mask(
@@ -30,13 +37,13 @@ def weights_and_mask(
 
     Args:
         tau, last_tied: the threshold.
-        signs: packed sign words; not read where `base` holds the weights.
+        signs: packed sign words, or None where `base` holds the weights.
         survivors, constant, base, absolute, dtype: as the op subnet takes them.
     """
     rows = scores.shape[0]
     matrix = scores.view(rows, -1)
     cols = matrix.shape[1]
-    weight = torch.empty(matrix.shape, dtype=dtype)
+    weight = fresh(matrix.shape, dtype)
     mask = torch.zeros(rows, words_per_row(cols), dtype=torch.int32)
     packed = mask.numpy().view(np.uint8)
     magnitude = constant.to(dtype).float().numpy()
@@ -53,7 +60,7 @@ def weights_and_mask(
         if base is not None:
             np.copyto(found, base[block].numpy())
             _keep(found, chosen)
-        else:
+        elif signs is not None:
             np.copyto(found, _plus_or_minus(bits_of(signs, block, cols)) * chosen.view(np.int8))
             found *= magnitude
         if dtype is not torch.float32:
@@ -74,12 +81,12 @@ def grad_scores(
     rows = scores.shape[0]
     matrix = scores.view(rows, -1)
     cols = matrix.shape[1]
-    grad = torch.empty_like(matrix)
+    grad = fresh(matrix.shape, scores.dtype)
     space = scratch(rows, cols).view(np.float32)
     for block in row_blocks(rows, cols):
         given = grad_weight[block].to(scores.dtype).reshape(-1, cols).numpy()
         found = grad[block].numpy()
-        negative = np.zeros(found.shape, np.uint8) if base is not None else bits_of(signs, block, cols)
+        negative = np.zeros(found.shape, np.uint8) if signs is None else bits_of(signs, block, cols)
         if absolute:
             negative ^= matrix[block].numpy() < 0
         sign = space[: len(found)]

@@ -23,6 +23,7 @@ On the CPU a sample of the keys brackets the threshold and one pass finds it (ke
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
 import numpy as np
@@ -227,11 +228,12 @@ def selected(scores: Tensor, tau: Tensor, last_tied: Tensor, absolute: bool) -> 
 def _select_torch(
     scores: Sequence[Tensor], kept: Tensor, survivors: Sequence[Optional[Tensor]], absolute: bool
 ) -> tuple[Tensor, Tensor]:
-    found = []
-    for layer, (s, alive, count) in enumerate(zip(scores, survivors, kept.tolist(), strict=True)):
+    counts: list[int] = kept.tolist()
+    for layer, (s, count) in enumerate(zip(scores, counts, strict=True)):
         if not 1 <= count <= s.numel():
             raise ValueError(f"layer {layer}: kept is {count}: expected 1 to {s.numel()}, the layer's edges")
-        found.append(select_layer(s, count, alive, absolute))
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of the interpreter
+        found = list(pool.map(select_layer, scores, counts, survivors, [absolute] * len(counts)))
     tau = torch.tensor([key for key, _ in found], dtype=torch.int32)
     return tau, torch.tensor([last for _, last in found], dtype=torch.int64)
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from rich import box
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
 from recipes._settings import (
@@ -221,9 +221,10 @@ def run(grid: Grid, experiments: Sequence[Experiment], console: Console) -> dict
     missing = len({job.folder for _, job in jobs if not job.done})
     console.print(f"{len(folders)} runs in {grid.runs()}, {len(folders) - missing} of them done", highlight=False)
     gpu = grid.device != "cpu" and _has_gpu()
-    finished = run_grid([job for _, job in jobs], grid.workers or (1 if gpu else None))
-    for _ in track(finished, "runs", total=missing, console=console, disable=not missing):
-        pass
+    with Progress(console=console, disable=not missing) as progress:
+        bar = progress.add_task("runs", total=missing)
+        workers = grid.workers or (1 if gpu else None)
+        run_grid([job for _, job in jobs], workers, lambda _: progress.advance(bar))
     runs: dict[str, list[Run]] = {}
     for label, job in jobs:
         runs.setdefault(label, []).append(read_run(job.folder))

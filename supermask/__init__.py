@@ -17,7 +17,19 @@ from supermask.cycles import (
     soft_iep_srw_zero,
     soft_iep_zero,
 )
-from supermask.data import Data, DataMissing, Digits, Loaded, Part, in_memory
+from supermask.data import (
+    About,
+    Augment,
+    Batch,
+    Data,
+    DataDamaged,
+    DataMissing,
+    Described,
+    Digits,
+    Loaded,
+    Part,
+    in_memory,
+)
 from supermask.edges import PackedEdges, SearchedEdges
 from supermask.evaluate import accuracy, recalibrate
 from supermask.image_folder import ImageFolder
@@ -49,11 +61,16 @@ __all__ = [
     "MLP",
     "MNIST",
     "SVHN",
+    "About",
     "Architecture",
+    "Augment",
+    "Batch",
     "Conversion",
     "Cycle",
     "Data",
+    "DataDamaged",
     "DataMissing",
+    "Described",
     "Digits",
     "Evaluate",
     "Export",

@@ -90,7 +90,9 @@ class Checkpoints:
             payload, digest = data[:-_DIGEST], data[-_DIGEST:]
             if len(data) > _DIGEST and hashlib.sha256(payload).digest() == digest:
                 return payload
-            report(f"checkpoint {path} is damaged (its digest does not match): it is put aside, the one before it used")
+            report(
+                f"checkpoint {path} is damaged (its digest does not match): it is put aside, and the one before it used"
+            )
             path.rename(path.with_suffix(".damaged"))
         return None
 

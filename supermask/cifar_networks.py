@@ -184,9 +184,8 @@ def convmixer(
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["patches"] = mixed(nn.Conv2d(channels, dim, patch_size, stride=patch_size))
     for number in range(1, depth + 1):
-        layers[f"depthwise{number}"] = Shortcut(
-            mixed(nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim))
-        )
+        depthwise = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        layers[f"depthwise{number}"] = Shortcut(mixed(depthwise))
         layers[f"pointwise{number}"] = mixed(nn.Conv2d(dim, dim, 1))
     return nn.Sequential(layers | _head(dim, num_classes))
 

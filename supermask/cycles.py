@@ -113,7 +113,7 @@ def hard_iep_sri(rates: Sequence[float]) -> tuple[Cycle, ...]:
 
 
 def soft_iep(rates: Sequence[float]) -> tuple[Cycle, ...]:
-    """Soft iEP with learning-rate rewinding (LR): the rate goes down, scores are inherited, every edge can come back."""
+    """Soft iEP with learning-rate rewinding (LR): scores are inherited, and every edge can come back."""
     return _iterate(rates, scores="inherit", space="all")
 
 
@@ -167,8 +167,8 @@ def _degenerate(cycle: Cycle) -> str | None:
     if cycle.space == "survivors" and cycle.scores.endswith("_masked"):
         plain = cycle.scores.removesuffix("_masked")
         return (
-            f"has scores={cycle.scores!r} with space='survivors': edges that were not selected are removed, so zeros for "
-            f"them change nothing; write scores={plain!r}"
+            f"has scores={cycle.scores!r} with space='survivors': edges that were not selected are removed, so zeros "
+            f"for them change nothing; write scores={plain!r}"
         )
     if cycle.lr == "final" and not cycle.scores.startswith("inherit"):
         return (

@@ -24,6 +24,10 @@ class DataMissing(Exception):
     """A data set is not where the recipe looks for it; the message says what to download and where to put it."""
 
 
+class DataDamaged(ValueError):
+    """A file of a data set that cannot be read; the message names it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """Which batches a process takes, and which share of each.
@@ -247,11 +251,3 @@ class Digits:
         x_train, x_test = (torch.tensor(part, dtype=torch.float32, device=device).view(shape) for part in split[:2])
         y_train, y_test = (torch.tensor(part, dtype=torch.int64, device=device) for part in split[2:])
         return in_memory(x_train, y_train, x_test, y_test, batch=self.batch, seed=seed)
-
-
-def __getattr__(name: str) -> object:
-    if name == "ImageFolder":
-        from supermask.image_folder import ImageFolder
-
-        return ImageFolder
-    raise AttributeError(name)

@@ -1,6 +1,6 @@
 """TensorBoard event files beside the metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +9,21 @@ class EventFiles:
     """Writes each number of an event as the scalar EVENT/NAME, over training steps.
 
     Args:
-        path: folder of the event files.
-        step: training steps that were taken before a resumed run was stopped; what stands after them is dropped.
+        path: folder of the event files; those of a run that was stopped are written again.
+        events: the metrics that a run which is resumed has so far.
 
     Raises:
         ValueError: TensorBoard is not installed.
     """
 
-    def __init__(self, path: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError('tensorboard is not installed: pip install "supermask[tensorboard]"') from error
-        self._writer = SummaryWriter(str(path), purge_step=step + 1 if step else None)
-        self._step = step
+    def __init__(self, path: Path, events: Iterable[Mapping[str, Any]]) -> None:
+        writer = event_writer()
+        for old in path.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._writer = writer(str(path))
+        self._step = 0
+        for event in events:
+            self(event["event"], event)
 
     def __call__(self, event: str, values: Mapping[str, Any]) -> None:
         """Write the numbers among `values`; an event without a step is at the last one that had it."""
@@ -31,3 +32,16 @@ class EventFiles:
             if isinstance(value, int | float) and name not in ("step", "epoch", "cycle"):
                 self._writer.add_scalar(f"{event}/{name}", value, self._step)
         self._writer.flush()
+
+
+def event_writer() -> Any:
+    """The class that writes event files.
+
+    Raises:
+        ValueError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError('tensorboard is not installed: pip install "supermask[tensorboard]"') from error
+    return SummaryWriter

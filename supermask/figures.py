@@ -48,12 +48,12 @@ def looks(lines: Sequence[Line]) -> Iterator[tuple[Line, Look]]:
 
 
 def to_png(figure: "Figure") -> bytes:
-    """The figure as a PNG file of 128 colours: a third of the bytes, and no difference to see."""
+    """The figure as a PNG file of 256 colours, in a third of the bytes."""
     from PIL import Image
 
     drawn, packed = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=DPI)
-    image = Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    image = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(packed, format="png", optimize=True, dpi=(DPI, DPI))
     return packed.getvalue()
 

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -105,8 +106,8 @@ class RunFolder:
             self.mirror(event, values)
 
     def log_ranks(self, event: str, **values: Any) -> None:
-        """Append one event to the score ranks."""
-        self._append(REPRODUCED[1], event, values, sync=False)
+        """Append one event to the score ranks, on disk when this returns."""
+        self._append(REPRODUCED[1], event, values, sync=True)
 
     def log_time(self, event: str, **values: Any) -> None:
         """Append one event to the wall-clock times."""
@@ -136,7 +137,8 @@ class RunFolder:
     def close(self) -> None:
         """Let others have the folder."""
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # a full disk refuses the rest of a line again, and was reported then
+                file.close()
         self._files.clear()
 
     def _open(self, name: str) -> IO[str]:

@@ -7,7 +7,7 @@ goes on with those that stopped and skips those that are done.
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -54,34 +54,35 @@ class Job:
         return metrics.exists() and metrics.read_bytes().endswith(b'{"event": "end"}\n')
 
 
-def run_grid(jobs: Sequence[Job], workers: int | None = None) -> Iterator[Path]:
-    """Run every job that is not done, and give its folder as it ends.
+def run_grid(
+    jobs: Sequence[Job], workers: int | None = None, on_done: Callable[[Path], object] = lambda _: None
+) -> None:
+    """Run every job that is not done.
 
     Args:
         jobs: what to run; one that is there twice runs once.
         workers: processes; by default one a core.
+        on_done: called with each run's folder as it ends.
 
     Raises:
         Interrupted: a signal came in; the runs in progress have saved, and go on when the grid is begun again.
-        Exception: the first that a run raises; the runs that have not begun are dropped.
+        Exception: the first that a run raises; the runs in progress have saved.
     """
     todo = {job.folder: job for job in jobs if not job.done}
     if not todo:
         return
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's thread pool would hang
     workers = min(workers or os.cpu_count() or 1, len(todo))
-    interrupts = Interrupts()
-    with interrupts.listen(), ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker) as pool:
-        futures = [pool.submit(_execute, job) for job in todo.values()]
+    others = set(multiprocessing.active_children())
+    with Interrupts().listen(), ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker) as pool:
         try:
-            for future in as_completed(futures):
-                yield future.result()
-        except Interrupted:
-            for process in multiprocessing.active_children():
+            for future in as_completed([pool.submit(_execute, job) for job in todo.values()]):
+                on_done(future.result())
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
                 process.terminate()  # its run saves and ends
-            raise
-        finally:
             pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _begin_worker() -> None:

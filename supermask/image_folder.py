@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from supermask.data import About, Batch, DataMissing, Loaded, Part, generator_for, order_of
+from supermask.data import About, Batch, DataDamaged, DataMissing, Loaded, Part, generator_for, order_of
 from supermask.pixels import normalised
 
 Item = TypeVar("Item")
@@ -195,13 +195,13 @@ class Decoder:
         """Images uint8 [batch, height, width, 3] and labels; one pass at a time.
 
         Raises:
-            ValueError: an image is damaged; the message names the file.
+            DataDamaged: an image cannot be read; the message names the file.
             RuntimeError: another pass was begun before this one's end.
         """
         self.order.batches = batches
         for batch in self.loader:
             if isinstance(batch, Damaged):
-                raise ValueError(batch.message)
+                raise DataDamaged(batch.message)
             yield batch
             if self.order.batches is not batches:
                 raise RuntimeError("another pass over the same images was begun before this one's end")

@@ -59,4 +59,5 @@ class Interrupts:
         if self._deferring and self.pending is None:
             self.pending = number
             return
-        raise Interrupted(f"interrupted by {signal.Signals(number).name}", number)
+        name = signal.Signals(number).name
+        raise Interrupted(f"interrupted by {name}: go on from the last checkpoint with --resume", number)

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from kernels.bits import check_words, popcount
+from kernels.bits import check_words
 
 
 class MaskFileError(ValueError):
@@ -119,7 +120,7 @@ def packed_overlap(a: Tensor, b: Tensor, cols: int) -> Overlap:
     """
     check_words("a", a, cols)
     check_words("b", b, cols, rows=a.shape[0])
-    selected = [int(popcount(bits).sum()) for bits in (a, b, a & b)]
+    selected = [_count(bits) for bits in (a, b, a & b)]
     edges = a.shape[0] * cols
     return Overlap(
         a=selected[0],
@@ -149,6 +150,11 @@ def overlap(a: Masks | Path, b: Masks | Path) -> NetworkOverlap:
             )
     layers = {layer: packed_overlap(a.bits[layer], b.bits[layer], a.cols[layer]) for layer in a.bits}
     return NetworkOverlap(layers=layers, total=_sum(list(layers.values())))
+
+
+def _count(bits: Tensor) -> int:
+    """Set bits; by numpy, since the first call of a torch op imports torch's compiler, seconds for a few files."""
+    return int(np.bitwise_count(bits.cpu().numpy().view(np.uint32)).sum(dtype=np.int64))
 
 
 def _sum(layers: Sequence[Overlap]) -> Overlap:

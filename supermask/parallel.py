@@ -166,8 +166,8 @@ class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         others = [axis for axis in range(input.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(input.ndim)]
-        values = input.float()
-        count = _sum(torch.tensor(float(values.numel() // values.shape[1])))
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        count = _sum(torch.tensor(values.numel() // values.shape[1], dtype=torch.float64))
         mean = _sum(values.sum(others)) / count
         centred = values - mean.view(shape)
         variance = _sum(centred.square().sum(others)) / count

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_Shown = list[tuple[Any, str]]  # what a legend shows, and its label
 _GREY = "#707070"
 
 
@@ -28,14 +29,15 @@ def accuracy_against_remaining(lines: Sequence[Line], *, recalibrated: bool = Fa
     """
     figure, (axes,) = new_figure()
     measure: Measure = "recalibrated" if recalibrated else "accuracy"
+    shown: _Shown = []
     for drawn, look in looks(lines):
         if drawn.dense:
-            _level(axes, drawn, "accuracy" if measure not in _measured(drawn) else measure, look)
+            shown += _level(axes, drawn, measure, look)
         else:
-            _curve(axes, drawn, measure, look, scale=100)
+            shown += _curve(axes, drawn, measure, look, scale=100)
     _against_remaining(axes, lines)
     axes.set_ylabel(f"test accuracy (%){', recalibrated' if recalibrated else ''}")
-    legend(figure, *axes.get_legend_handles_labels())
+    legend(figure, [handle for handle, _ in shown], [label for _, label in shown])
     return figure
 
 
@@ -46,17 +48,18 @@ def dying_against_remaining(lines: Sequence[Line]) -> "Figure":
     never selected among the survivors over the survivors (soft iEP paper, Figure 5a).
     """
     figure, (axes,) = new_figure()
+    shown: _Shown = []
     for drawn, look in looks(lines):
         if drawn.dense:
             continue
-        _curve(axes, drawn, "dying", look)
+        shown += _curve(axes, drawn, "dying", look)
         if any(_pruned(point) for point in drawn.points):
             apparent = replace(drawn, label=f"{drawn.label}, among survivors")
-            _curve(axes, apparent, "apparent", look, linestyle="--", markerfacecolor="white")
+            shown += _curve(axes, apparent, "apparent", look, linestyle="--", markerfacecolor="white")
     _against_remaining(axes, lines)
     axes.set_ylabel("dying ratio (fraction of edges)")
     axes.set_ylim(0, 1)
-    legend(figure, *axes.get_legend_handles_labels())
+    legend(figure, [handle for handle, _ in shown], [label for _, label in shown])
     return figure
 
 
@@ -118,36 +121,35 @@ def _pruned(point: Point) -> bool:
     return apparent is not None and worst is not None and not math.isclose(apparent[0], worst[0], abs_tol=1e-9)
 
 
-def _measured(drawn: Line) -> set[str]:
-    measures: tuple[Measure, ...] = ("accuracy", "recalibrated")
-    return {measure for measure in measures if any(point.mean(measure) for point in drawn.points)}
-
-
-def _curve(axes: "Axes", drawn: Line, measure: Measure, look: Look, scale: float = 1, **style: Any) -> None:
+def _curve(axes: "Axes", drawn: Line, measure: Measure, look: Look, scale: float = 1, **style: Any) -> _Shown:
     """Means of the line's points, with bars of one standard error."""
     values = [(point.remaining, mean) for point in drawn.points if (mean := point.mean(measure)) is not None]
-    if values:
-        axes.errorbar(
-            [100 * remaining for remaining, _ in values],
-            [scale * mean for _, (mean, _) in values],
-            yerr=[scale * error for _, (_, error) in values],  # NaN, of one seed, draws no bar
-            label=plain(drawn.label),
-            color=look.color,
-            marker=look.marker,
-            markersize=5,
-            linewidth=1.5,
-            capsize=3,
-            **style,
-        )
+    if not values:
+        return []
+    handle = axes.errorbar(
+        [100 * remaining for remaining, _ in values],
+        [scale * mean for _, (mean, _) in values],
+        yerr=[scale * error for _, (_, error) in values],  # NaN, of one seed, draws no bar
+        color=look.color,
+        marker=look.marker,
+        markersize=5,
+        linewidth=1.5,
+        capsize=3,
+        **style,
+    )
+    return [(handle, plain(drawn.label))]
 
 
-def _level(axes: "Axes", drawn: Line, measure: Measure, look: Look) -> None:
-    """A dense line: what it reached last, at every remaining rate."""
-    found = [level for point in drawn.points[-1:] if (level := point.mean(measure)) is not None]
-    for mean, error in found:
-        axes.axhline(100 * mean, color=look.color, linestyle="--", linewidth=1.5, label=plain(drawn.label))
-        if error > 0:
-            axes.axhspan(100 * (mean - error), 100 * (mean + error), color=look.color, alpha=0.15, linewidth=0)
+def _level(axes: "Axes", drawn: Line, measure: Measure, look: Look) -> _Shown:
+    """A dense line: what it reached last, at every remaining rate; it may have no recalibrated accuracy."""
+    found = [point.mean(measure) or point.mean("accuracy") for point in drawn.points[-1:]]
+    if not found or found[0] is None:
+        return []
+    mean, error = found[0]
+    handle = axes.axhline(100 * mean, color=look.color, linestyle="--", linewidth=1.5)
+    if error > 0:
+        axes.axhspan(100 * (mean - error), 100 * (mean + error), color=look.color, alpha=0.15, linewidth=0)
+    return [(handle, plain(drawn.label))]
 
 
 def _against_remaining(axes: "Axes", lines: Sequence[Line]) -> None:

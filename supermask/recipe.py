@@ -19,16 +19,17 @@ from supermask import plan
 from supermask.checkpoint import CheckpointError, Checkpoints, read
 from supermask.convert import BiasPolicy, NormPolicy, convert, summary
 from supermask.cycles import check_cycles
-from supermask.data import Data, DataMissing
+from supermask.data import Data, DataDamaged, DataMissing
 from supermask.draws import Magnitude, ScoreInit, WeightInit
-from supermask.event_files import EventFiles
-from supermask.folder import RunFolder, RunFolderError, differences, newest, read_config
+from supermask.event_files import EventFiles, event_writer
+from supermask.folder import RunFolder, RunFolderError, differences, newest, read_config, read_metrics
 from supermask.interrupts import Interrupted, Interrupts
 from supermask.networks import Architecture
 from supermask.parallel import Group, RanksDisagree, group, synchronise
 from supermask.progress import RunProgress, cycle_table
 from supermask.session import CycleResult, Exported, Session
 from supermask.stages import Export, Search, Stage, Train
+from supermask.ticket import TicketError
 from supermask.train import Loop, NonFiniteError, Training
 
 
@@ -188,6 +189,8 @@ class Recipe:
     def _begin(self, console: Console, ranks: Group, device: torch.device, interrupts: Interrupts) -> Session:
         """Data, network and, when all else stands, the run folder, in the state of its last checkpoint."""
         options = self.run
+        if options.tensorboard:
+            event_writer()
         loaded = self.data.open(seed=options.seed, device=device)
         batch = getattr(self.data, "batch", None)
         if isinstance(batch, int) and batch % ranks.ranks:
@@ -216,13 +219,14 @@ class Recipe:
         if payload := ranks.send(payload):
             session.load_state(read(payload))
             session.progress.skip(loop.step)
-            console.print(f"{folder.path}: goes on after {loop.step} of {steps} steps", highlight=False)
+            console.print(f"{folder.path}: goes on after {loop.step} of {steps} steps", highlight=False, soft_wrap=True)
         else:
             folder.rewind({})
-            if ranks.first and not (folder.path / "config.json").exists():
-                folder.write_config(config)
-        if options.tensorboard and ranks.first:
-            folder.mirror = EventFiles(folder.path / "tensorboard", loop.step)
+            if options.resume and ranks.first and (folder.path / "config.json").exists():
+                session.report(f"{folder.path}: no whole checkpoint to go on from, so the run is begun anew")
+            folder.write_config(config)
+        if options.tensorboard and ranks.first and session.stage < len(self.stages):
+            folder.mirror = EventFiles(folder.path / "tensorboard", read_metrics(folder.path))
         return session
 
     def _architecture(self, classes: int) -> Architecture:
@@ -264,10 +268,11 @@ class Recipe:
                 )
             folder = RunFolder(path, resume=True)
             if began is None:
-                console.print(f"{path}: nothing to resume there, so the run is begun", highlight=False)
+                console.print(f"{path}: nothing to resume there, so the run is begun", highlight=False, soft_wrap=True)
         else:
             folder = RunFolder.next_free(Path("runs"), self.name)
-            console.print(f"{folder.path}: no run of this configuration to resume, so one is begun", highlight=False)
+            sentence = f"{folder.path}: no run of this configuration to resume, so one is begun"
+            console.print(sentence, highlight=False, soft_wrap=True)
         ranks.send(str(folder.path).encode())
         return folder
 
@@ -302,7 +307,7 @@ def main(recipe: Callable[..., Recipe]) -> None:
         sys.exit(2)
     try:
         planned.execute()
-    except (DataMissing, RecipeError, RunFolderError) as error:
+    except (DataMissing, DataDamaged, RecipeError, RunFolderError, TicketError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except (NonFiniteError, RanksDisagree) as error:

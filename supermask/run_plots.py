@@ -75,6 +75,7 @@ def score_histograms(run: Run) -> "Figure":
                 axes.stairs(share, bins, baseline=None, color=colour, linewidth=1)
         axes.set_title(plain(layer), fontsize="small")
         axes.set_yscale("log")  # few scores are far from zero, and they are the selected ones
+        axes.yaxis.set_minor_formatter("")
         axes.tick_params(labelsize="x-small")
     for axes in grid[len(layers) :]:
         axes.set_axis_off()
@@ -94,8 +95,10 @@ def layer_ratios(run: Run) -> "Figure":
     layers = _layer_names(run, scores=False)
     if not layers:
         raise ValueError(f"{run.path} recorded no layers")
-    width = max(WIDTH, 0.28 * len(layers) + 1.5)
-    figure, (top, bottom) = new_figure(rows=2, width=width, height=5.6, sharex=True)
+    longest = max(map(len, layers))
+    upright = len(layers) > 6 or longest > 10
+    width, height = max(WIDTH, 0.28 * len(layers) + 1.5), 5.6 + 0.08 * longest * upright
+    figure, (top, bottom) = new_figure(rows=2, width=width, height=height, sharex=True)
     colours = _sequence(len(run.cycles))
     for index, (record, colour) in enumerate(zip(run.cycles, colours, strict=True)):
         present = [(at, record.layers[name]) for at, name in enumerate(layers) if name in record.layers]
@@ -111,8 +114,7 @@ def layer_ratios(run: Run) -> "Figure":
     top.set_yticks([], minor=True)
     bottom.set_ylabel("dying ratio")
     bottom.set_ylim(0, 1)
-    long = len(layers) > 6 or max(map(len, layers)) > 10
-    bottom.set_xticks(range(len(layers)), [plain(name) for name in layers], rotation=90 if long else 0)
+    bottom.set_xticks(range(len(layers)), [plain(name) for name in layers], rotation=90 if upright else 0)
     bottom.set_xlabel("layer")
     _cycle_legend(figure, run, colours, markers=True)
     return figure

@@ -120,9 +120,10 @@ class Session:
     results: list[CycleResult] = field(default_factory=list)
     tickets: list[Exported] = field(default_factory=list)
     cumulative: Cumulative = field(default_factory=Cumulative)
-    _saved_at: float = field(default_factory=time.monotonic)
+    _saved_at: float = field(init=False)
 
     def __post_init__(self) -> None:
+        self._saved_at = time.monotonic()
         self.initial = {name: parameter.detach().clone() for name, parameter in unsearched(self.model).items()}
 
     @property

@@ -2,13 +2,15 @@
 
 The rank of an edge is the share of its layer's edges that come before it, so that it is selected when its rank is below
 the layer's remaining rate ("Soft iEP: on the exploration inefficacy of gradient-based strong lottery exploration",
-Figure 5b). Counting takes one pass over the scores, an epoch.
+Figure 5b). They are taken once an epoch.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from kernels.bits import unpack
 from kernels.threshold import REMOVED_KEY, score_keys
@@ -47,9 +49,8 @@ class Traces:
             "edges": [[index, place] for index, places in self._flat.items() for place in places.tolist()],
         }
 
-    @torch.no_grad()
     def ranks(self, model: nn.Module) -> dict[str, Any]:
-        """For each edge its rank in its layer, in [0, 1), edges of one score sharing it, and whether it is selected."""
+        """For each edge its rank in its layer, in [0, 1), and whether it is selected."""
         ranks: list[float] = []
         selected: list[int] = []
         layers = list(searched_edges(model).values())
@@ -57,12 +58,11 @@ class Traces:
             edges = layers[index]
             keys = score_keys(edges.scores.detach().flatten(), edges.magnitude == "abs")
             if edges.survivors is not None:
-                survives = unpack(edges.survivors, edges.cols).flatten()
-                keys = torch.where(survives, keys, REMOVED_KEY)
-            mask = unpack(edges.mask(), edges.cols).flatten()
-            chosen = places.to(keys.device)
-            ranks += (_before(keys, keys[chosen]) / edges.count).tolist()
-            selected += mask[chosen].int().tolist()
+                keys = torch.where(unpack(edges.survivors, edges.cols).flatten(), keys, REMOVED_KEY)
+            ordered = keys.sort().values.cpu().numpy() if keys.is_cuda else np.sort(keys.numpy())
+            before = _before(keys.cpu().numpy(), ordered, places.numpy())
+            ranks += (before / edges.count).tolist()
+            selected += (before < int(edges.kept)).astype(int).tolist()
         return {"ranks": [round(rank, 6) for rank in ranks], "selected": selected}
 
 
@@ -75,9 +75,12 @@ def histogram(edges: SearchedEdges) -> dict[str, Any]:
     return {"low": low, "high": high, "counts": counts.int().tolist()}
 
 
-def _before(keys: Tensor, of: Tensor) -> Tensor:
-    """For each key in `of`, how many of `keys` are greater."""
-    bounds, order = of.sort()
-    counts = torch.bincount(torch.bucketize(keys, bounds, out_int32=True), minlength=len(bounds) + 1)
-    greater = len(keys) - counts.cumsum(0)[:-1]
-    return torch.empty_like(greater).scatter_(0, order, greater)
+def _before(keys: NDArray[np.int32], ordered: NDArray[np.int32], places: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many edges come before each of those at `places`: greater keys, and of equal ones the smaller indices."""
+    chosen = keys[places]
+    low, high = np.searchsorted(ordered, chosen), np.searchsorted(ordered, chosen, side="right")
+    before = len(keys) - high
+    for key in np.unique(chosen[high - low > 1]):
+        tied = chosen == key
+        before[tied] += np.searchsorted(np.flatnonzero(keys == key), places[tied])
+    return before

@@ -67,11 +67,22 @@ def die(loop: Loop, *_: Any) -> None:
         raise OSError("the memory of rank 1 is gone")
 
 
+def tell_the_job(loop: Loop, *_: Any) -> None:
+    """Rank 0 tells torchrun to stop, and takes no further step before torchrun has passed it on."""
+    if loop.group.first:
+        came, wake = os.pipe()
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake)
+        os.kill(os.getppid(), signal.SIGTERM)
+        os.read(came, 1)
+
+
 _OTHERS: dict[str, Callable[[int], None]] = {
-    "full": lambda size: limit_files(size),
+    "full": limit_files,
     "cut": lambda size: after("step", 40, lambda *_: limit_files(size, signal.SIG_DFL)),
     "disturb": lambda count: after("step", count, disturb),
     "die": lambda count: after("step", count, die),
+    "job": lambda count: after("step", count, tell_the_job),
 }
 
 

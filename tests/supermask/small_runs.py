@@ -76,9 +76,7 @@ class Dropping(Architecture):
 
     def build(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
-            return nn.Sequential(
-                nn.Linear(20, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.4), nn.Linear(24, 4)
-            )
+            return nn.Sequential(nn.Linear(20, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.4), nn.Linear(24, 4))
 
 
 def mlp(classes: int) -> Architecture:

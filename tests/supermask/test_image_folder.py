@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(root: Path) -> Callable[..., Loaded]:
     def make(*, seed: int = 0, **options: Any) -> Loaded:
-        small = {"root": root, "batch": 4, "size": 32, "resize": 32, "workers": 0}
+        small: dict[str, Any] = {"root": root, "batch": 4, "size": 32, "resize": 32, "workers": 0}
         return ImageFolder(**small | options).open(seed=seed, device=CPU)
 
     return make
@@ -128,7 +128,12 @@ def test_ranks_share_every_batch_and_no_image_is_decoded_twice(
     whole = {name: list(getattr(opened(), name)(Part(epoch=1))) for name in ("train", "test", "calibrate")}
     decoded: list[str] = []
     load = torchvision_folder.default_loader
-    monkeypatch.setattr(torchvision_folder, "default_loader", lambda path: decoded.append(path) or load(path))
+
+    def counting(path: str) -> Any:
+        decoded.append(path)
+        return load(path)
+
+    monkeypatch.setattr(torchvision_folder, "default_loader", counting)
     for name, expected in whole.items():
         shares = [list(getattr(opened(), name)(Part(epoch=1, rank=rank, ranks=ranks))) for rank in range(ranks)]
         assert len(decoded) == len(set(decoded)) == sum(len(labels) for _, labels in expected)

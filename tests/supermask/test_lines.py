@@ -47,9 +47,9 @@ def test_cycles_group_only_where_all_stages_agree(tmp_path: Path) -> None:
     lines = group(read_run(tmp_path / name) for name in "abcd")
     assert [[run.seed for run in drawn.runs] for drawn in lines] == [[0, 3], [1], [2]]
     assert [drawn.label for drawn in lines] == [
-        "digits_soft_iep cycles=3 cycles.remaining=0.5 to 0.125 space=all",
-        "digits_soft_iep cycles=2 cycles.remaining=0.5 to 0.25 space=all",
-        "digits_soft_iep cycles=3 cycles.remaining=0.5 to 0.125 space=all+survivors",
+        "digits_soft_iep cycles=3 remaining=0.5 to 0.125 space=all",
+        "digits_soft_iep cycles=2 remaining=0.5 to 0.25 space=all",
+        "digits_soft_iep cycles=3 remaining=0.5 to 0.125 space=all+survivors",
     ]
 
 
@@ -101,8 +101,8 @@ def test_a_run_named_twice_counts_once_and_so_does_a_seed(tmp_path: Path) -> Non
     shutil.copytree(first, tmp_path / "copy")
     write_run(tmp_path / "b", rates=[0.5], seed=1)
     once = group(map(read_run, [first, tmp_path / "b"]))[0].points[0].mean("accuracy")
-    twice = group(map(read_run, [first, tmp_path / "x" / ".." / "a", tmp_path / "b"]))
     (tmp_path / "x").mkdir()
+    twice = group(map(read_run, [first, tmp_path / "x" / ".." / "a", tmp_path / "b"]))
     again = group(map(read_run, [first, tmp_path / "copy", tmp_path / "b"]))[0].points[0]
     assert len(twice[0].runs) == 2
     assert again.mean("accuracy") == pytest.approx(once)

@@ -74,7 +74,7 @@ def test_a_run_killed_at_any_byte_is_read_as_far_as_it_came(tmp_path: Path, file
     path = write_run(tmp_path / "run", epochs=2, rates=[0.5])
     whole = (path / file).read_bytes()
     before = read_run(path)
-    for length in range(0, len(whole), 7):
+    for length in range(0, len(whole), len(whole) // 40):
         (path / file).write_bytes(whole[:length])
         run = read_run(path)
         lines = whole[:length].count(b"\n")
@@ -123,15 +123,13 @@ def test_a_field_of_another_type_is_named(tmp_path: Path, kind: str, change: dic
 
 
 @pytest.mark.parametrize(
-    "change", [{"ranks": [0.5]}, {"selected": ["x"] * 200}, {"cycle": None}, {"ranks": 3}, {"ranks": [[1]] * 200}]
+    "change", [{"ranks": [0.5]}, {"selected": [1]}, {"cycle": None}, {"ranks": 3}, {"ranks": [[1]] * 200}]
 )
 def test_damaged_ranks_are_named(tmp_path: Path, change: dict[str, object]) -> None:
     path = write_run(tmp_path / "run")
     events = [json.loads(line) for line in (path / "ranks.jsonl").read_text().splitlines()]
     events[4] |= change
     write_lines(path / "ranks.jsonl", events)
-    if change == {"selected": ["x"] * 200}:
-        return
     with pytest.raises(RunReadError, match=r"ranks.jsonl line 5 is damaged"):
         read_run(path)
 

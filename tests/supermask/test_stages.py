@@ -1,18 +1,26 @@
 """Stages: what a cycle starts from, and what it leaves."""
 
+import json
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from kernels.bits import popcount, unpack
 from supermask.checkpoint import Checkpoints
 from supermask.convert import convert, set_remaining
-from supermask.cycles import Cycle, ep, hard_iep, soft_iep
+from supermask.cycles import Cycle, Scores, ep, hard_iep, hard_iep_ft, hard_iep_sri, hard_iep_srw, soft_iep
 from supermask.data import in_memory
+from supermask.draws import Magnitude
 from supermask.edges import SearchedEdges
 from supermask.evaluate import batch_norms
 from supermask.folder import RunFolder, read_metrics
@@ -21,6 +29,7 @@ from supermask.progress import RunProgress
 from supermask.selection import searched_edges
 from supermask.session import Session
 from supermask.stages import Evaluate, Search, Stage, begin_cycle
+from supermask.traces import histogram
 from supermask.train import Loop, Training, unsearched
 
 
@@ -96,12 +105,12 @@ def test_space_all_gives_removed_edges_back() -> None:
     assert int(mask(model).sum()) == 360
 
 
-def session(model: nn.Module, tmp_path: Path, epochs: int) -> Session:
+def session(model: nn.Module, tmp_path: Path, epochs: int, momentum: float = 0.9, inputs: int = 20) -> Session:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(64, 20, generator=generator)
+    x = torch.randn(64, inputs, generator=generator)
     y = x[:, :4].argmax(1)
     loaded = in_memory(x, y, x, y, batch=16, seed=0)
-    training = Training(epochs=epochs, lr=0.2, momentum=0.9)
+    training = Training(epochs=epochs, lr=0.2 if momentum else 2.0, momentum=momentum)
     return Session(
         model=model,
         architecture=Architecture(name="mlp", arguments={"sizes": [20, 30, 4]}),
@@ -152,13 +161,80 @@ def test_final_stays_at_the_last_rate_applied_and_keeps_the_momentum(tmp_path: P
     assert state.optimiser is not optimiser
 
 
-def test_a_zeroed_edge_can_be_selected_again(tmp_path: Path) -> None:
-    state = session(network(), tmp_path, epochs=10)
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("scores", ["inherit_masked", "initial_masked"])
+def test_a_zeroed_edge_can_be_selected_again(scores: Scores, momentum: float, tmp_path: Path) -> None:
+    """Without momentum too, where only the gradient of |s| at 0 can move it."""
+    state = session(network(), tmp_path, epochs=10, momentum=momentum)
     run(state, Search(cycle=Cycle(remaining=0.5)))
     zeroed = ~mask(state.model)
-    run(state, Search(cycle=Cycle(remaining=0.4, scores="inherit_masked")))
+    run(state, Search(cycle=Cycle(remaining=0.4, scores=scores)))
     ever = torch.cat([unpack(e.ever, e.cols).flatten() for e in searched_edges(state.model).values()])
     assert (ever & zeroed).any()
+
+
+def test_a_removed_edge_cannot(tmp_path: Path) -> None:
+    state = session(network(), tmp_path, epochs=10)
+    run(state, Search(cycle=Cycle(remaining=0.5)))
+    removed = ~mask(state.model)
+    run(state, Search(cycle=Cycle(remaining=0.4, scores="inherit", space="survivors")))
+    ever = torch.cat([unpack(e.ever, e.cols).flatten() for e in searched_edges(state.model).values()])
+    assert ever.any()
+    assert not (ever & removed).any()
+
+
+@pytest.mark.parametrize("method", [hard_iep, hard_iep_ft, hard_iep_srw, hard_iep_sri])
+@settings(max_examples=8)
+@given(data=st.data())
+@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+def test_hard_masks_nest_at_any_rates_in_any_network(
+    method: Callable[[Sequence[float]], tuple[Cycle, ...]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rates = sorted(data.draw(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=4)), reverse=True)
+    sizes = data.draw(st.lists(st.sampled_from([1, 3, 31, 33, 65]), min_size=1, max_size=2))
+    inputs, kind = data.draw(st.sampled_from([5, 32, 33])), data.draw(st.sampled_from(get_args(Magnitude)))
+    dense = Architecture(name="mlp", arguments={"sizes": [inputs, *sizes, 4]}).build()
+    model = convert(dense, data.draw(st.integers(0, 99)), magnitude=kind)
+    state = session(model, tmp_path_factory.mktemp("nest"), epochs=1, inputs=inputs)
+    before = torch.ones_like(mask(model))
+    for cycle in method(rates):
+        run(state, Search(cycle=cycle))
+        after = mask(model)
+        assert int(after.sum()) == sum(max(1, round(cycle.remaining * e.count)) for e in searched_edges(model).values())
+        assert not (after & ~before).any()
+        before = after
+
+
+def test_what_a_search_leaves_in_the_folder(tmp_path: Path) -> None:
+    state = session(network(), tmp_path, epochs=3)
+    run(state, Search(cycle=Cycle(remaining=0.5)), Search(cycle=Cycle(remaining=0.25, scores="inherit")))
+    layers = searched_edges(state.model)
+    held = load_file(tmp_path / "run" / "masks" / "cycle-2.safetensors")
+    assert held.keys() == layers.keys()
+    assert all(torch.equal(held[name], edges.mask()) for name, edges in layers.items())
+    with safe_open(tmp_path / "run" / "masks" / "cycle-1.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["cols"]) == {name: edges.cols for name, edges in layers.items()}
+    cycle = [event for event in read_metrics(tmp_path / "run") if event["event"] == "cycle"][-1]
+    for name, edges in layers.items():
+        found = cycle["layers"][name]
+        assert (found["edges"], found["kept"]) == (edges.count, int(edges.kept))
+        assert found["ever"] == int(popcount(edges.ever).sum())
+        assert found["scores"] == histogram(edges)
+    first, *ranks = [json.loads(line) for line in (tmp_path / "run" / "ranks.jsonl").read_text().splitlines()]
+    assert first["event"] == "edges"
+    assert [(line["cycle"], line["epoch"]) for line in ranks] == [
+        (1, 0),
+        *((1, n) for n in (1, 2, 3)),
+        (2, 4),
+        (2, 5),
+        (2, 6),
+    ]
+    names = list(layers)
+    masks = [unpack(layers[name].mask(), layers[name].cols).flatten() for name in names]
+    assert ranks[-1]["selected"] == [int(masks[layer][place]) for layer, place in first["edges"]]
+    times = [json.loads(line) for line in (tmp_path / "run" / "times.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in times] == [1, 2, 3, 4, 5, 6]
+    assert all(line["seconds"] > 0 and 0 <= line["data_wait"] <= 1 for line in times)
 
 
 def test_a_pinned_layer_keeps_its_rate_through_cycles() -> None:

@@ -1,0 +1,112 @@
+"""The grids of the paper's tables and figures, as commands, at their smallest."""
+
+from pathlib import Path
+
+import pytest
+
+from recipes._grid import Experiment, Grid, methods, spread
+from supermask.cycles import METHODS, ep
+from tests.recipes.command import run
+
+SMALL = ["--seeds", 1, "--epochs", 1, "--folder", "grid"]
+
+
+def columns(path: Path) -> list[list[str]]:
+    """Cells of a Markdown table, without its rule."""
+    lines = path.read_text().splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.glob("*/*")) if path.is_file()}
+
+
+@pytest.mark.slow
+def test_figure3_table3_and_figure5_share_their_runs(tmp_path: Path) -> None:
+    options = [*SMALL, "--cycles", 2]
+    done = run("recipes.figure3", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    grid = tmp_path / "grid"
+    (head, *rows) = columns(grid / "figure3.md")
+    assert head == ["method", "50 %", "25 %"]
+    assert [row[0] for row in rows] == ["dense", "EP", *METHODS, "EP long, lr 0.03"]
+    assert all(50 < float(row[1]) <= 100 for row in rows)
+    # At the first rate every row of Table 3 is the same run.
+    assert len({row[1] for row in rows if row[0] not in ("dense", "EP long, lr 0.03")}) == 1
+    assert (grid / "figure3.png").read_bytes().startswith(b"\x89PNG")
+    before = snapshot(grid)
+    assert len([name for name in before if name.endswith("metrics.jsonl")]) == 1 + 2 + 8 + 1 + 2
+    done = run("recipes.table3", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "13 runs" not in done.stdout
+    _, *rows = columns(grid / "table3.md")
+    assert [row[0] for row in rows] == ["EP", *METHODS]
+    assert rows[1][2] == "0.512 initial rewind all x3"
+    assert rows[2][2] == "0.800 initial rewind all; 0.640 inherit rewind survivors; 0.512 inherit rewind survivors"
+    done = run("recipes.figure5", *options, "--out", "drawn", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "drawn").iterdir()} == {
+        "figure5a.md", "figure5a.png", "figure5b_hard_iep.png", "figure5b_soft_iep.png"
+    }  # fmt: skip
+    assert snapshot(grid) == before
+
+
+@pytest.mark.slow
+def test_tables_1_and_2(tmp_path: Path) -> None:
+    for name in ("table1", "table2"):
+        done = run(f"recipes.{name}", *SMALL, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    _, *rows = columns(tmp_path / "grid" / "table1.md")
+    assert [row[0] for row in rows] == ["0.200", "0.360", "0.488", "0.590", "0.672", "0.738", "0.790", "0.832"]
+    dying = [float(row[1]) for row in rows]
+    assert dying == sorted(dying)
+    for row in rows:
+        assert float(row[1]) + float(row[2]) == pytest.approx(float(row[0]), abs=2e-3)
+    _, *rows = columns(tmp_path / "grid" / "table2.md")
+    assert [len(row) for row in rows] == [6] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--seeds", 0], "seeds=0"),
+        (["--epochs", 0], "epochs=0"),
+        (["--cycles", 9], "cycles=9"),
+        (["--root", "x"], "root=x"),
+        (["--folder", "/proc/grid"], "/proc/grid"),
+    ],
+)
+def test_bad_arguments_end_with_two_and_leave_nothing(options: list[object], says: str, tmp_path: Path) -> None:
+    done = run("recipes.figure5", *options, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert says in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_of_a_grid_writes_nothing(tmp_path: Path) -> None:
+    done = run("recipes.figure3", "--dry-run", "--cycles", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for label in ("dense", "EP", *METHODS):
+        assert f"\n{label}, 5 seeds" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_say_what_a_run_is() -> None:
+    grid = Grid()
+    one, other = (Experiment(label="EP", name="ep", setting=grid.setting(), cycles=ep(rate)) for rate in (0.5, 0.25))
+    assert one.job(grid, 0).folder == one.job(grid, 0).folder
+    folders = {one.job(grid, 0).folder, one.job(grid, 1).folder, other.job(grid, 0).folder}
+    changed = Grid(lr=0.1)
+    folders.add(Experiment(label="EP", name="ep", setting=changed.setting(), cycles=ep(0.5)).job(changed, 0).folder)
+    assert len(folders) == 4
+
+
+def test_labels() -> None:
+    setting = Grid(cycles=3).setting()
+    long = methods(setting, ["EP long, lr 0.03"])
+    assert [experiment.cycles[0].length for experiment in long] == [1, 2, 3]
+    assert {experiment.setting.training.lr for experiment in long} == {0.03}
+    with pytest.raises(ValueError, match="soft iEPP"):
+        methods(setting, ["soft iEPP"])
+    assert spread(96.14, 0.2) == "96.1 ± 0.2"
+    assert spread(96.14, float("nan")) == "96.1"

@@ -209,7 +209,8 @@ def methods(setting: Setting, labels: Sequence[str]) -> list[Experiment]:
             runs = [METHODS[method](setting.rates)]
         else:
             raise ValueError(f"method {method!r}: expected dense, EP or one of {', '.join(METHODS)}")
-        name = method.lower().replace(" ", "_")
+        # EP long for the epochs of one cycle is EP: one run for both.
+        name = "ep" if method == "EP long" else method.lower().replace(" ", "_")
         made += [Experiment(label=label, name=name, setting=changed, cycles=cycles) for cycles in runs]
     return made
 

@@ -20,7 +20,7 @@ def table(lines: list[Line]) -> tuple[list[str], list[list[str]]]:
         found = {round(point.remaining, 4): point.mean("accuracy") for point in drawn.points}
         cells = [found.get(1.0)] + [None] * (len(rates) - 1) if drawn.dense else [found.get(rate) for rate in rates]
         rows.append([drawn.label, *("" if cell is None else spread(100 * cell[0], 100 * cell[1]) for cell in cells)])
-    return ["method", *(f"{rate:.3%}".rstrip("0").rstrip(".%") + " %" for rate in rates)], rows
+    return ["method", *(f"{100 * rate:.3g} %" for rate in rates)], rows
 
 
 def main(grid: Grid) -> None:

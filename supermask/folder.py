@@ -80,13 +80,7 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the recipe's configuration and the environment, once, before training."""
-        environment = {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-            "threads": torch.get_num_threads(),
-        }
-        text = json.dumps({"recipe": config, "environment": environment}, indent=2)
+        text = json.dumps({"recipe": config, "environment": environment()}, indent=2)
         self.write("config.json", (text + "\n").encode())
 
     def write(self, name: str, data: bytes) -> None:
@@ -164,6 +158,22 @@ class RunFolder:
         return RunFolderError(
             f"cannot write {self.path / name}: {error.strerror}; make room or mend the disk, then go on with --resume"
         )
+
+
+def environment() -> dict[str, Any]:
+    """What the bits of a result depend on besides the configuration."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def changed_environment(path: Path) -> list[str]:
+    """Where this environment is not the one a run was begun in: "threads was 2, is 1"."""
+    began = json.loads((path / "config.json").read_text())["environment"]
+    return differences(began, environment())
 
 
 def read_config(path: Path) -> dict[str, Any] | None:

@@ -22,7 +22,15 @@ from supermask.cycles import check_cycles
 from supermask.data import Data, DataDamaged, DataMissing
 from supermask.draws import Magnitude, ScoreInit, WeightInit
 from supermask.event_files import EventFiles, event_writer
-from supermask.folder import RunFolder, RunFolderError, differences, newest, read_config, read_metrics
+from supermask.folder import (
+    RunFolder,
+    RunFolderError,
+    changed_environment,
+    differences,
+    newest,
+    read_config,
+    read_metrics,
+)
 from supermask.interrupts import Interrupted, Interrupts
 from supermask.networks import Architecture
 from supermask.parallel import Group, RanksDisagree, group, synchronise
@@ -175,6 +183,9 @@ class Recipe:
                     stage.run(session)
                     session.end_stage(len(self.stages))
         console.print(cycle_table(self.name, session.results))
+        if seconds := session.loop.seconds:
+            share = session.loop.waited / seconds
+            console.print(f"{seconds:,.0f} s of training, {share:.0%} of it waiting for data", highlight=False)
         for ticket in session.tickets:
             console.print(
                 f"{session.folder.path / ticket.file}: {ticket.bytes:,} bytes, "
@@ -219,6 +230,8 @@ class Recipe:
         if payload := ranks.send(payload):
             session.load_state(read(payload))
             session.progress.skip(loop.step)
+            if ranks.first and (changed := changed_environment(folder.path)):
+                session.report(f"{folder.path}: {'; '.join(changed)}: the run goes on, but not to the same bits")
             console.print(f"{folder.path}: goes on after {loop.step} of {steps} steps", highlight=False, soft_wrap=True)
         else:
             folder.rewind({})

@@ -153,6 +153,7 @@ class Loop:
         epoch: epochs taken so far, which orders the batches.
         tally: of the epoch in progress.
         took: the time of the last epoch.
+        seconds, waited: of all epochs since the run was begun or resumed, and how much of it was waiting for batches.
     """
 
     model: nn.Module
@@ -165,6 +166,8 @@ class Loop:
     epoch: int = 0
     tally: Tally = field(default_factory=Tally)
     took: EpochTime | None = None
+    seconds: float = 0.0
+    waited: float = 0.0
 
     def __post_init__(self) -> None:
         runner = self.group.wrap(self.model)
@@ -201,6 +204,8 @@ class Loop:
         result = self._close(inputs)
         seconds = time.perf_counter() - began
         self.took = EpochTime(seconds=seconds, data_wait=waited / seconds)
+        self.seconds += seconds
+        self.waited += waited
         return result
 
     def _step(self, optimiser: torch.optim.Optimizer, batch: Batch) -> None:

@@ -57,6 +57,7 @@ for package in ("kernels", "supermask", "recipes"):
 assert {"kernels.subnet", "kernels.threshold", "supermask.convert"} <= set(imported), imported
 assert registered and len(registered) == len(set(registered)), sorted(registered)
 assert all(name.startswith("supermask::") for name in registered), registered
+assert not {"tensorboard", "matplotlib", "sklearn"} & set(sys.modules), "optional packages wait for their use"
 assert not torch.cuda.is_initialized()
 assert torch.equal(torch.get_rng_state(), generator)
 assert (torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()) == (threads, grad, dtype)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import supermask
-from supermask.data import Digits
+from supermask.data import Digits, Part
 from supermask.evaluate import accuracy
 from supermask.folder import read_metrics
 from tests.recipes.command import run
@@ -28,7 +28,7 @@ def test_quick_start_reaches_the_published_figures_and_its_ticket_reloads(tmp_pa
     assert f"{path.stat().st_size:,} bytes" in done.stdout
     loaded = Digits().open(seed=0, device=supermask.load(path).fc1.edges.constant.device)
     for weights in ("cached", "on_the_fly"):
-        assert accuracy(supermask.load(path, weights=weights), loaded.test()) == last["recalibrated"]
+        assert accuracy(supermask.load(path, weights=weights), loaded.test(Part())) == last["recalibrated"]
 
 
 @pytest.mark.parametrize("name", ["digits_hard_iep", "digits_ep", "digits_ep_long", "digits_dense"])

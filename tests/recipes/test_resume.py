@@ -39,14 +39,14 @@ def goes_on(cwd: Path) -> str:
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
-    moments = (
-        ("SIGKILL:step", 45),
-        ("cut", 300_000),  # in mid-write: a checkpoint of 600 kB is killed at this size
-        ("SIGKILL:export", 1),
-    )
-    for number, (how, count) in enumerate(moments):
-        done = stopped(how, count, *["--resume"] * (number > 0), "--run.checkpoint-seconds", 0, cwd=tmp_path)
-        assert done.returncode == (-25 if how == "cut" else -9), (how, done.stderr)
+    every_step = "--run.checkpoint-seconds", 0
+    for how, count, code, options in (
+        ("SIGKILL:step", 45, -9, every_step),
+        ("cut", 300_000, -25, ("--resume", *every_step)),  # in mid-write of a checkpoint, which has 600 kB
+        ("SIGKILL:export", 1, -9, ("--resume",)),
+    ):
+        done = stopped(how, count, *options, cwd=tmp_path)
+        assert done.returncode == code, (how, done.stderr)
     assert "goes on after 124 of 124 steps" in goes_on(tmp_path)
     assert same(left_by(tmp_path / FOLDER), left_by(whole))
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from supermask.convert import convert
-from supermask.evaluate import accuracy, recalibrate
+from supermask.evaluate import accuracy, recalibrate, right_of
 from supermask.measures import dying, track
 from supermask.selection import searched_edges
 
@@ -61,3 +61,19 @@ def test_recalibration_from_nothing_is_refused_and_changes_nothing() -> None:
         recalibrate(norm, [])
     assert norm.running_mean.tolist() == [2.0] * 3
     recalibrate(nn.LayerNorm(3), [])
+
+
+def test_a_share_may_be_empty() -> None:
+    """One process's part of a short last batch, or of the whole test set."""
+    logits = torch.eye(3)
+    batches = [(logits, torch.tensor([0, 1, 1])), (logits[:0], torch.zeros(0, dtype=torch.int64))]
+    assert right_of(nn.BatchNorm1d(3), batches).tolist() == [2, 3]
+    assert right_of(nn.Identity(), []).tolist() == [0, 0]
+
+
+def test_a_network_that_is_not_searched_is_evaluated_too() -> None:
+    model = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2))
+    x = torch.randn(8, 4)
+    recalibrate(model, [(x, torch.zeros(8))])
+    torch.testing.assert_close(model[1].running_mean, model[0](x).mean(0).detach())
+    assert accuracy(model, [(x, model.eval()(x).argmax(1))]) == 1.0

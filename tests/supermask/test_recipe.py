@@ -272,3 +272,14 @@ def test_dense_training_learns_in_the_same_loop_and_resumes(tmp_path: Path) -> N
 def test_dense_training_is_not_mixed_with_a_search(other: Stage, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"stages have Train and {type(other).__name__}: .*make two recipes"):
         replace(recipe(tmp_path), stages=(Train(), other))
+
+
+def test_a_dry_run_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "62 steps in all" in said
+    assert "memory: about" in said
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Runs that stop in every way and go on: they end with the same bytes of metrics, masks and ticket, the same scores."""
 
+import json
 import os
 import random
 import resource
@@ -204,3 +205,15 @@ def test_what_a_resumed_run_repeats_it_does_not_log_twice(tmp_path: Path) -> Non
     placed(recipe, tmp_path / "run", resume=True).execute()
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == len(set(lines)) == 4
+
+
+def test_another_environment_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    with watched(100), a_save_every(3), pytest.raises(Killed):
+        placed(BASE, folder, checkpoint_seconds=3).execute()
+    config = json.loads((folder / "config.json").read_text())
+    config["environment"]["threads"] = 99
+    (folder / "config.json").write_text(json.dumps(config))
+    placed(BASE, folder, resume=True).execute()
+    assert f"{folder}: threads was 99, is " in (said := capsys.readouterr().err)
+    assert "the run goes on, but not to the same bits" in said

@@ -103,6 +103,7 @@ def test_space_all_gives_removed_edges_back() -> None:
     begin_cycle(model, Cycle(remaining=0.25, scores="inherit", space="survivors"), 2, {})
     begin_cycle(model, Cycle(remaining=0.5, scores="inherit", space="all"), 3, {})
     assert int(mask(model).sum()) == 360
+    assert all(edges.survivors is None for edges in searched_edges(model).values())
 
 
 def session(model: nn.Module, tmp_path: Path, epochs: int, momentum: float = 0.9, inputs: int = 20) -> Session:
@@ -188,7 +189,9 @@ def test_a_removed_edge_cannot(tmp_path: Path) -> None:
 @given(data=st.data())
 @pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
 def test_hard_masks_nest_at_any_rates_in_any_network(
-    method: Callable[[Sequence[float]], tuple[Cycle, ...]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+    method: Callable[[Sequence[float]], tuple[Cycle, ...]],
+    data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     rates = sorted(data.draw(st.lists(st.floats(0.01, 1.0), min_size=2, max_size=4)), reverse=True)
     sizes = data.draw(st.lists(st.sampled_from([1, 3, 31, 33, 65]), min_size=1, max_size=2))

@@ -22,7 +22,6 @@ import hashlib
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -201,8 +200,9 @@ def write(
     }
     header["sha256"] = _digest(header, tensors)
     data = safetensors.torch.save(dict(tensors), {METADATA: _canonical(header)})
-    temporary = path.parent / f".ticket-{secrets.token_hex(8)}.tmp"
+    temporary = path.with_name(f".{path.name}.unfinished")  # one name, so that what a killed run left goes
     try:
+        temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()

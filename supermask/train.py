@@ -131,11 +131,27 @@ class EpochTime:
     data_wait: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """Part of an epoch before the run was stopped, over all processes: losses of its steps, inputs right and seen."""
+
+    losses: tuple[float, ...] = ()
+    right: int = 0
+    count: int = 0
+
+
 @dataclass(kw_only=True)
 class Tally:
-    """This process's share of the epoch in progress: steps, their losses, inputs classified right, inputs seen."""
+    """The epoch in progress.
+
+    Attributes:
+        step: steps taken.
+        earlier: those before the run was resumed.
+        losses, right, count: of the others, this process's share: a loss a step, inputs classified right, inputs seen.
+    """
 
     step: int = 0
+    earlier: Earlier = field(default_factory=Earlier)
     losses: list[Tensor] = field(default_factory=list)
     right: Tensor | int = 0
     count: int = 0
@@ -235,7 +251,7 @@ class Loop:
     def _close(self, inputs: Tensor | None) -> EpochResult:
         """The epoch's means over all processes; the tally begins again."""
         state = self.state()
-        values = state["losses"].tolist()
+        values = state["losses"]
         for offset, value in enumerate(values):
             if not math.isfinite(value):
                 raise self._broke_down(f"at step {self.step - len(values) + offset} with loss {value}", inputs)
@@ -247,31 +263,25 @@ class Loop:
 
     def state(self) -> dict[str, Any]:
         """Where the loop stands, over all processes, for `load_state`; every process calls it at the same step."""
-        tally = self.tally
+        tally, group = self.tally, self.group
         losses = torch.stack(tally.losses) if tally.losses else torch.zeros(0, device=self.device)
         counts = torch.zeros(2, dtype=torch.int64, device=self.device)
         counts[0] += tally.right
         counts[1] += tally.count
-        right, count = self.group.sum(counts).tolist()
+        right, count = group.sum(counts).tolist()
         return {
             "step": self.step,
             "epoch": self.epoch,
-            "losses": (self.group.sum(losses) / self.group.ranks).cpu(),
-            "right": right,
-            "count": count,
+            "losses": [*tally.earlier.losses, *(group.sum(losses) / group.ranks).tolist()],
+            "right": tally.earlier.right + right,
+            "count": tally.earlier.count + count,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Stand where `state` says."""
         self.step, self.epoch = state["step"], state["epoch"]
-        losses = list(state["losses"].to(self.device))
-        first = self.group.first
-        self.tally = Tally(
-            step=len(losses),
-            losses=losses,
-            right=state["right"] if first else 0,
-            count=state["count"] if first else 0,
-        )
+        earlier = Earlier(losses=tuple(state["losses"]), right=state["right"], count=state["count"])
+        self.tally = Tally(step=len(earlier.losses), earlier=earlier)
 
     def autocast(self) -> torch.autocast:
         """The precision of training and evaluation."""

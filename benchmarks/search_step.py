@@ -3,8 +3,8 @@
     python -m benchmarks.search_step --json search_step.json
 
 Both networks take a step of SGD with momentum on the same random batch, channels-last: forward, cross-entropy,
-backward, step. The dense one trains weights and batch norm's scale and shift; the search selects 30 % of the edges,
-makes the weights from them, trains the scores, and records which edges it has tried (supermask/measures.py).
+backward, step. Their batch norms have no scale and shift. The dense one trains its weights; the search selects 30 % of
+the edges, makes the weights from them, trains the scores, and records which edges it has tried (supermask/measures.py).
 """
 
 import argparse
@@ -21,7 +21,8 @@ from torch import nn
 
 from benchmarks._timing import Sample, environment, interleaved, ratios
 from supermask import convert, measures
-from supermask.convert import trained_parameters
+from supermask.convert import set_norm, trained_parameters
+from supermask.memory import keep_freed_memory
 from supermask.networks import Architecture
 from supermask.selection import all_edges, one_selection
 
@@ -51,6 +52,9 @@ def candidates(batch: int, device: torch.device) -> dict[str, Callable[[], objec
         model = Architecture(name="resnet18", arguments={"num_classes": 10}).build()
         models[name] = model.to(device).to(memory_format=torch.channels_last).train()
     convert(models["search"], seed=0, remaining=0.3)
+    for module in models["dense"].modules():
+        if isinstance(module, nn.BatchNorm2d):
+            set_norm(module, "non_affine")
     measures.track(models["search"])
     return {name: step_of(model, batch, device) for name, model in models.items()}
 
@@ -71,9 +75,12 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[128, 32], metavar="IMAGES")
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--threads", type=int, help="of PyTorch and of the selection")
+    parser.add_argument("--default-allocator", action="store_true", help="give freed memory back, as recipes do not")
     parser.add_argument("--json", type=Path, help="write the numbers here too")
     options = parser.parse_args()
 
+    if options.device == "cpu" and not options.default_allocator:
+        keep_freed_memory()
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)

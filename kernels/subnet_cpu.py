@@ -5,8 +5,6 @@ arithmetic. Here only the results are of the layer's size; what leads to them st
 NumPy computes a block on one thread: PyTorch would start all of them for some microseconds' work.
 """
 
-import math
-from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -15,11 +13,6 @@ from torch import Tensor
 
 from kernels.bits import words_per_row
 from kernels.threshold_cpu import bits_of, keys_of, row_blocks, scratch
-
-
-def fresh(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Like torch.empty, in memory that NumPy gets: as huge pages, where there are, which are mapped in less time."""
-    return torch.from_numpy(np.empty(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 def weights_and_mask(
@@ -43,7 +36,7 @@ def weights_and_mask(
     rows = scores.shape[0]
     matrix = scores.view(rows, -1)
     cols = matrix.shape[1]
-    weight = fresh(matrix.shape, dtype)
+    weight = torch.empty(matrix.shape, dtype=dtype)
     mask = torch.zeros(rows, words_per_row(cols), dtype=torch.int32)
     packed = mask.numpy().view(np.uint8)
     magnitude = constant.to(dtype).float().numpy()
@@ -81,7 +74,7 @@ def grad_scores(
     rows = scores.shape[0]
     matrix = scores.view(rows, -1)
     cols = matrix.shape[1]
-    grad = fresh(matrix.shape, scores.dtype)
+    grad = torch.empty(matrix.shape, dtype=scores.dtype)
     space = scratch(rows, cols).view(np.float32)
     for block in row_blocks(rows, cols):
         given = grad_weight[block].to(scores.dtype).reshape(-1, cols).numpy()

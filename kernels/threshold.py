@@ -23,7 +23,6 @@ On the CPU a sample of the keys brackets the threshold and one pass finds it (ke
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
 import numpy as np
@@ -232,8 +231,7 @@ def _select_torch(
     for layer, (s, count) in enumerate(zip(scores, counts, strict=True)):
         if not 1 <= count <= s.numel():
             raise ValueError(f"layer {layer}: kept is {count}: expected 1 to {s.numel()}, the layer's edges")
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # NumPy lets go of the interpreter
-        found = list(pool.map(select_layer, scores, counts, survivors, [absolute] * len(counts)))
+    found = [select_layer(s, count, alive, absolute) for s, count, alive in zip(scores, counts, survivors, strict=True)]
     tau = torch.tensor([key for key, _ in found], dtype=torch.int32)
     return tau, torch.tensor([last for _, last in found], dtype=torch.int64)
 

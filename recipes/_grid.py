@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from rich import box
 from rich.console import Console
 from rich.progress import Progress
@@ -29,7 +30,7 @@ from supermask.checkpoint import atomic_write
 from supermask.cycles import METHODS, Cycle, ep
 from supermask.data import Data, DataMissing, Digits
 from supermask.folder import RunFolderError
-from supermask.grid import Job, run_grid
+from supermask.grid import GridError, Job, run_grid
 from supermask.image_folder import ImageFolder
 from supermask.image_sets import CIFAR10, CIFAR100, SVHN
 from supermask.interrupts import Interrupted
@@ -79,7 +80,7 @@ class Grid:
         cycles: how many of the setting's cycles.
         folder: where the runs are, one folder each; by default runs/DATA. Runs that are there are not run again.
         out: where the table or figure goes; by default the same folder.
-        workers: runs at once; by default one a core.
+        workers: runs at once; by default one a core, and one on a GPU.
         device: where each run happens; by default the GPU if there is one.
         dry_run: print the plan of every experiment, and run nothing.
     """
@@ -122,6 +123,10 @@ class Grid:
             rates=setting.rates[: self.cycles],
         )
 
+    def resolved_device(self) -> str:
+        """The device that "auto" stands for here, so that runs of two devices are not taken for each other."""
+        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+
     def runs(self) -> Path:
         """Parent of the run folders."""
         return self.folder or Path("runs") / self.data
@@ -162,9 +167,8 @@ class Experiment:
             "cycles": self.cycles,
             "conversion": self.conversion,
         }
-        return Job(
-            recipe=recipe, arguments=arguments, run=RunOptions(seed=seed, device=grid.device), parent=grid.runs()
-        )
+        run = RunOptions(seed=seed, device=grid.resolved_device())
+        return Job(recipe=recipe, arguments=arguments, run=run, parent=grid.runs())
 
 
 def recipe(
@@ -221,10 +225,9 @@ def run(grid: Grid, experiments: Sequence[Experiment], console: Console) -> dict
     folders = {job.folder for _, job in jobs}
     missing = len({job.folder for _, job in jobs if not job.done})
     console.print(f"{len(folders)} runs in {grid.runs()}, {len(folders) - missing} of them done", highlight=False)
-    gpu = grid.device != "cpu" and _has_gpu()
     with Progress(console=console, disable=not missing) as progress:
         bar = progress.add_task("runs", total=missing)
-        workers = grid.workers or (1 if gpu else None)
+        workers = grid.workers or (None if grid.resolved_device() == "cpu" else 1)
         run_grid([job for _, job in jobs], workers, lambda _: progress.advance(bar))
     runs: dict[str, list[Run]] = {}
     for label, job in jobs:
@@ -266,7 +269,7 @@ def command(main: Callable[[Grid], None]) -> None:
 
     try:
         main(tyro.cli(Grid, description=main.__doc__))
-    except (ValueError, RecipeError, DataMissing, RunFolderError) as error:
+    except (ValueError, RecipeError, DataMissing, RunFolderError, GridError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
     except NonFiniteError as error:
@@ -275,9 +278,3 @@ def command(main: Callable[[Grid], None]) -> None:
     except Interrupted as stop:
         print(f"{stop}; the runs in progress have saved: give the same command to go on", file=sys.stderr)
         sys.exit(128 + stop.signal)
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

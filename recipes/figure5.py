@@ -36,15 +36,15 @@ def main(grid: Grid) -> None:
         accuracy = [point.mean("accuracy") for point in points]
         rows.append([
             f"{100 * one.remaining:.3g} %",
-            *(spread(mean, error, 3) for mean, error in filter(None, dying)),
-            *(spread(100 * mean, 100 * error) for mean, error in filter(None, accuracy)),
+            *("" if value is None else spread(value[0], value[1], 3) for value in dying),
+            *("" if value is None else spread(100 * value[0], 100 * value[1]) for value in accuracy),
         ])  # fmt: skip
     title = f"{grid.data}: final dying ratio of each cycle, and test accuracy in %, {grid.seeds} seeds"
     console.print(rich_table(title, columns, rows))
     grid.write("figure5a.md", markdown(columns, rows))
     wrote = [grid.write("figure5a.png", to_png(dying_against_remaining(lines)))]
     for label in COMPARED[1:]:
-        name = f"figure5b_{label.replace(' ', '_')}.png"
+        name = f"figure5b_{label.lower().replace(' ', '_')}.png"
         wrote.append(grid.write(name, to_png(rank_traces(runs[label][0]))))
     console.print(f"wrote figure5a.md and {', '.join(map(str, wrote))}", highlight=False)
 

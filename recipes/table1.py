@@ -20,13 +20,14 @@ def main(grid: Grid) -> None:
     setting = grid.setting(Training(epochs=30, lr=0.1) if grid.data == "digits" else None)
     if grid.data == "digits":
         setting = replace(setting, data=Digits(layout="image"), network=SmallConv4())
-    experiments = [Experiment(label=f"{rate:.4f}", name="ep", setting=setting, cycles=ep(rate)) for rate in RATES]
+    rates = RATES[: grid.cycles]
+    experiments = [Experiment(label=f"{rate:.4f}", name="ep", setting=setting, cycles=ep(rate)) for rate in rates]
     if grid.dry_run:
         return show_plan(grid, experiments)
     console = Console()
     columns = ["k = 1 - remaining", "d", "k - d", "paper's d (CIFAR-10)", "paper's k - d", "test accuracy, %"]
     rows: list[list[str]] = []
-    for paper, runs in zip(PAPER, run(grid, experiments, console).values(), strict=True):
+    for paper, runs in zip(PAPER[: len(rates)], run(grid, experiments, console).values(), strict=True):
         (point,) = line("EP", runs).points
         dying, explored, accuracy = point.mean("dying"), point.mean("explored"), point.mean("accuracy")
         if dying is None or explored is None or accuracy is None:

@@ -23,6 +23,10 @@ DISTRIBUTIONS: tuple[tuple[WeightInit, ScoreInit], ...] = (
 
 def networks(grid: Grid) -> dict[str, Network | Mlp | SmallConv4]:
     """The two networks that are compared."""
+    if grid.cycles is not None:
+        raise ValueError(f"cycles={grid.cycles}: table2 runs one rate, {REMAINING}")
+    if grid.data == "imagenet":
+        raise ValueError("data=imagenet: the networks of table2 are for small images")
     if grid.data == "digits":
         return {"conv4": SmallConv4(), "mlp": Mlp()}
     return {"conv8": Network(name="conv8"), "resnet18": Network(name="resnet18")}
@@ -35,7 +39,8 @@ def main(grid: Grid) -> None:
     for name, network in networks(grid).items():
         changed = replace(setting, network=network)
         if name == "conv4":
-            changed = replace(changed, data=Digits(layout="image"), training=replace(setting.training, lr=0.1))
+            training = setting.training if grid.lr else replace(setting.training, lr=0.1)
+            changed = replace(changed, data=Digits(layout="image"), training=training)
         for weights, scores in DISTRIBUTIONS:
             conversion = Conversion(weights=weights, scores=scores)
             label = f"{weights}/{scores}/{name}"

@@ -20,8 +20,8 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be written, or read; the message names the file and what is wrong."""
 
 
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write `path` so that it holds all of `data` or what it held before, whenever the machine stops.
+def atomic_write(path: Path, *parts: bytes | memoryview) -> None:
+    """Write `path` so that it holds all `parts` or what it held before, whenever the machine stops.
 
     Raises:
         OSError: a full disk, a missing folder; nothing is left behind.
@@ -29,7 +29,8 @@ def atomic_write(path: Path, data: bytes) -> None:
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -69,13 +70,13 @@ class Checkpoints:
         """
         held = io.BytesIO()
         torch.save(dict(state), held)
-        payload = held.getvalue()
+        payload = held.getbuffer()
         before = self.paths()
         number = int(before[-1].stem) + 1 if before else 1
         path = self.folder / f"{number:08}.pt"
         try:
             self.folder.mkdir(exist_ok=True)
-            atomic_write(path, payload + hashlib.sha256(payload).digest())
+            atomic_write(path, payload, hashlib.sha256(payload).digest())
         except OSError as error:
             stands = f"{before[-1]} stands" if before else "there is none before it"
             raise CheckpointError(f"checkpoint {path} could not be written ({error.strerror}); {stands}") from error
@@ -86,13 +87,15 @@ class Checkpoints:
     def newest(self, report: Callable[[str], object]) -> bytes | None:
         """The newest checkpoint that is whole, for `read`; damaged ones are reported and put aside."""
         for path in reversed(self.paths()):
-            data = path.read_bytes()
+            wrong = "its digest does not match"
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                data, wrong = b"", str(error.strerror)
             payload, digest = data[:-_DIGEST], data[-_DIGEST:]
             if len(data) > _DIGEST and hashlib.sha256(payload).digest() == digest:
                 return payload
-            report(
-                f"checkpoint {path} is damaged (its digest does not match): it is put aside, and the one before it used"
-            )
+            report(f"checkpoint {path} is damaged ({wrong}): it is put aside, and the one before it used")
             path.rename(path.with_suffix(".damaged"))
         return None
 

@@ -104,7 +104,11 @@ class Loaded:
 
 
 class Data(Protocol):
-    """A data set as a recipe takes it: a frozen dataclass whose fields become flags, with a method `open`."""
+    """A data set as a recipe takes it: a frozen dataclass whose fields become flags, with a method `open`.
+
+    Fields declared with repr=False are how the set is had, not what it is (decoding processes, say): a run goes on with
+    other values of them.
+    """
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         """Load the set; `seed` orders and augments the training batches.
@@ -207,6 +211,10 @@ def in_memory(
             if len(own := part.share(labels)):
                 yield ready(part.share(inputs)), own
 
+    def calibrate(part: Part) -> Iterator[Batch]:
+        part.check(steps=steps, batch=min(at_once, full))  # batch norms need every process in every batch
+        return whole(x_train[:full], y_train[:full], part)
+
     # A short last batch would weigh as much as the others in batch-norm statistics.
     full = len(x_train) - len(x_train) % at_once or len(x_train)
     return Loaded(
@@ -214,7 +222,7 @@ def in_memory(
         steps=steps,
         train=train,
         test=lambda part: whole(x_test, y_test, part),
-        calibrate=lambda part: whole(x_train[:full], y_train[:full], part),
+        calibrate=calibrate,
     )
 
 

@@ -33,6 +33,10 @@ class EventFiles:
                 self._writer.add_scalar(f"{event}/{name}", value, self._step)
         self._writer.flush()
 
+    def close(self) -> None:
+        """End the files."""
+        self._writer.close()
+
 
 def event_writer() -> Any:
     """The class that writes event files.

@@ -8,10 +8,11 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import torch
 
@@ -25,12 +26,26 @@ class RunFolderError(Exception):
     """A run folder that cannot be written, or holds another run than the one asked for."""
 
 
+class Mirror(Protocol):
+    """Takes each event of the metrics too."""
+
+    def __call__(self, event: str, values: Mapping[str, Any]) -> None:
+        """One event."""
+        ...
+
+    def close(self) -> None:
+        """There are no more."""
+        ...
+
+
 class RunFolder:
     """Where a run writes. One process at a time has it.
 
     Args:
         path: the folder; it is made, with its parents. One that already holds a run is refused unless `resume`.
         resume: the folder may hold a run, to go on with.
+        patience: seconds to wait for another process to let go of the folder: workers of a killed run outlive it a
+            little.
         silent: write nothing: for the processes of a data-parallel run other than the first.
 
     Attributes:
@@ -40,10 +55,10 @@ class RunFolder:
         RunFolderError: it cannot be written, holds another run, or is another process's.
     """
 
-    def __init__(self, path: Path, *, resume: bool = False, silent: bool = False) -> None:
+    def __init__(self, path: Path, *, resume: bool = False, silent: bool = False, patience: float = 0.0) -> None:
         self.path = path
         self.silent = silent
-        self.mirror: Callable[[str, Mapping[str, Any]], object] | None = None
+        self.mirror: Mirror | None = None
         self._files: dict[str, IO[str]] = {}
         if silent:
             return
@@ -51,8 +66,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             # Exclusive creation, so that two runs started at once cannot share a folder.
             (path / REPRODUCED[0]).open("a" if resume else "x").close()
-            lock = self._open(REPRODUCED[0])
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(patience)
         except FileExistsError as error:
             if not path.is_dir():
                 raise RunFolderError(f"run folder {path} is a file: name another folder") from error
@@ -130,10 +144,25 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others have the folder."""
+        if self.mirror:
+            self.mirror.close()
         for file in self._files.values():
+            fcntl.flock(file, fcntl.LOCK_UN)  # forked workers may still hold the file open
             with suppress(OSError):  # a full disk refuses the rest of a line again, and was reported then
                 file.close()
         self._files.clear()
+
+    def _lock(self, patience: float) -> None:
+        lock = self._open(REPRODUCED[0])
+        end = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise
+            time.sleep(0.1)
 
     def _open(self, name: str) -> IO[str]:
         if name not in self._files:
@@ -173,7 +202,7 @@ def environment() -> dict[str, Any]:
 def changed_environment(path: Path) -> list[str]:
     """Where this environment is not the one a run was begun in: "threads was 2, is 1"."""
     began = json.loads((path / "config.json").read_text())["environment"]
-    return differences(began, environment())
+    return differences(began, environment(), ())
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
@@ -187,24 +216,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
-def newest(parent: Path, name: str, config: Mapping[str, Any]) -> Path | None:
-    """The run folder `parent`/`name`-N of the highest N that holds a run of this configuration, if any does."""
+def newest(parent: Path, name: str, config: Mapping[str, Any], besides: Sequence[str]) -> Path | None:
+    """The run folder `parent`/`name`-N of the highest N with this configuration, `besides` these settings, if any."""
     numbers = (path.name.removeprefix(f"{name}-") for path in parent.glob(f"{name}-*"))
     for number in sorted((int(number) for number in numbers if number.isdecimal()), reverse=True):
         path = parent / f"{name}-{number}"
         began = read_config(path)
-        if began is not None and not differences(began, config):
+        if began is not None and not differences(began, config, besides):
             return path
     return None
 
 
-def differences(began: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Where two configurations are different experiments: "training.lr was 0.3, is 0.1"."""
+def differences(began: Mapping[str, Any], config: Mapping[str, Any], besides: Sequence[str]) -> list[str]:
+    """Where two configurations differ, `besides` these settings: "training.lr was 0.3, is 0.1"."""
     before, now = dict(_flat(began)), dict(_flat(config))
     return [
         f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted(before | now)
-        if before.get(name) != now.get(name) and (not name.startswith("run.") or name == "run.seed")
+        if before.get(name) != now.get(name) and name not in besides
     ]
 
 

@@ -7,8 +7,10 @@ goes on with those that stopped and skips those that are done.
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +20,10 @@ import torch
 
 from supermask.interrupts import Interrupted, Interrupts
 from supermask.recipe import Recipe, RunOptions
+
+
+class GridError(Exception):
+    """A grid that cannot go on; the message says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +44,10 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """`parent`/NAME-DIGEST-seedN; the digest is of the recipe's arguments."""
+        """`parent`/NAME-DIGEST-seedN; the digest is of the recipe's arguments and the device."""
         made = self.make()
-        said = f"{self.recipe.__module__}.{self.recipe.__qualname__}({sorted(self.arguments.items())!r})"
+        place = f"{self.recipe.__module__}.{self.recipe.__qualname__}"
+        said = f"{place}({sorted(self.arguments.items())!r}) on {self.run.device}"
         return self.parent / f"{made.name}-{sha256(said.encode()).hexdigest()[:8]}-seed{self.run.seed}"
 
     def make(self, **options: Any) -> Recipe:
@@ -61,34 +68,49 @@ def run_grid(
 
     Args:
         jobs: what to run; one that is there twice runs once.
-        workers: processes; by default one a core.
+        workers: processes; by default one a core that this process may use.
         on_done: called with each run's folder as it ends.
 
     Raises:
         Interrupted: a signal came in; the runs in progress have saved, and go on when the grid is begun again.
+        GridError: a process was killed, for want of memory perhaps.
         Exception: the first that a run raises; the runs in progress have saved.
     """
     todo = {job.folder: job for job in jobs if not job.done}
     if not todo:
         return
     spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's thread pool would hang
-    workers = min(workers or os.cpu_count() or 1, len(todo))
+    workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
     others = set(multiprocessing.active_children())
     with Interrupts().listen(), ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker) as pool:
         try:
             for future in as_completed([pool.submit(_execute, job) for job in todo.values()]):
                 on_done(future.result())
-        except BaseException:
+        except BaseException as error:
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()  # its run saves and ends
             pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise GridError(
+                    "a run's process was killed, perhaps because memory ran out: give the same command with fewer "
+                    "workers to go on"
+                ) from error
             raise
 
 
 def _begin_worker() -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches every process of a terminal; the grid itself stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with_parent() -> None:
+    """A grid that was killed leaves no worker behind: its run saves and ends."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _execute(job: Job) -> Path:

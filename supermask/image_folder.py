@@ -1,8 +1,9 @@
 """Images in folders: decoded, cropped and resized in worker processes, copied to the device as bytes."""
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +39,7 @@ class ImageFolder:
     batch: int = 512
     size: int = 224
     resize: int = 256
-    workers: int = 8
+    workers: int = field(default=8, repr=False)
     calibration: int = 10_000
 
     def __post_init__(self) -> None:
@@ -99,12 +100,16 @@ class ImageFolder:
             decoder = Decoder(images, workers=self.workers, device=device, keep=False)
             return on_device(decoder.decode(batches(order, part)), device, normalise)
 
+        def calibrate(part: Part) -> Iterator[Batch]:
+            part.check(steps=steps, batch=min(self.batch, len(few)))
+            return evaluation(train_images, few, part)
+
         return Loaded(
             classes=len(classes),
             steps=steps,
             train=train,
             test=lambda part: evaluation(test_images, torch.arange(len(test_paths)), part),
-            calibrate=lambda part: evaluation(train_images, few, part),
+            calibrate=calibrate,
         )
 
     def _find(self, part: str) -> tuple[list[str], list[int], list[str]]:
@@ -189,6 +194,7 @@ class Decoder:
             persistent_workers=keep and workers > 0,
             prefetch_factor=2 if workers else None,
             generator=torch.Generator(),  # else it draws from the global one
+            worker_init_fn=heed_no_signals,
         )
 
     def decode(self, batches: Iterator[list[Key]]) -> Iterator[Batch]:
@@ -205,6 +211,12 @@ class Decoder:
             yield batch
             if self.order.batches is not batches:
                 raise RuntimeError("another pass over the same images was begun before this one's end")
+
+
+def heed_no_signals(_worker: int) -> None:
+    """A signal to a process group is the trainer's to answer: it saves, and its workers end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Replaceable:

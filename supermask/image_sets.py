@@ -1,7 +1,7 @@
 """CIFAR-10, CIFAR-100, SVHN and MNIST: kept on the training device as bytes, augmented there a batch at a time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +30,7 @@ class CIFAR10:
     root: Path = Path("data/cifar10")
     batch: int = 128
     augment: Augmentation = "crop_flip"
-    download: bool = False
+    download: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choice("augment", self.augment, Augmentation)
@@ -73,7 +73,7 @@ class CIFAR100:
     root: Path = Path("data/cifar100")
     batch: int = 128
     augment: Augmentation = "crop_flip"
-    download: bool = False
+    download: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choice("augment", self.augment, Augmentation)
@@ -116,7 +116,7 @@ class SVHN:
     root: Path = Path("data/svhn")
     batch: int = 128
     augment: Augmentation = "crop_flip"
-    download: bool = False
+    download: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         check_choice("augment", self.augment, Augmentation)
@@ -155,7 +155,7 @@ class MNIST:
 
     root: Path = Path("data/mnist")
     batch: int = 128
-    download: bool = False
+    download: bool = field(default=False, repr=False)
 
     def about(self) -> About:
         return About(classes=10, train=60_000, shape=(1, 28, 28))

@@ -22,7 +22,8 @@ class Interrupted(KeyboardInterrupt):
 class Interrupts:
     """Signals that came in while `listen` was on.
 
-    Within `deferred` a first signal waits to be asked for; elsewhere, and from the second on, it raises at once.
+    Within `deferred` a signal waits to be asked for, but a second SIGINT raises: somebody is in a hurry. Elsewhere a
+    signal raises at once.
     """
 
     def __init__(self) -> None:
@@ -48,7 +49,7 @@ class Interrupts:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within the block a first signal is only noted in `pending`."""
+        """Within the block signals are noted in `pending`, until a second SIGINT."""
         self._deferring = True
         try:
             yield
@@ -56,8 +57,8 @@ class Interrupts:
             self._deferring = False
 
     def _came(self, number: int, _frame: FrameType | None) -> None:
-        if self._deferring and self.pending is None:
-            self.pending = number
+        if self._deferring and (self.pending is None or number != signal.SIGINT):
+            self.pending = self.pending or number
             return
         name = signal.Signals(number).name
         raise Interrupted(f"interrupted by {name}: go on from the last checkpoint with --resume", number)

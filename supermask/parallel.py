@@ -81,9 +81,9 @@ class Group:
 
     def check_masks(self, model: nn.Module) -> None:
         """Raise RanksDisagree unless all processes select the same edges, compared by hash."""
-        if self.ranks == 1:
+        layers = all_edges(model) if self.ranks > 1 else {}
+        if not layers:
             return
-        layers = all_edges(model)
         digests = [hashlib.sha256(edges.mask().cpu().numpy().tobytes()).digest() for edges in layers.values()]
         own = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(len(layers), -1)
         theirs = [torch.empty_like(own) for _ in range(self.ranks)]
@@ -116,24 +116,28 @@ def group(device: str) -> Iterator[tuple[Group, str]]:
         device: as a user names it; under torchrun "auto" and "cuda" become this process's own GPU.
 
     Raises:
-        ValueError: an environment that names several processes but not where they meet.
+        ValueError: an environment that names several processes but not where they meet, or one GPU for all of them.
     """
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    said = os.environ.get("WORLD_SIZE", "1")
+    if not said.isdecimal() or int(said) < 1:
+        raise ValueError(f"WORLD_SIZE={said!r}: expected the number of processes; start with torchrun")
+    ranks = int(said)
     if ranks == 1:
         yield ALONE, device
         return
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ValueError(f"WORLD_SIZE={ranks} but {', '.join(missing)} not set: start with torchrun")
+    if device.startswith("cuda:"):
+        raise ValueError(f"device {device!r}: {ranks} processes take a GPU each; say cuda")
     on_gpu = torch.cuda.is_available() and device in ("auto", "cuda")
     if on_gpu:
         device = f"cuda:{int(os.environ['LOCAL_RANK'])}"
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if on_gpu else "gloo")
-    try:
-        yield Group(rank=int(os.environ["RANK"]), ranks=ranks, control=dist.new_group(backend="gloo")), device
-    finally:
-        dist.destroy_process_group()
+    yield Group(rank=int(os.environ["RANK"]), ranks=ranks, control=dist.new_group(backend="gloo")), device
+    # After an error the others may be waiting in a collective: then only the end of this process frees them.
+    dist.destroy_process_group()
 
 
 def synchronise(model: nn.Module, ranks: Group, device: torch.device) -> nn.Module:

@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -32,6 +32,7 @@ from supermask.folder import (
     read_metrics,
 )
 from supermask.interrupts import Interrupted, Interrupts
+from supermask.memory import keep_freed_memory
 from supermask.networks import Architecture
 from supermask.parallel import Group, RanksDisagree, group, synchronise
 from supermask.progress import RunProgress, cycle_table
@@ -71,7 +72,7 @@ class RunOptions:
     """Where and how one run happens.
 
     Attributes:
-        seed: 64 bits: of the weights, the initial scores and the order of the data.
+        seed: 64 bits: of the weights and the initial scores; the order of the data takes the low 32.
         folder: what the run writes to; by default the next free runs/NAME-N.
         device: where to run; by default the GPU if there is one.
         quiet: no progress and no tables.
@@ -160,19 +161,22 @@ class Recipe:
             Interrupted: SIGINT or SIGTERM came in; what was saved is in the message.
         """
         interrupts = Interrupts()
-        with interrupts.listen(), torch.random.fork_rng():
+        with interrupts.listen(), torch.random.fork_rng(devices=[]), ExitStack() as stack:
             torch.manual_seed(self.run.seed)
             if self.run.dry_run:
                 self._plan()
                 return RunResult(folder=self.run.folder or Path("runs"), cycles=(), tickets=())
-            with group(self.run.device) as (ranks, device):
+            try:
+                ranks, device = stack.enter_context(group(self.run.device))
                 console = Console(quiet=self.run.quiet or not ranks.first)
-                try:
-                    session = self._begin(console, ranks, _device(device), interrupts)
-                except (ValueError, CheckpointError) as error:
-                    raise RecipeError(str(error)) from error
-                with closing(session.folder):
-                    return self._run(session, console)
+                place = _device(device)
+                if place.type == "cpu":
+                    keep_freed_memory()
+                session = self._begin(console, ranks, place, interrupts)
+            except (ValueError, CheckpointError) as error:
+                raise RecipeError(str(error)) from error
+            with closing(session.folder):
+                return self._run(session, console)
 
     def _run(self, session: Session, console: Console) -> RunResult:
         if session.stage < len(self.stages):
@@ -180,8 +184,11 @@ class Recipe:
                 console.print(str(summary(session.model)), highlight=False)
             with session.progress:
                 for stage in self.stages[session.stage :]:
-                    stage.run(session)
-                    session.end_stage(len(self.stages))
+                    # Training ends at a step, saved; anything else is done again.
+                    trains = stage.epochs(self.training) > 0
+                    with session.interrupts.deferred() if trains else nullcontext():
+                        stage.run(session)
+                        session.end_stage(len(self.stages))
         console.print(cycle_table(self.name, session.results))
         if seconds := session.loop.seconds:
             share = session.loop.waited / seconds
@@ -266,20 +273,25 @@ class Recipe:
         plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
         return plain
 
+    def _how(self) -> list[str]:
+        """Settings in which two runs of one experiment may differ: how it is run, and how its data is had."""
+        options = [f"run.{option.name}" for option in fields(self.run) if option.name != "seed"]
+        return options + [f"data.{option.name}" for option in fields(cast(Any, self.data)) if not option.repr]
+
     def _folder(self, config: Mapping[str, Any], ranks: Group, console: Console) -> RunFolder:
         options = self.run
         if not ranks.first:
             return RunFolder(Path(ranks.send(b"").decode()), silent=True)
         if not options.resume:
             folder = RunFolder(options.folder) if options.folder else RunFolder.next_free(Path("runs"), self.name)
-        elif path := options.folder or newest(Path("runs"), self.name, config):
+        elif path := options.folder or newest(Path("runs"), self.name, config, self._how()):
             began = read_config(path) if path.is_dir() else None
-            if differing := [] if began is None else differences(began, config):
+            if differing := [] if began is None else differences(began, config, self._how()):
                 raise RunFolderError(
                     f"run folder {path} holds a run of another configuration: {'; '.join(differing)}: give the "
                     "arguments it was begun with, or another folder"
                 )
-            folder = RunFolder(path, resume=True)
+            folder = RunFolder(path, resume=True, patience=10)
             if began is None:
                 console.print(f"{path}: nothing to resume there, so the run is begun", highlight=False, soft_wrap=True)
         else:

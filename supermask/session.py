@@ -82,7 +82,7 @@ class Exported:
 class Session:
     """One run in progress.
 
-    A stage trains through `epochs` and keeps nothing of its own: what it needs to go on after a stop is here.
+    A stage trains through `epochs`, if it trains, and keeps nothing of its own: what it needs to go on is here.
 
     Attributes:
         model: the network, converted where it is searched.
@@ -124,7 +124,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self._saved_at = time.monotonic()
-        self.initial = {name: parameter.detach().clone() for name, parameter in unsearched(self.model).items()}
+        besides = unsearched(self.model) if _searched(self.model) else {}
+        self.initial = {name: parameter.detach().clone() for name, parameter in besides.items()}
 
     @property
     def begun(self) -> bool:
@@ -150,28 +151,33 @@ class Session:
         if self.optimiser is None:
             raise RuntimeError("no optimiser: a stage sets session.optimiser before it trains")
         for lr in rates[self.stage_epoch :]:
-            with self.interrupts.deferred():
-                self.trained = self.loop.run_epoch(self.optimiser, lr, self._after_step)
-                self.lr = lr
-                self.stage_epoch += 1
-                self.loop.group.check_masks(self.model)
+            self.trained = self.loop.run_epoch(self.optimiser, lr, self._after_step)
+            self.lr = lr
+            self.stage_epoch += 1
+            self.loop.group.check_masks(self.model)
             yield lr
             self._save_if_wanted()
 
     def end_stage(self, stages: int) -> None:
-        """The stage in progress is done, one of `stages`: save."""
+        """The stage in progress is done, one of `stages`: save.
+
+        Raises:
+            Interrupted: a signal came in and there is more to do; the run is saved.
+        """
         self.stage += 1
         self.stage_epoch = 0
         if self.stage == stages:
             self.folder.log("end")
-        self.save()
+            self.save()
+        else:
+            self._save_if_wanted(always=True)
 
     def _after_step(self) -> None:
         self.progress.advance()
         self._save_if_wanted()
 
-    def _save_if_wanted(self) -> None:
-        due = self.loop.group.first and time.monotonic() - self._saved_at >= self.checkpoint_seconds
+    def _save_if_wanted(self, *, always: bool = False) -> None:
+        due = always or (self.loop.group.first and time.monotonic() - self._saved_at >= self.checkpoint_seconds)
         # All processes of a run do the same: what any of them wants.
         wish = self.loop.group.highest(self.interrupts.pending or int(due))
         if not wish:
@@ -225,7 +231,13 @@ class Session:
             )
         self.folder.rewind(state["lengths"])
         device = self.loop.device
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"the checkpoint in {self.folder.path} is of another network ({error}): resume it with the supermask "
+                "that wrote it, or begin the run anew in another folder"
+            ) from error
         for name, edges in _searched(self.model).items():
             edges.ever = state["ever"][name].to(device) if name in state["ever"] else None
         self.cumulative = Cumulative({name: bits.to(device) for name, bits in state["cumulative"].items()})

@@ -48,14 +48,14 @@ class Search:
     def run(self, session: Session) -> None:
         number = len(session.results) + 1
         model, training = session.model, session.loop.training
-        traces = Traces(model, session.loop.seed)
+        traces = Traces(model, session.loop.seed) if session.loop.group.first else None
         rewind = self.cycle.lr == "rewind"
         if not session.begun:
             begin_cycle(model, self.cycle, number, session.initial)
             track(model)
             if rewind:
                 session.optimiser = training.optimiser(model)
-            if number == 1:
+            if number == 1 and traces:
                 session.folder.log_ranks("edges", **traces.edges())
                 session.folder.log_ranks("ranks", cycle=1, epoch=0, **traces.ranks(model))
         # Within a cycle of constant rate the last rate applied is that rate, also after a stop.
@@ -63,7 +63,8 @@ class Search:
         for lr in session.epochs(rates):
             measured = dying(model)
             _log_epoch(session, number, lr, measured.kept / measured.edges, measured.ratio)
-            session.folder.log_ranks("ranks", cycle=number, epoch=session.loop.epoch, **traces.ranks(model))
+            if traces:
+                session.folder.log_ranks("ranks", cycle=number, epoch=session.loop.epoch, **traces.ranks(model))
         measured = dying(model)
         layers = searched_edges(model)
         free = any(not edges.pinned for edges in layers.values())

@@ -60,10 +60,9 @@ class Training:
             raise ValueError(f"warmup={self.warmup}: expected 0 to {self.epochs - 1}, less than the epochs")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise ValueError(f"lr={self.lr}: expected a positive learning rate")
-        for name in ("momentum", "weight_decay", "label_smoothing"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name}={value}: expected a number from 0 up")
+        for name, below in (("momentum", 1.0), ("weight_decay", math.inf), ("label_smoothing", 1.0)):
+            if not 0 <= (value := getattr(self, name)) < below:
+                raise ValueError(f"{name}={value}: expected a number from 0 to below {below:g}")
         check_choice("precision", self.precision, Precision)
 
     def rates(self, length: int = 1) -> list[float]:
@@ -204,7 +203,7 @@ class Loop:
         inputs: Tensor | None = None
         began = time.perf_counter()
         waited = 0.0
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             batches = self.loaded.train(self.group.part(self.epoch, self.tally.step))
             while True:
                 asked = time.perf_counter()
@@ -288,6 +287,8 @@ class Loop:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16")
 
     def _broke_down(self, when: str, inputs: Tensor | None) -> NonFiniteError:
+        # In training mode the batch norms of a data-parallel run would wait for the other processes.
+        self.model.train(self.group.ranks == 1)
         where = (None if inputs is None else first_non_finite(self.model, inputs)) or "the loss itself"
         return NonFiniteError(
             f"training broke down {when}; first non-finite values: {where}. Try a lower learning rate than "

@@ -99,16 +99,16 @@ def test_a_signal_outside_training_ends_the_run_at_once(
     assert same(left_by(tmp_path / "run"), whole)
 
 
-def test_a_second_signal_ends_the_run_at_once(whole: dict[str, Any], tmp_path: Path) -> None:
+def test_a_second_ctrl_c_ends_the_run_at_once(whole: dict[str, Any], tmp_path: Path) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
         nth(3, twice, Loop, "_step", patch)
         with pytest.raises(Interrupted) as stop:
             placed(BASE, tmp_path / "run").execute()
-    assert stop.value.signal == signal.SIGTERM
+    assert stop.value.signal == signal.SIGINT
     assert not (tmp_path / "run" / "checkpoints").exists()
     placed(BASE, tmp_path / "run", resume=True).execute()
     assert same(left_by(tmp_path / "run"), whole)

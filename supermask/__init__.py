@@ -45,6 +45,7 @@ from supermask.layers import (
     SupermaskLinear,
     SupermaskMultiheadAttention,
 )
+from supermask.memory import keep_freed_memory
 from supermask.networks import MLP, Architecture
 from supermask.recipe import Conversion, Recipe, RunOptions, RunResult, main
 from supermask.selection import one_selection, searched_edges
@@ -108,6 +109,7 @@ __all__ = [
     "hard_iep_srw",
     "in_memory",
     "inspect",
+    "keep_freed_memory",
     "load",
     "main",
     "one_selection",

@@ -8,9 +8,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def run(module: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """`python -m MODULE ARGUMENTS` in `cwd`, with its output."""
+def run(module: str, *arguments: object, cwd: Path, own_group: bool = False) -> subprocess.CompletedProcess[str]:
+    """`python -m MODULE ARGUMENTS` in `cwd`, with its output; in a process group of its own, if asked."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
     environment.pop("TRITON_INTERPRET", None)
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, start_new_session=own_group
+    )

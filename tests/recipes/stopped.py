@@ -82,6 +82,7 @@ _OTHERS: dict[str, Callable[[int], None]] = {
     "cut": lambda size: after("step", 40, lambda *_: limit_files(size, signal.SIG_DFL)),
     "disturb": lambda count: after("step", count, disturb),
     "die": lambda count: after("step", count, die),
+    "group": lambda count: after("step", count, lambda *_: os.killpg(os.getpgrp(), signal.SIGTERM)),
     "job": lambda count: after("step", count, tell_the_job),
 }
 

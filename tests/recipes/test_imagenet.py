@@ -94,3 +94,19 @@ def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
     assert f"cannot read image {damaged}" in sentence
+
+
+def test_a_signal_to_all_processes_saves_and_the_run_goes_on(images: Path, tmp_path: Path) -> None:
+    options = [*SMALL, "--data.root", images, "--data.workers", 2, "--cycles", 1, "--run.folder"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert run("recipes.imagenet_soft_iep", *options, whole, cwd=tmp_path).returncode == 0
+    arguments = "group", 2, "recipes.imagenet_soft_iep", *options, stopped
+    done = run("tests.recipes.stopped", *arguments, cwd=tmp_path, own_group=True)
+    assert done.returncode == 128 + 15, done.stderr
+    assert "interrupted by SIGTERM at step 2" in done.stderr
+    assert "Traceback" not in done.stderr
+    # Other decoding processes are the same run.
+    options[options.index("--data.workers") + 1] = 0
+    assert run("recipes.imagenet_soft_iep", *options, stopped, "--resume", cwd=tmp_path).returncode == 0
+    for name in ("metrics.jsonl", "ranks.jsonl", "ticket.safetensors"):
+        assert (stopped / name).read_bytes() == (whole / name).read_bytes()

@@ -76,3 +76,10 @@ def test_a_rank_that_fails_ends_the_job_with_its_error(how: str, says: str, tmp_
     assert says in done.stderr
     events: list[dict[str, Any]] = read_metrics(tmp_path / "run")
     assert events == []
+
+
+def test_dense_training(tmp_path: Path) -> None:
+    options = "--nproc_per_node=2", "-m", "recipes.digits_dense", "--training.epochs", 1, "--run.folder", "run"
+    done = run("torch.distributed.run", "--standalone", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_metrics(tmp_path / "run")[-1] == {"event": "end"}

@@ -98,9 +98,9 @@ def test_the_mirror_gets_every_event_of_the_metrics(tmp_path: Path) -> None:
 
 def test_differences_name_each_setting() -> None:
     before = {"name": "a", "training": {"lr": 0.1, "epochs": 3}, "stages": [{"cycle": {"remaining": 0.5}}], "empty": {}}
-    assert differences(before, before) == []
+    assert differences(before, before, ()) == []
     changed = {"name": "a", "training": {"lr": 0.2}, "stages": [{"cycle": {"remaining": 0.5}}, 1], "empty": {"x": 1.0}}
-    assert differences(before, changed) == [
+    assert differences(before, changed, ()) == [
         "empty was {}, is None",
         "empty.x was None, is 1.0",
         "stages.1 was None, is 1",
@@ -108,16 +108,16 @@ def test_differences_name_each_setting() -> None:
         "training.lr was 0.1, is 0.2",
     ]
     run = {"run": {"seed": 0, "quiet": True}}
-    assert differences(run, {"run": {"seed": 0, "quiet": False}}) == []
-    assert differences(run, {"run": {"seed": 1, "quiet": True}}) == ["run.seed was 0, is 1"]
+    assert differences(run, {"run": {"seed": 0, "quiet": False}}, ["run.quiet"]) == []
+    assert differences(run, {"run": {"seed": 1, "quiet": True}}, ["run.quiet"]) == ["run.seed was 0, is 1"]
 
 
 def test_the_newest_folder_of_a_configuration(tmp_path: Path) -> None:
-    assert newest(tmp_path, "x", {"a": 1}) is None
+    assert newest(tmp_path, "x", {"a": 1}, ()) is None
     for number, config in ((1, {"a": 1}), (2, {"a": 2}), (9, {"a": 1}), (10, {"a": 1}), (11, {"a": 2}), (12, None)):
         folder = RunFolder(tmp_path / f"x-{number}")
         if config:
             folder.write_config(config)
     RunFolder(tmp_path / "x-old-20").write_config({"a": 1})
-    assert newest(tmp_path, "x", {"a": 1}) == tmp_path / "x-10"
-    assert newest(tmp_path, "x", {"a": 3}) is None
+    assert newest(tmp_path, "x", {"a": 1}, ()) == tmp_path / "x-10"
+    assert newest(tmp_path, "x", {"a": 3}, ()) is None

@@ -1,6 +1,7 @@
 """Grids: runs in processes of their own, once each, begun again after a stop."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from recipes import digits_ep
-from supermask.folder import read_metrics
-from supermask.grid import Job, run_grid
-from supermask.recipe import RunOptions
+from recipes import cifar10_ep, digits_ep
+from supermask.folder import RunFolder, read_metrics
+from supermask.grid import GridError, Job, run_grid
+from supermask.image_sets import CIFAR10
+from supermask.recipe import Recipe, RunOptions
 from supermask.train import NonFiniteError, Training
 
 QUICK = Training(epochs=1, lr=0.3)
@@ -63,12 +65,12 @@ from tests.supermask.test_grid import job
 from supermask.train import Training
 
 if __name__ == "__main__":
-    parent = Path(sys.argv[1])
+    parent, ending = Path(sys.argv[1]), signal.Signals[sys.argv[2]]
     jobs = [job(parent), job(parent, seed=1, training=Training(epochs=3000, lr=0.3))]
 
     def stop(folder):  # the short run is done, so the long one has begun or is about to
         print(folder, flush=True)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), ending)
 
     try:
         run_grid(jobs, workers=2, on_done=stop)
@@ -77,18 +79,50 @@ if __name__ == "__main__":
 """
 
 
-def test_a_signal_ends_the_grid_and_its_workers(tmp_path: Path) -> None:
+def stopped_by(ending: signal.Signals, parent: Path) -> Job:
+    """The run that was going on, or about to begin, when the grid got a signal."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)],
+        [sys.executable, "-c", SCRIPT, str(parent), ending.name],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert str(job(tmp_path).folder) in done.stdout
-    unfinished = job(tmp_path, seed=1, training=Training(epochs=3000, lr=0.3))
+    assert done.returncode in (128 + ending, -ending), done.stderr
+    assert str(job(parent).folder) in done.stdout
+    unfinished = job(parent, seed=1, training=Training(epochs=3000, lr=0.3))
     assert not unfinished.done
-    if unfinished.folder.exists():  # it had begun: what it wrote is whole
-        assert all(json.dumps(event) for event in read_metrics(unfinished.folder))
+    return unfinished
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_however_a_grid_ends_its_runs_end_too(ending: signal.Signals, tmp_path: Path) -> None:
+    unfinished = stopped_by(ending, tmp_path)
+    folder = RunFolder(unfinished.folder, resume=True, patience=120)  # nobody else holds it, soon
+    folder.close()
+    assert all(json.dumps(event) for event in read_metrics(unfinished.folder))
+
+
+def test_a_killed_worker_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    killed = Job(recipe=suicide, arguments={}, run=RunOptions(device="cpu"), parent=tmp_path)
+    with pytest.raises(GridError, match="memory ran out"):
+        run_grid([killed], workers=1)
+
+
+def suicide(run: RunOptions) -> Recipe:
+    """A recipe whose worker is killed; the grid itself can name its folder."""
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return digits_ep.recipe(run=run)
+
+
+def test_the_folder_says_device_and_data_but_not_how_they_are_had(tmp_path: Path) -> None:
+    def folder(device: str = "cpu", **options: object) -> Path:
+        data = CIFAR10(**options)  # type: ignore[arg-type]
+        run = RunOptions(device=device)
+        return Job(recipe=cifar10_ep.recipe, arguments={"data": data}, run=run, parent=tmp_path).folder
+
+    assert folder() == folder(download=True)
+    assert len({folder(), folder(batch=64), folder("cuda")}) == 3

@@ -242,7 +242,7 @@ def test_a_command_that_a_signal_ends_exits_with_its_code(
     def interrupt(*_: object) -> None:
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("supermask.stages.Search.run", interrupt)
+    monkeypatch.setattr("supermask.stages.Evaluate.run", interrupt)
     assert command(monkeypatch, "--run.folder", tmp_path / "run") == 128 + number
     assert f"interrupted by {number.name}: go on from the last checkpoint with --resume" in capsys.readouterr().err
 

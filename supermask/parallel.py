@@ -6,6 +6,7 @@ and are checked to agree.
 """
 
 import hashlib
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,8 +102,11 @@ class Group:
         """`model` with gradients averaged over the processes."""
         if self.ranks == 1:
             return model
-        # Buffers are equal by construction: broadcasting them would only cost time.
-        return nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+        # Buffers are equal by construction: sending them at every forward would only cost time.
+        known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
+        quiet: dict[str, Any] = {option: False}
+        return nn.parallel.DistributedDataParallel(model, **quiet)
 
 
 ALONE = Group()

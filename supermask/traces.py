@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from kernels.bits import unpack
 from kernels.threshold import REMOVED_KEY, score_keys
@@ -59,10 +58,9 @@ class Traces:
             keys = score_keys(edges.scores.detach().flatten(), edges.magnitude == "abs")
             if edges.survivors is not None:
                 keys = torch.where(unpack(edges.survivors, edges.cols).flatten(), keys, REMOVED_KEY)
-            ordered = keys.sort().values.cpu().numpy() if keys.is_cuda else np.sort(keys.numpy())
-            before = _before(keys.cpu().numpy(), ordered, places.numpy())
-            ranks += (before / edges.count).tolist()
-            selected += (before < int(edges.kept)).astype(int).tolist()
+            before = _before(keys, places.to(keys.device))
+            ranks += (before.double() / edges.count).tolist()
+            selected += (before < int(edges.kept)).int().tolist()
         return {"ranks": [round(rank, 6) for rank in ranks], "selected": selected}
 
 
@@ -75,12 +73,14 @@ def histogram(edges: SearchedEdges) -> dict[str, Any]:
     return {"low": low, "high": high, "counts": counts.int().tolist()}
 
 
-def _before(keys: NDArray[np.int32], ordered: NDArray[np.int32], places: NDArray[np.int64]) -> NDArray[np.int64]:
+def _before(keys: Tensor, places: Tensor) -> Tensor:
     """How many edges come before each of those at `places`: greater keys, and of equal ones the smaller indices."""
+    # On CPU NumPy sorts several times as fast.
+    ordered = keys.sort().values if keys.is_cuda else torch.from_numpy(np.sort(keys.numpy()))
     chosen = keys[places]
-    low, high = np.searchsorted(ordered, chosen), np.searchsorted(ordered, chosen, side="right")
+    low, high = torch.searchsorted(ordered, chosen), torch.searchsorted(ordered, chosen, right=True)
     before = len(keys) - high
-    for key in np.unique(chosen[high - low > 1]):
+    for key in chosen[high - low > 1].unique():
         tied = chosen == key
-        before[tied] += np.searchsorted(np.flatnonzero(keys == key), places[tied])
+        before[tied] += torch.searchsorted((keys == key).nonzero().flatten(), places[tied])
     return before

@@ -240,6 +240,11 @@ def show_plan(grid: Grid, experiments: Sequence[Experiment]) -> None:
     for experiment in experiments:
         print(f"\n{experiment.label}, {grid.seeds} seeds")
         experiment.job(grid, 0).make(dry_run=True).execute()
+    every = [experiment.job(grid, seed) for experiment in experiments for seed in range(grid.seeds)]
+    jobs = {job.folder: job for job in every}
+    done = sum(job.done for job in jobs.values())
+    epochs = sum(stage.epochs(made.training) for made in (job.make() for job in jobs.values()) for stage in made.stages)
+    print(f"\n{len(jobs)} runs in {grid.runs()}, {done} of them done; {epochs:,} epochs in all")
 
 
 def rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

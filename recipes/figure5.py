@@ -41,12 +41,12 @@ def main(grid: Grid) -> None:
         ])  # fmt: skip
     title = f"{grid.data}: final dying ratio of each cycle, and test accuracy in %, {grid.seeds} seeds"
     console.print(rich_table(title, columns, rows))
-    grid.write("figure5a.md", markdown(columns, rows))
-    wrote = [grid.write("figure5a.png", to_png(dying_against_remaining(lines)))]
+    wrote = [grid.write("figure5a.md", markdown(columns, rows))]
+    wrote += [grid.write("figure5a.png", to_png(dying_against_remaining(lines)))]
     for label in COMPARED[1:]:
         name = f"figure5b_{label.lower().replace(' ', '_')}.png"
         wrote.append(grid.write(name, to_png(rank_traces(runs[label][0]))))
-    console.print(f"wrote figure5a.md and {', '.join(map(str, wrote))}", highlight=False)
+    console.print(f"wrote {', '.join(map(str, wrote))}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

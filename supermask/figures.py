@@ -44,7 +44,10 @@ def new_figure(
 
 def looks(lines: Sequence[Line]) -> Iterator[tuple[Line, Look]]:
     for index, drawn in enumerate(lines):
-        yield drawn, Look(color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)])
+        again, place = divmod(index, len(COLOURS))
+        # Colours that come again are lighter, so that no two lines share one.
+        colour = lighter(COLOURS[place], 0.45) if again % 2 else COLOURS[place]
+        yield drawn, Look(color=colour, marker=MARKERS[index % len(MARKERS)])
 
 
 def to_png(figure: "Figure") -> bytes:

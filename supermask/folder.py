@@ -64,6 +64,8 @@ class RunFolder:
             return
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if not (path / REPRODUCED[0]).exists() and (found := next(path.iterdir(), None)):
+                raise RunFolderError(f"run folder {path} holds {found.name} and is no run: name another folder")
             # Exclusive creation, so that two runs started at once cannot share a folder.
             (path / REPRODUCED[0]).open("a" if resume else "x").close()
             self._lock(patience)
@@ -158,6 +160,7 @@ class RunFolder:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock.seek(0, os.SEEK_END)  # whoever had it may have gone on writing
                 return
             except BlockingIOError:
                 if time.monotonic() >= end:

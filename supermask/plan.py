@@ -45,7 +45,8 @@ class Memory:
             "activations": self.activations,
         }
         listed = ", ".join(f"{name} {'unknown' if b is None else _size(b)}" for name, b in parts.items() if b != 0)
-        return f"memory: about {_size(self.total)} ({listed}); the data set and the runtime come on top"
+        about = "at least" if self.activations is None else "about"
+        return f"memory: {about} {_size(self.total)} ({listed}); the data set and the runtime come on top"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,6 @@ def show(
     cycles = [cycle for cycle, _ in stages if cycle is not None]
     edges = {name: e.count for name, e in searched_edges(model).items()} if cycles else {}
     table = _table("plan", ["cycle", "remaining", "over all", "scores", "lr", "space", "kept edges", "epochs", "steps"])
-    layers = _table("kept edges by layer", ["layer", "edges", *(f"cycle {n}" for n in range(1, len(cycles) + 1))])
     columns = [list(edges), [f"{count:,}" for count in edges.values()]]
     for number, (cycle, epochs) in enumerate(stages, start=1):
         taken = f"{epochs:,}", f"{epochs * data.steps:,}"
@@ -175,7 +175,10 @@ def show(
         table.add_row(str(number), *rates, cycle.scores, cycle.lr, cycle.space, f"{sum(kept):,}", *taken)
     console.print(table)
     if cycles:
-        for row in zip(*columns, strict=True):
+        # Of many cycles a few, evenly chosen: the rates above give the others.
+        shown = sorted({round(i * (len(cycles) - 1) / 3) for i in range(4)}) if len(cycles) > 5 else range(len(cycles))
+        layers = _table("kept edges by layer", ["layer", "edges", *(f"cycle {n + 1}" for n in shown)])
+        for row in zip(*columns[:2], *(columns[2 + n] for n in shown), strict=True):
             layers.add_row(*row)
         console.print(layers)
     trained = sum(edges.values()) or sum(parameter.numel() for parameter in model.parameters())

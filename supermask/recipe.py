@@ -19,7 +19,7 @@ from supermask import plan
 from supermask.checkpoint import CheckpointError, Checkpoints, read
 from supermask.convert import BiasPolicy, NormPolicy, convert, summary
 from supermask.cycles import check_cycles
-from supermask.data import Data, DataDamaged, DataMissing
+from supermask.data import Data, DataDamaged, DataMissing, Described
 from supermask.draws import Magnitude, ScoreInit, WeightInit
 from supermask.event_files import EventFiles, event_writer
 from supermask.folder import (
@@ -209,6 +209,8 @@ class Recipe:
         options = self.run
         if options.tensorboard:
             event_writer()
+        if isinstance(self.data, Described):  # a wrong network is told before a data set is asked for
+            self._architecture(self.data.about().classes).skeleton()
         loaded = self.data.open(seed=options.seed, device=device)
         batch = getattr(self.data, "batch", None)
         if isinstance(batch, int) and batch % ranks.ranks:

@@ -57,3 +57,9 @@ def test_without_the_data_set_one_sentence_and_exit_code_two(tmp_path: Path) -> 
     (sentence,) = done.stderr.splitlines()
     assert "--data.download" in sentence
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_a_wrong_network_is_told_before_the_data_is_asked_for(tmp_path: Path) -> None:
+    done = run("recipes.cifar10_ep", "--network.name", "resnet19", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean 'resnet18'" in done.stderr

@@ -121,3 +121,24 @@ def test_the_newest_folder_of_a_configuration(tmp_path: Path) -> None:
     RunFolder(tmp_path / "x-old-20").write_config({"a": 1})
     assert newest(tmp_path, "x", {"a": 1}, ()) == tmp_path / "x-10"
     assert newest(tmp_path, "x", {"a": 3}, ()) is None
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(RunFolderError, match=r"holds thesis.tex and is no run"):
+        RunFolder(tmp_path, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_who_waited_for_a_folder_sees_what_was_written_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = RunFolder(tmp_path)
+
+    def meanwhile(_seconds: float) -> None:
+        first.log("epoch", loss=1.0)
+        first.close()
+
+    monkeypatch.setattr("supermask.folder.time.sleep", meanwhile)
+    second = RunFolder(tmp_path, resume=True, patience=60)
+    assert second.lengths()["metrics.jsonl"] == (tmp_path / "metrics.jsonl").stat().st_size > 0

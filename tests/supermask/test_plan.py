@@ -85,6 +85,16 @@ def test_a_set_that_describes_nothing_is_opened(
     assert "Points, batch 16, 5 steps an epoch" in printed
 
 
+def test_of_many_cycles_a_few_are_shown_by_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = RunOptions(folder=tmp_path / "run", device="cpu")
+    printed = dry(digits_soft_iep.recipe(cycles=8, run=options), monkeypatch, capsys)
+    assert re.search(r"layer +edges +cycle 1 +cycle 3 +cycle 6 +cycle 8 *$", printed, re.MULTILINE)
+    kept = [f"{round((1 / 32) ** (cycle / 8) * 2560):,}" for cycle in (1, 3, 6, 8)]
+    assert re.search(rf"fc3 +2,560 +{' +'.join(kept)} *$", printed, re.MULTILINE)
+
+
 def test_dense_training_is_planned_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +140,7 @@ def test_a_network_that_the_meta_device_cannot_run_has_unknown_activations() -> 
     found = plan.memory(Looks(), sizes, 1_000_000, [], "float32")
     assert found.activations is None
     assert "activations unknown" in str(found)
+    assert "memory: at least" in str(found)
 
 
 def test_a_sets_own_size_counts() -> None:

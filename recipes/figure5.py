@@ -25,9 +25,9 @@ def main(grid: Grid) -> None:
         "hard iEP, worst case",
         "hard iEP, apparent",
         "soft iEP",
-        "EP accuracy",
-        "hard",
-        "soft",
+        "EP accuracy, %",
+        "hard iEP accuracy, %",
+        "soft iEP accuracy, %",
     ]
     rows = []
     for points in zip(*(drawn.points for drawn in lines), strict=True):

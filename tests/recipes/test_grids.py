@@ -29,7 +29,7 @@ def test_figure3_table3_and_figure5_share_their_runs(tmp_path: Path) -> None:
     grid = tmp_path / "grid"
     (head, *rows) = columns(grid / "figure3.md")
     assert head == ["method", "50 %", "25 %"]
-    assert [row[0] for row in rows] == ["dense", "EP", *METHODS, "EP long, lr 0.03"]
+    assert sorted(row[0] for row in rows) == sorted(["dense", "EP", *METHODS, "EP long, lr 0.03"])
     assert all(50 < float(row[1]) <= 100 for row in rows)
     # At the first rate every row of Table 3 is the same run.
     assert len({row[1] for row in rows if row[0] not in ("dense", "EP long, lr 0.03")}) == 1

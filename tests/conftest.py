@@ -1,10 +1,14 @@
 """Kernels run in Triton's interpreter here; the variables count only if they stand before the first import."""
 
 import os
+import signal
 
 os.environ["TRITON_INTERPRET"] = "1"
 # The tensors of tests are small: a second thread mostly waits for the first, and for long where cores are shared.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell begins what it runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import settings

@@ -69,6 +69,8 @@ class RunFolder:
             # Exclusive creation, so that two runs started at once cannot share a folder.
             (path / REPRODUCED[0]).open("a" if resume else "x").close()
             self._lock(patience)
+            for left in path.rglob(".*.unfinished"):  # by a killed run; nobody else writes here
+                left.unlink()
         except FileExistsError as error:
             if not path.is_dir():
                 raise RunFolderError(f"run folder {path} is a file: name another folder") from error

@@ -155,6 +155,7 @@ class Recipe:
 
         Raises:
             DataMissing: the data set is not there.
+            DataDamaged: one of its files cannot be read.
             RecipeError: the recipe cannot be begun as configured; nothing was written.
             RunFolderError: the run folder cannot be written, or holds another run than the one to resume.
             NonFiniteError: training broke down.
@@ -209,9 +210,12 @@ class Recipe:
         options = self.run
         if options.tensorboard:
             event_writer()
-        if isinstance(self.data, Described):  # a wrong network is told before a data set is asked for
-            self._architecture(self.data.about().classes).skeleton()
-        loaded = self.data.open(seed=options.seed, device=device)
+        try:
+            loaded = self.data.open(seed=options.seed, device=device)
+        except DataMissing:
+            if isinstance(self.data, Described):  # a wrong network is told before a data set is asked for
+                self._architecture(self.data.about().classes).skeleton()
+            raise
         batch = getattr(self.data, "batch", None)
         if isinstance(batch, int) and batch % ranks.ranks:
             raise RecipeError(f"batch={batch}: {ranks.ranks} processes share it evenly; choose a multiple of them")

@@ -229,7 +229,6 @@ class Session:
                 f"checkpoint of version {state.get('version')}, this is version {_VERSION}: resume it with the "
                 "supermask that wrote it, or begin the run anew in another folder"
             )
-        self.folder.rewind(state["lengths"])
         device = self.loop.device
         try:
             self.model.load_state_dict(state["model"])
@@ -251,6 +250,7 @@ class Session:
         self.results = [CycleResult(**result) for result in state["results"]]
         self.tickets = [Exported(**ticket) for ticket in state["tickets"]]
         self.stage, self.stage_epoch = state["stage"], state["stage_epoch"]
+        self.folder.rewind(state["lengths"])  # last: a state that does not fit costs nothing
 
 
 def _searched(model: nn.Module) -> dict[str, SearchedEdges]:

@@ -83,6 +83,9 @@ class Search:
             dying_cumulative=session.cumulative.add(model).ratio,
             dead_units=dead_units(model),
         )
+        if not session.loop.group.first:
+            session.results.append(result)
+            return
         ever = {name: int(popcount(bits).sum()) for name, bits in ever_selected(model).items()}
         details = {
             name: {"edges": edges.count, "kept": int(edges.kept), "ever": ever[name], "scores": histogram(edges)}

@@ -22,6 +22,7 @@ import hashlib
 import json
 import math
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -200,9 +201,8 @@ def write(
     }
     header["sha256"] = _digest(header, tensors)
     data = safetensors.torch.save(dict(tensors), {METADATA: _canonical(header)})
-    temporary = path.with_name(f".{path.name}.unfinished")  # one name, so that what a killed run left goes
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")  # two processes may write one ticket
     try:
-        temporary.unlink(missing_ok=True)
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()

@@ -142,3 +142,13 @@ def test_who_waited_for_a_folder_sees_what_was_written_meanwhile(
     monkeypatch.setattr("supermask.folder.time.sleep", meanwhile)
     second = RunFolder(tmp_path, resume=True, patience=60)
     assert second.lengths()["metrics.jsonl"] == (tmp_path / "metrics.jsonl").stat().st_size > 0
+
+
+def test_what_a_killed_run_left_unfinished_goes(tmp_path: Path) -> None:
+    RunFolder(tmp_path).close()
+    (tmp_path / "checkpoints").mkdir()
+    left = tmp_path / "checkpoints" / ".00000002.pt.unfinished", tmp_path / ".ticket.safetensors.ab.unfinished"
+    for path in left:
+        path.write_bytes(b"half")
+    RunFolder(tmp_path, resume=True).close()
+    assert not any(path.exists() for path in left)

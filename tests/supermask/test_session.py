@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from supermask import stages
 from supermask.checkpoint import Checkpoints
 from supermask.folder import RunFolderError
 from supermask.interrupts import Interrupted
 from supermask.parallel import Group
+from supermask.recipe import RecipeError
 from supermask.train import Loop
-from tests.supermask.small_runs import BASE, CASES, Killed, a_save_every, left_by, placed, same, watched
+from tests.supermask.small_runs import BASE, CASES, Killed, a_save_every, last_state, left_by, placed, same, watched
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -217,3 +219,15 @@ def test_another_environment_is_reported(tmp_path: Path, capsys: pytest.CaptureF
     placed(BASE, folder, resume=True).execute()
     assert f"{folder}: threads was 99, is " in (said := capsys.readouterr().err)
     assert "the run goes on, but not to the same bits" in said
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_files_alone(tmp_path: Path) -> None:
+    folder = placed(BASE, tmp_path / "run").execute().folder
+    state = last_state(folder)
+    state["model"] = {"other.weight": torch.zeros(1)}
+    state["lengths"] = dict.fromkeys(state["lengths"], 0)
+    Checkpoints(folder / "checkpoints").save(state)
+    before = (folder / "metrics.jsonl").read_bytes()
+    with pytest.raises(RecipeError, match="of another network"):
+        placed(BASE, folder, resume=True).execute()
+    assert (folder / "metrics.jsonl").read_bytes() == before

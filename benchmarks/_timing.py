@@ -6,6 +6,7 @@ what is compared is the ratio within a round. Times are wall clock, with the dev
 
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ def interleaved(
     rounds: int,
     warmup: int = 1,
     device: torch.device | None = None,
+    calls: int = 1,
 ) -> dict[str, Sample]:
     """Seconds a call of each candidate takes, by name.
 
@@ -55,7 +57,8 @@ def interleaved(
         candidates: what to call; results are dropped.
         rounds: timed calls of each, at least 1.
         warmup: calls of each before, untimed.
-        device: waited for around every call; None or a CPU is not.
+        device: waited for around every timing; None or a CPU is not.
+        calls: in a row that one timing takes the mean of, so that waiting for a device weighs little.
 
     Raises:
         ValueError: no candidate, or rounds below 1.
@@ -77,9 +80,10 @@ def interleaved(
         for name in names[start:] + names[:start]:
             wait()
             before = time.perf_counter()
-            candidates[name]()
+            for _ in range(calls):
+                candidates[name]()
             wait()
-            seconds[name].append(time.perf_counter() - before)
+            seconds[name].append((time.perf_counter() - before) / calls)
     return {name: Sample(rounds=tuple(values)) for name, values in seconds.items()}
 
 
@@ -92,7 +96,7 @@ def ratios(samples: Mapping[str, Sample], base: str) -> dict[str, Sample]:
 
 
 def environment(device: torch.device) -> dict[str, object]:
-    """What a measurement depends on and a reader must know: versions, device, threads."""
+    """What a measurement depends on and a reader must know: versions, commit, device, threads."""
     versions: dict[str, object] = {"python": platform.python_version()}
     for package in ("torch", "triton", "numpy"):
         try:
@@ -100,7 +104,29 @@ def environment(device: torch.device) -> dict[str, object]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"device": device.type, "name": name, "cpus": os.cpu_count(), "threads": torch.get_num_threads(), **versions}
+    return {
+        "device": device.type,
+        "name": name,
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        **versions,
+    }
+
+
+def _commit() -> str:
+    """Of the checkout this file is in, with `+` where a file differs from it; "unknown" outside of one."""
+
+    def git(*arguments: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _processor() -> str:

@@ -6,20 +6,19 @@ One epoch of the digits recipes (31 steps) with the records and without, interle
 the records of an epoch beside its 390 steps, of which one is timed.
 """
 
-import argparse
 from collections.abc import Callable
 
 import torch
-from rich.console import Console
 from torch import nn
 
-from benchmarks._timing import Sample, interleaved, ratios
-from benchmarks.search_step import candidates
+from benchmarks._report import Comparison, Options, Report, command
+from benchmarks._timing import interleaved, ratios
+from benchmarks.search_step import model_of, step_of
 from recipes._settings import DIGITS, Mlp
 from supermask import convert, measures
 from supermask.data import Digits
 from supermask.memory import keep_freed_memory
-from supermask.networks import Architecture
+from supermask.selection import searched_edges
 from supermask.traces import Traces
 from supermask.train import Loop
 
@@ -38,8 +37,18 @@ def records_of(model: nn.Module) -> Callable[[], object]:
     return record
 
 
-def digits() -> tuple[Sample, float, float]:
-    """An epoch with selected edges recorded over one without; seconds of an epoch, and of the records at its end."""
+def check(model: nn.Module) -> None:
+    """Raise unless the edges that a training forward of `model` selects are recorded."""
+    model.train()
+    for name, edges in searched_edges(model).items():
+        edges(torch.float32)
+        mask, ever = edges.mask(), edges.ever
+        if ever is None or not torch.equal(mask & ever, mask):
+            raise RuntimeError(f"layer {name}: edges are selected that the record of selected edges does not have")
+
+
+def digits(options: Options) -> tuple[Comparison, str]:
+    """An epoch with selected edges recorded and without, and the records of its end."""
 
     def epoch(recorded: bool) -> tuple[nn.Module, Callable[[], object]]:
         model = convert(Mlp()(10).build(), seed=0, remaining=0.25)
@@ -51,39 +60,48 @@ def digits() -> tuple[Sample, float, float]:
 
     model, recorded = epoch(True)
     _, bare = epoch(False)
-    calls = {"bare": bare, "recorded": recorded, "records": records_of(model)}
-    samples = interleaved(calls, rounds=61, warmup=3)
-    return ratios(samples, "bare")["recorded"], samples["recorded"].median, samples["records"].median
+    check(model)
+    calls = {"epoch, nothing recorded": bare, "epoch, recorded": recorded, "records at its end": records_of(model)}
+    samples = interleaved(calls, rounds=options.rounds_of(61), warmup=3)
+    over = ratios(samples, "epoch, nothing recorded")["epoch, recorded"]
+    share = ratios(samples, "epoch, recorded")["records at its end"]
+    return (
+        Comparison(
+            case="digits, 31 steps",
+            base="epoch, nothing recorded",
+            seconds=samples,
+            checked="every selected edge is in the record of selected edges",
+        ),
+        f"digits: recording selected edges makes a step {over.median:.3f} times as long (20 % and 80 % quantiles "
+        f"{over.low:.3f} and {over.high:.3f}); records at the end of an epoch take {share.median:.2%} of it",
+    )
 
 
-def resnet18() -> tuple[float, float]:
-    """Seconds of a search step at batch 128, and of the records of an epoch's end."""
-    model = convert(Architecture(name="resnet18").build(), seed=0, remaining=0.3)
-    measures.track(model)
-    calls = {"step": candidates(128, CPU)["search"], "records": records_of(model)}
-    samples = interleaved(calls, rounds=5)
-    return samples["step"].median, samples["records"].median
+def resnet18(options: Options) -> tuple[Comparison, str]:
+    """A search step at batch 128, and the records of an epoch's end."""
+    model = model_of("search", CPU)
+    check(model)
+    calls = {"step, recorded": step_of(model, 128, CPU), "records at an epoch's end": records_of(model)}
+    samples = interleaved(calls, rounds=options.rounds_of(5))
+    share = ratios(samples, "step, recorded")["records at an epoch's end"].median / STEPS
+    return (
+        Comparison(
+            case="ResNet-18, batch 128",
+            base="step, recorded",
+            seconds=samples,
+            checked="every selected edge is in the record of selected edges",
+        ),
+        f"ResNet-18, batch 128: the records at the end of an epoch take {share:.3%} of its {STEPS} steps",
+    )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recording", description=__doc__.partition("\n")[0])
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
-    torch.set_num_threads(parser.parse_args().threads)
+def run(options: Options) -> Report:
+    """On CPU, whatever the device asked for."""
     keep_freed_memory()
-    console = Console(highlight=False)
-    ratio, epoch, records = digits()
-    console.print(
-        f"digits: recording selected edges makes a step {ratio.median:.3f} times as long (20 % and 80 % quantiles "
-        f"{ratio.low:.3f} and {ratio.high:.3f}); records at the end of an epoch take {records / epoch:.2%} of it",
-        soft_wrap=True,
-    )
-    step, records = resnet18()
-    console.print(
-        f"ResNet-18, batch 128: a step takes {step * 1e3:.0f} ms, the records at the end of an epoch "
-        f"{records * 1e3:.0f} ms, {records / (STEPS * step):.3%} of its {STEPS} steps",
-        soft_wrap=True,
-    )
+    small, of_small = digits(options)
+    large, of_large = resnet18(options)
+    return Report(title="What recording a search costs", comparisons=(small, large), notes=(of_small, of_large))
 
 
 if __name__ == "__main__":
-    main()
+    command(run)

@@ -1,30 +1,31 @@
 """What searching adds to a dense training step: ResNet-18 on 32x32 images, 11.2 M edges.
 
-    python -m benchmarks.search_step --json search_step.json
+    python -m benchmarks.search_step --threads 2 --json search_step.json
 
 Both networks take a step of SGD with momentum on the same random batch, channels-last: forward, cross-entropy,
 backward, step. Their batch norms have no scale and shift. The dense one trains its weights; the search selects 30 % of
 the edges, makes the weights from them, trains the scores, and records which edges it has tried (supermask/measures.py).
 """
 
-import argparse
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
-from benchmarks._timing import Sample, environment, interleaved, ratios
+from benchmarks._report import Comparison, Options, Report, command
+from benchmarks._timing import interleaved
+from kernels.bits import popcount
 from supermask import convert, measures
 from supermask.convert import set_norm, trained_parameters
 from supermask.memory import keep_freed_memory
 from supermask.networks import Architecture
-from supermask.selection import all_edges, one_selection
+from supermask.score_sgd import ScoreSGD
+from supermask.selection import all_edges, searched_edges
+
+SGD: dict[str, float] = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 
 
 def step_of(model: nn.Module, batch: int, device: torch.device) -> Callable[[], None]:
@@ -32,11 +33,10 @@ def step_of(model: nn.Module, batch: int, device: torch.device) -> Callable[[], 
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, 32, 32, generator=generator).to(device, memory_format=torch.channels_last)
     labels = torch.randint(10, (batch,), generator=generator).to(device)
-    optimiser = torch.optim.SGD(trained_parameters(model), lr=0.01, momentum=0.9)
-    searched = bool(all_edges(model))
+    optimiser = ScoreSGD(model, **SGD) if all_edges(model) else torch.optim.SGD(trained_parameters(model), **SGD)
 
     def step() -> None:
-        with one_selection(model) if searched else nullcontext():
+        with optimiser.searching() if isinstance(optimiser, ScoreSGD) else nullcontext():
             F.cross_entropy(model(images), labels).backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -44,68 +44,62 @@ def step_of(model: nn.Module, batch: int, device: torch.device) -> Callable[[], 
     return step
 
 
+def model_of(name: str, device: torch.device) -> nn.Module:
+    """The "dense" network, or the "search" one made of it."""
+    torch.manual_seed(0)
+    model = Architecture(name="resnet18", arguments={"num_classes": 10}).build()
+    model = model.to(device).to(memory_format=torch.channels_last).train()
+    if name == "search":
+        convert(model, seed=0, remaining=0.3)
+        measures.track(model)
+    else:
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                set_norm(module, "non_affine")
+    return model
+
+
 def candidates(batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
     """The two steps, of networks of their own."""
-    models = {}
-    for name in ("dense", "search"):
-        torch.manual_seed(0)
-        model = Architecture(name="resnet18", arguments={"num_classes": 10}).build()
-        models[name] = model.to(device).to(memory_format=torch.channels_last).train()
-    convert(models["search"], seed=0, remaining=0.3)
-    for module in models["dense"].modules():
-        if isinstance(module, nn.BatchNorm2d):
-            set_norm(module, "non_affine")
-    measures.track(models["search"])
-    return {name: step_of(model, batch, device) for name, model in models.items()}
+    return {name: step_of(model_of(name, device), batch, device) for name in ("dense", "search")}
 
 
-def _table(results: dict[int, tuple[dict[str, Sample], Sample]], title: str) -> Table:
-    table = Table(title=title, caption="medians with 20 % and 80 % quantiles; ratios within a round")
-    for column in ("batch", "dense ms", "search ms", "search / dense", "20 %", "80 %"):
-        table.add_column(column, justify="right")
-    for batch, (samples, ratio) in results.items():
-        ms = (f"{samples[name].median * 1e3:.0f}" for name in ("dense", "search"))
-        table.add_row(str(batch), *ms, *(f"{value:.3f}" for value in (ratio.median, ratio.low, ratio.high)))
-    return table
+def check(batch: int, device: torch.device) -> None:
+    """Raise unless a search step moves every layer's scores and its mask has exactly the edges it should."""
+    model = model_of("search", device)
+    before = {name: edges.scores.detach().clone() for name, edges in searched_edges(model).items()}
+    step_of(model, batch, device)()
+    for name, edges in searched_edges(model).items():
+        selected = int(popcount(edges.mask()).sum())
+        if selected != int(edges.kept):
+            raise RuntimeError(f"layer {name} selects {selected} edges: expected {int(edges.kept)}")
+        if torch.equal(edges.scores, before[name]):
+            raise RuntimeError(f"the scores of layer {name} did not move in a step")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_step", description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batches", type=int, nargs="+", default=[128, 32], metavar="IMAGES")
-    parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--threads", type=int, help="of PyTorch and of the selection")
-    parser.add_argument("--default-allocator", action="store_true", help="give freed memory back, as recipes do not")
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
-    options = parser.parse_args()
+@dataclass(frozen=True, kw_only=True)
+class SearchStepOptions(Options):
+    batches: tuple[int, ...] = (128, 32)
+    """images a step"""
+    default_allocator: bool = False
+    """give freed memory back, as recipes do not"""
 
-    if options.device == "cpu" and not options.default_allocator:
+
+def run(options: SearchStepOptions) -> Report:
+    """A step of either network, at each batch size."""
+    device = options.where()
+    if device.type == "cpu" and not options.default_allocator:
         keep_freed_memory()
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    results = {}
+    check(min(options.batches), device)
+    comparisons = []
     for batch in options.batches:
-        samples = interleaved(candidates(batch, device), rounds=options.rounds, warmup=3, device=device)
-        results[batch] = samples, ratios(samples, "dense")["search"]
-    where = environment(device)
-    title = f"A training step of ResNet-18 on 32x32 images, {where['name']}, threads: {where['threads']}"
-    Console().print(_table(results, title))
-    if options.json is not None:
-        report = {
-            "benchmark": "search_step",
-            "environment": where,
-            "remaining": 0.3,
-            "batches": {
-                batch: {
-                    "seconds": {name: sample.summary() for name, sample in samples.items()},
-                    "search_over_dense": ratio.summary(),
-                }
-                for batch, (samples, ratio) in results.items()
-            },
-        }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        calls = candidates(batch, device)
+        samples = interleaved(calls, rounds=options.rounds_of(21), warmup=1 if options.quick else 3, device=device)
+        checked = "a step moves every layer's scores and its mask keeps the exact number of edges"
+        comparisons.append(Comparison(case=f"batch {batch}", base="dense", seconds=samples, checked=checked))
+    title = "A training step of ResNet-18 on 32x32 images"
+    return Report(title=title, comparisons=tuple(comparisons), facts={"remaining": 0.3})
 
 
 if __name__ == "__main__":
-    main()
+    command(run)

@@ -6,19 +6,16 @@ The rivals get |score| ready-made and find one value (or order) a layer; none of
 what merely reading the scores and writing a boolean costs.
 """
 
-import argparse
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
-from benchmarks._timing import Sample, environment, interleaved, ratios
+from benchmarks._report import Comparison, Options, Report, command
+from benchmarks._timing import interleaved
 from kernels.threshold import select, selected
 
 RESNET18: list[tuple[int, ...]] = [
@@ -68,50 +65,29 @@ def candidates(scores: list[Tensor], kept: Tensor) -> dict[str, Callable[[], obj
     }
 
 
-def _table(samples: dict[str, Sample], compared: dict[str, Sample], title: str) -> Table:
-    table = Table(title=title, caption="medians with 20 % and 80 % quantiles; ratios within a round")
-    for column in ("", "ms", "20 %", "80 %", "times select", "20 %", "80 %"):
-        table.add_column(column, justify="right" if column else "left")
-    for name, sample in samples.items():
-        ms = (f"{seconds * 1e3:.1f}" for seconds in (sample.median, sample.low, sample.high))
-        ratio = (f"{value:.2f}" for value in (compared[name].median, compared[name].low, compared[name].high))
-        table.add_row(name, *ms, *ratio)
-    return table
+@dataclass(frozen=True, kw_only=True)
+class ThresholdOptions(Options):
+    remaining: float = 0.5
+    """fraction of the edges to keep"""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.threshold", description=__doc__.partition("\n")[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--remaining", type=float, default=0.5, help="fraction of the edges to keep")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--threads", type=int, help="of PyTorch and of the selection (NumPy uses one)")
-    parser.add_argument("--json", type=Path, help="write the numbers here too")
-    options = parser.parse_args()
-
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
+def run(options: ThresholdOptions) -> Report:
+    """Every layer's threshold, all layers a call."""
+    device = options.where()
     scores = scores_of(RESNET18, device)
     edges = sum(s.numel() for s in scores)
     kept = torch.tensor([max(1, round(options.remaining * s.numel())) for s in scores], device=device)
     check(scores, kept)
-    samples = interleaved(candidates(scores, kept), rounds=options.rounds, device=device)
-    compared = ratios(samples, "select")
-    where = environment(device)
-    title = f"{edges / 1e6:.1f} M scores in {len(scores)} layers, {where['name']}, threads: {where['threads']}"
-    Console().print(_table(samples, compared, title))
-    if options.json is not None:
-        report = {
-            "benchmark": "threshold",
-            "environment": where,
-            "edges": edges,
-            "layers": len(scores),
-            "remaining": options.remaining,
-            "seconds": {name: sample.summary() for name, sample in samples.items()},
-            "times_select": {name: sample.summary() for name, sample in compared.items()},
-        }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    samples = interleaved(candidates(scores, kept), rounds=options.rounds_of(11), device=device)
+    case = f"{edges / 1e6:.1f} M scores in {len(scores)} layers, {options.remaining:.0%} kept"
+    return Report(
+        title="Selecting the highest scores",
+        comparisons=(
+            Comparison(case=case, base="select", seconds=samples, checked="the edges of a stable sort, layer by layer"),
+        ),
+        facts={"edges": edges, "layers": len(scores), "remaining": options.remaining},
+    )
 
 
 if __name__ == "__main__":
-    main()
+    command(run)

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from kernels import native
+
 try:
     import triton
     import triton.language as tl
@@ -69,14 +71,14 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **meta: Any) -> None:
         _LAUNCHER.get()(kernel, grid, args, meta)
 
 
-def _triton_on_cpu() -> bool:
-    """Whether CPU tensors go through the Triton launcher, which only the interpreter can serve."""
-    choice = os.environ.get("SUPERMASK_KERNELS", "torch")
-    if choice not in ("torch", "triton"):
-        raise ValueError(f"SUPERMASK_KERNELS={choice!r}: expected 'torch' or 'triton'")
+def _cpu_path() -> str:
+    """How CPU tensors are served: "native" (the C extension, where usable), "torch", or "triton" (interpreted)."""
+    choice = os.environ.get("SUPERMASK_KERNELS", "native")
+    if choice not in ("native", "torch", "triton"):
+        raise ValueError(f"SUPERMASK_KERNELS={choice!r}: expected 'native', 'torch' or 'triton'")
     if choice == "triton" and not interpreted():
         raise RuntimeError("SUPERMASK_KERNELS=triton needs TRITON_INTERPRET=1: Triton has no CPU code generator here")
-    return choice == "triton"
+    return choice if choice != "native" or native.usable() else "torch"
 
 
 def define_op(
@@ -86,16 +88,20 @@ def define_op(
     torch_impl: Callable[..., Any],
     fake: Callable[..., Any],
     mutates: tuple[str, ...] = (),
+    native_impl: Callable[..., Any] | None = None,
 ) -> Any:
-    """Register `supermask::name`: `triton_impl` on GPU (CUDA and ROCm), `torch_impl` on CPU.
+    """Register `supermask::name`: `triton_impl` on GPU (CUDA and ROCm), on CPU `native_impl` where there is one and the
+    C extension is usable (kernels/native.py), else `torch_impl`.
 
-    Both take the same arguments; the schema is read from the annotations of `triton_impl`. With
-    SUPERMASK_KERNELS=triton and TRITON_INTERPRET=1 in the environment, CPU tensors take the launcher too.
+    All take the same arguments; the schema is read from the annotations of `triton_impl`. SUPERMASK_KERNELS in the
+    environment chooses the CPU's path: "torch" without the extension, "triton" (with TRITON_INTERPRET=1) the launcher.
     """
     op = torch.library.custom_op(f"supermask::{name}", triton_impl, mutates_args=mutates, device_types="cuda")
 
+    paths = {"native": native_impl or torch_impl, "torch": torch_impl, "triton": triton_impl}
+
     def on_cpu(*args: Any, **kwargs: Any) -> Any:
-        return (triton_impl if _triton_on_cpu() else torch_impl)(*args, **kwargs)
+        return paths[_cpu_path()](*args, **kwargs)
 
     op.register_kernel("cpu")(on_cpu)
     op.register_fake(fake)

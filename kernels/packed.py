@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
 from kernels.bits import check_words, unpack
-from kernels.theta import BITS_DTYPE, Theta, draw_real, theta_tile, weights_torch
+from kernels.search_cpu import packed_weight_native
+from kernels.theta import BITS_DTYPE, Theta, draw_real, kept_signs, theta_tile, weights_torch
 
 
 @jit(do_not_specialize=["seed", "layer", "stream"])
@@ -48,6 +49,24 @@ def _packed_weight_torch(
 ) -> Tensor:
     cols = math.prod(shape[1:])
     return weights_torch(unpack(mask, cols), constant, signs, base, seed, layer, stream, dtype).view(shape)
+
+
+def _packed_weight_native(
+    mask: Tensor,
+    shape: Sequence[int],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    if dtype not in BITS_DTYPE:
+        return _packed_weight_torch(mask, shape, constant, signs, base, seed, layer, stream, dtype)
+    if base is None:
+        signs = kept_signs(signs, seed, layer, stream, shape[0], math.prod(shape[1:]))
+    return packed_weight_native(mask, shape, constant, signs, base, dtype)
 
 
 def _packed_weight_triton(
@@ -91,6 +110,7 @@ _packed_weight = define_op(
     "packed_weight",
     triton_impl=_packed_weight_triton,
     torch_impl=_packed_weight_torch,
+    native_impl=_packed_weight_native,
     fake=lambda mask, shape, constant, signs, base, seed, layer, stream, dtype: mask.new_empty(shape, dtype=dtype),
 )
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
 from kernels.bits import check_words, pack, unpack, words_per_row
+from kernels.search_cpu import subnet_backward_native, subnet_native
 from kernels.subnet_cpu import grad_scores, weights_and_mask
 from kernels.theta import BITS_DTYPE, Theta, draw_real, kept_signs, sign_tile, signs_of, theta_tile, weights_torch
 from kernels.threshold import score_key, selected
@@ -156,8 +157,7 @@ def _subnet_cpu(
     dtype: torch.dtype,
     ever: Optional[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    rows = scores.shape[0]
-    signs = kept_signs(signs, seed, layer, stream, rows, scores.numel() // rows) if base is None else None
+    signs = _signs_unless(base, signs, seed, layer, stream, scores)
     found = weights_and_mask(scores, int(tau), int(last_tied), survivors, constant, signs, base, absolute, dtype)
     if ever is not None:
         ever.bitwise_or_(found[1])
@@ -176,9 +176,58 @@ def _subnet_backward_cpu(
     stream: int,
     absolute: bool,
 ) -> Tensor:
-    rows = scores.shape[0]
-    signs = kept_signs(signs, seed, layer, stream, rows, scores.numel() // rows) if base is None else None
+    signs = _signs_unless(base, signs, seed, layer, stream, scores)
     return grad_scores(grad_weight, scores, survivors, constant, signs, base, absolute)
+
+
+def _subnet_native(
+    scores: Tensor,
+    tau: Tensor,
+    last_tied: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+    dtype: torch.dtype,
+    ever: Optional[Tensor],
+) -> tuple[Tensor, Tensor]:
+    place = seed, layer, stream
+    if dtype not in BITS_DTYPE:
+        args = (scores, tau, last_tied, survivors, constant, signs, base, *place, absolute)
+        return _subnet_cpu(*args, dtype, ever)
+    signs = _signs_unless(base, signs, *place, scores)
+    return subnet_native(scores, tau, last_tied, survivors, constant, signs, base, absolute, dtype, ever)
+
+
+def _subnet_backward_native(
+    grad_weight: Tensor,
+    scores: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+) -> Tensor:
+    place = seed, layer, stream
+    if scores.dtype is not torch.float32:
+        return _subnet_backward_cpu(grad_weight, scores, survivors, constant, signs, base, *place, absolute)
+    signs = _signs_unless(base, signs, *place, scores)
+    return subnet_backward_native(grad_weight, scores, survivors, constant, signs, base, absolute)
+
+
+def _signs_unless(
+    base: Optional[Tensor], signs: Optional[Tensor], seed: int, layer: int, stream: int, scores: Tensor
+) -> Optional[Tensor]:
+    """Packed sign words, given or drawn, where theta0 is not dense."""
+    rows = scores.shape[0]
+    return None if base is not None else kept_signs(signs, seed, layer, stream, rows, scores.numel() // rows)
 
 
 def _subnet_triton(
@@ -281,6 +330,7 @@ _subnet = define_op(
     "subnet",
     triton_impl=_subnet_triton,
     torch_impl=_subnet_cpu,
+    native_impl=_subnet_native,
     fake=lambda scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute, dtype, ever: (
         scores.new_empty(scores.shape, dtype=dtype),
         scores.new_empty(scores.shape[0], words_per_row(scores.numel() // scores.shape[0]), dtype=torch.int32),
@@ -291,6 +341,7 @@ _subnet_backward = define_op(
     "subnet_backward",
     triton_impl=_subnet_backward_triton,
     torch_impl=_subnet_backward_cpu,
+    native_impl=_subnet_backward_native,
     fake=lambda grad_weight, scores, *rest: torch.empty_like(scores),
 )
 
@@ -303,10 +354,13 @@ class _Subnet(torch.autograd.Function):
         ctx: Any, scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Tensor | None, constant: Tensor,
         signs: Tensor | None, base: Tensor | None, seed: int, layer: int, stream: int,
         real: tuple[str, float] | None, absolute: bool, dtype: torch.dtype, ever: Tensor | None,
+        straight_through: bool,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        ctx.save_for_backward(scores, survivors, constant, signs, base)
-        ctx.plain = seed, layer, stream, absolute
-        ctx.real = real
+        ctx.straight_through = straight_through
+        if straight_through:
+            ctx.save_for_backward(scores, survivors, constant, signs, base)
+            ctx.plain = seed, layer, stream, absolute
+            ctx.real = real
         theta = constant, signs, _base(base, real, seed, layer, stream, scores), seed, layer, stream
         op = _subnet_torch if _visible(scores) else _subnet
         weight, mask = op(scores, tau, last_tied, survivors, *theta, absolute, dtype, ever)
@@ -315,11 +369,13 @@ class _Subnet(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_weight: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.straight_through:
+            return (grad_weight.float().contiguous(), *(None,) * 14)
         scores, survivors, constant, signs, base = ctx.saved_tensors
         seed, layer, stream, _ = ctx.plain
         base = _base(base, ctx.real, seed, layer, stream, scores)
         op = _subnet_backward_torch if _visible(scores) else _subnet_backward
-        return (op(grad_weight, scores, survivors, constant, signs, base, *ctx.plain), *(None,) * 13)
+        return (op(grad_weight, scores, survivors, constant, signs, base, *ctx.plain), *(None,) * 14)
 
 
 def _base(
@@ -345,6 +401,7 @@ def subnet(
     absolute: bool = True,
     dtype: torch.dtype = torch.float32,
     ever: Tensor | None = None,
+    straight_through: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Effective weights and packed mask of one layer; straight-through for the scores.
 
@@ -356,6 +413,8 @@ def subnet(
         absolute: rank by |score| (EP), or by the score itself.
         dtype: of the weights.
         ever: packed int32 [rows, words] into which the mask is ORed, or None.
+        straight_through: False leaves the gradient of the scores at dL/dw, contiguous float32, for a step that makes
+            it theirs (kernels/score_step.py).
 
     Returns:
         The weights, shaped like `scores`, and the mask, packed int32 [rows, words].
@@ -377,4 +436,5 @@ def subnet(
         if words is not None:
             check_words(name, words, cols, rows)
     theta.check(rows, cols)
-    return _Subnet.apply(scores, tau, last_tied, survivors, *theta.schema(), theta.real, absolute, dtype, ever)
+    plain = theta.real, absolute, dtype, ever, straight_through
+    return _Subnet.apply(scores, tau, last_tied, survivors, *theta.schema(), *plain)

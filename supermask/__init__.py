@@ -30,7 +30,7 @@ from supermask.data import (
     Part,
     in_memory,
 )
-from supermask.edges import PackedEdges, SearchedEdges
+from supermask.edges import SearchedEdges
 from supermask.evaluate import accuracy, recalibrate
 from supermask.image_folder import ImageFolder
 from supermask.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
@@ -47,7 +47,9 @@ from supermask.layers import (
 )
 from supermask.memory import keep_freed_memory
 from supermask.networks import MLP, Architecture
+from supermask.packed_edges import PackedEdges
 from supermask.recipe import Conversion, Recipe, RunOptions, RunResult, main
+from supermask.score_sgd import ScoreSGD
 from supermask.selection import one_selection, searched_edges
 from supermask.stages import Evaluate, Export, Search, Train, search
 from supermask.ticket import TicketError, inspect, load, save
@@ -84,6 +86,7 @@ __all__ = [
     "Recipe",
     "RunOptions",
     "RunResult",
+    "ScoreSGD",
     "Search",
     "SearchedEdges",
     "SparseLayerWarning",

@@ -1,8 +1,9 @@
 """The edges of one layer: where its effective weights come from.
 
-`SearchedEdges` learns a score an edge and selects the best; `PackedEdges` holds the mask of a finished search, one bit
-an edge. Both make the weights from the seed when they are asked for, and store none. A layer (supermask/layers.py) is a
-product or a convolution over whatever its edges make, so a new search method is a new class here.
+`SearchedEdges` learns a score an edge and selects the best; `PackedEdges` (supermask/packed_edges.py) holds the mask of
+a finished search, one bit an edge. Both make the weights from the seed when they are asked for. A layer
+(supermask/layers.py) is a product or a convolution over whatever its edges make, so a new search method is a new class
+of edges.
 """
 
 import math
@@ -11,10 +12,10 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.bits import popcount, words_per_row
-from kernels.packed import packed_weight
 from kernels.philox import as_int64, check_layer, sign_words
 from kernels.subnet import subnet
 from kernels.theta import Theta
@@ -30,6 +31,7 @@ from supermask.draws import (
     weight_constant,
 )
 
+Ints = tuple[int, ...]
 _NAMES: tuple[str, ...] = (*get_args(WeightInit), *get_args(Magnitude))  # by their place in state dicts
 
 
@@ -89,6 +91,17 @@ class Edges(nn.Module):
         (`record=False`).
         """
         raise NotImplementedError
+
+    def linear(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """x [..., cols] to [..., rows], with weights in `dtype`."""
+        return F.linear(x, self(dtype), bias)
+
+    def conv2d(
+        self, x: Tensor, bias: Tensor | None, dtype: torch.dtype, stride: Ints, padding: Ints | str, dilation: Ints,
+        groups: int,
+    ) -> Tensor:  # fmt: skip
+        """As torch.nn.functional.conv2d, with weights in `dtype`."""
+        return F.conv2d(x, self(dtype), bias, stride, padding, dilation, groups)
 
     def theta(self) -> Theta:
         """theta0 as the kernels take it."""
@@ -167,6 +180,10 @@ class SearchedEdges(Edges):
         magnitude: rank edges by |score| ("abs", EP) or by the score ("raw", IteRand).
         pinned: keep this rate when the whole network's changes (`set_remaining`).
 
+    Attributes:
+        straight_through: whether the gradient of the scores is that of the scores, or (False) still that of the
+            effective weights, for an optimiser that completes it (supermask/score_sgd.py).
+
     Raises:
         ValueError: a seed of more than 64 bits, a rate outside (0, 1], an unknown name, an empty shape.
     """
@@ -199,6 +216,7 @@ class SearchedEdges(Edges):
         self.register_buffer("survivors", None)
         self.register_buffer("ever", None, persistent=False)
         self._threshold: tuple[Tensor, Tensor] | None = None
+        self.straight_through = True
         self._keep_source()
         self.remaining = remaining
         self.draw_scores()
@@ -264,6 +282,7 @@ class SearchedEdges(Edges):
             absolute=self.magnitude == "abs",
             dtype=dtype,
             ever=ever,
+            straight_through=self.straight_through,
         )
 
     def _identity(self) -> dict[str, Any]:
@@ -296,71 +315,6 @@ class SearchedEdges(Edges):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, remaining={self.remaining:.4g}, magnitude={self.magnitude!r}"
-
-
-class PackedEdges(Edges):
-    """The edges of a finished search: a packed mask and a seed.
-
-    Args:
-        mask: packed int32 [rows, words].
-        cached: keep the float32 weights after making them once, instead of making them at each forward.
-    """
-
-    packed: Tensor
-    weight: Tensor | None
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        mask: Tensor,
-        *,
-        seed: int,
-        layer: int,
-        generation: int = 0,
-        weights: WeightInit,
-        constant: float,
-        cached: bool,
-        device: torch.device | str | None = None,
-    ) -> None:
-        super().__init__(
-            shape, seed=seed, layer=layer, generation=generation, weights=weights, constant=constant, device=device
-        )
-        self._magnitude = float(np.float32(constant))
-        self._keep_source()
-        self.register_buffer("packed", mask.to(device=self.constant.device))
-        self.register_buffer("weight", None, persistent=False)
-        if cached:
-            self._cache()
-
-    @torch.no_grad()
-    def _cache(self) -> None:
-        self.weight = None
-        self._keep_signs()
-        self.weight = packed_weight(self.packed, self.shape, self.theta())
-        self.signs = None
-
-    def _keep_signs(self) -> None:
-        if self._buffers.get("weight") is None:
-            super()._keep_signs()
-        else:
-            self.signs = None
-
-    def _identity(self) -> dict[str, Any]:
-        return super()._identity() | {"constant": self._magnitude}
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        self.constant.fill_(self._magnitude)
-        if self.weight is not None and not self.weight.is_meta:
-            self._cache()
-
-    def mask(self) -> Tensor:
-        return self.packed
-
-    def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
-        if self.weight is not None:
-            return self.weight.to(dtype)
-        return packed_weight(self.packed, self.shape, self.theta(), dtype)
 
 
 def _code(value: int | float | str) -> int:

@@ -78,12 +78,17 @@ class MaskedLayer(nn.Module):
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight and bias to apply to `x`."""
+        dtype, bias = self._typed(x)
+        return self.edges(dtype), bias
+
+    def _typed(self, x: Tensor) -> tuple[torch.dtype, Tensor | None]:
+        """The dtype of the weight to apply to `x`, and the bias in it."""
         autocast = torch.is_autocast_enabled(x.device.type)
         dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
         if not dtype.is_floating_point:
             raise TypeError(f"input of {type(self).__name__} is {x.dtype}: expected a floating-point tensor")
         bias = self.bias
-        return self.edges(dtype), bias if bias is None else bias.to(dtype)
+        return dtype, bias if bias is None else bias.to(dtype)
 
 
 class SupermaskLinear(MaskedLayer):
@@ -113,7 +118,8 @@ class SupermaskLinear(MaskedLayer):
         return self.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, *self._parts(x))
+        dtype, bias = self._typed(x)
+        return self.edges.linear(x, bias, dtype)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -186,6 +192,9 @@ class _Conv(MaskedLayer):
         if self.padding_mode != "zeros":
             x = F.pad(x, self._pads(), mode=self.padding_mode)
             padding = (0,) * self.dims
+        return self._apply_to(x, padding)
+
+    def _apply_to(self, x: Tensor, padding: tuple[int, ...] | str) -> Tensor:
         return type(self)._convolve(x, *self._parts(x), self.stride, padding, self.dilation, self.groups)
 
     def _pads(self) -> list[int]:
@@ -218,6 +227,10 @@ class SupermaskConv2d(_Conv):
 
     dims = 2
     _convolve = staticmethod(F.conv2d)
+
+    def _apply_to(self, x: Tensor, padding: tuple[int, ...] | str) -> Tensor:
+        dtype, bias = self._typed(x)
+        return self.edges.conv2d(x, bias, dtype, self.stride, padding, self.dilation, self.groups)
 
 
 class SupermaskConv3d(_Conv):

@@ -1,11 +1,12 @@
 """The masked layers of a network, and one selection for all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from types import MappingProxyType
+from typing import Any, NamedTuple, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from kernels.threshold import select
@@ -38,19 +39,30 @@ def searched_edges(model: nn.Module) -> dict[str, SearchedEdges]:
     return found
 
 
+class Found(NamedTuple):
+    """A threshold that whoever changed the scores last has found on the way, and what it holds for."""
+
+    versions: tuple[int, ...]
+    tau: Tensor
+    last_tied: Tensor
+
+
 @contextmanager
-def one_selection(model: nn.Module) -> Iterator[None]:
+def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = MappingProxyType({})) -> Iterator[None]:
     """Within the block every layer uses thresholds selected here in one call, in place of a call a layer.
 
     For one forward (and its backward): the scores must not change inside. Writes through `.data`, which torch does not
     count, go unnoticed.
+
+    Args:
+        found: thresholds known already; used where scores, kept count and survivors are still those they are of.
 
     Raises:
         RuntimeError: an optimiser that holds the scores steps inside the block, or scores, kept count or survivors
             changed in it.
     """
     everything = list(searched_edges(model).values())
-    before = [_versions(edges) for edges in everything]
+    before = [versions(edges) for edges in everything]
     scores = {id(edges.scores) for edges in everything}
     stale = "scores, remaining or survivors changed within one_selection: close the block before a step"
 
@@ -60,14 +72,21 @@ def one_selection(model: nn.Module) -> Iterator[None]:
 
     hook = register_optimizer_step_pre_hook(refuse)  # fused optimisers leave version counters alone
     try:
+        unknown = []
+        for edges, now in zip(everything, before, strict=True):
+            known = found.get(edges)
+            if known is not None and known.versions == now and known.tau.device == edges.scores.device:
+                edges._threshold = known.tau, known.last_tied
+            else:
+                unknown.append(edges)
         for magnitude in get_args(Magnitude):
-            _select_together([edges for edges in everything if edges.magnitude == magnitude], magnitude == "abs")
+            _select_together([edges for edges in unknown if edges.magnitude == magnitude], magnitude == "abs")
         yield
     finally:
         hook.remove()
         for edges in everything:
             edges._threshold = None
-    if before != [_versions(edges) for edges in everything]:
+    if before != [versions(edges) for edges in everything]:
         raise RuntimeError(stale)
 
 
@@ -81,6 +100,7 @@ def _select_together(layers: Sequence[SearchedEdges], absolute: bool) -> None:
         edges._threshold = tau[index : index + 1], last_tied[index : index + 1]
 
 
-def _versions(edges: SearchedEdges) -> tuple[int, ...]:
+def versions(edges: SearchedEdges) -> tuple[int, ...]:
+    """What changes when the scores, the kept count or the survivors do."""
     watched = edges.scores, edges.kept, edges.survivors
     return tuple(version for t in watched if t is not None for version in (id(t), t._version))

@@ -214,7 +214,7 @@ class Export:
         if loop.group.first:
             ticket.save(session.model, path, architecture=session.architecture)
         loop.group.wait()
-        reloaded = ticket.load(path, device=loop.device)
+        reloaded = ticket.load(path, weights="cached", device=loop.device)
         inputs, _ = next(loop.loaded.test(loop.group.part()))
         session.model.eval()
         with torch.no_grad():

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +23,16 @@ from kernels.bits import pack, unpack
 from supermask import ticket_file
 from supermask.convert import NORMS, convertible, replace_layers, set_norm
 from supermask.draws import check_choice
-from supermask.edges import Edges, PackedEdges, SearchedEdges
+from supermask.edges import Edges, SearchedEdges
 from supermask.layers import Bias, MaskedLayer
+from supermask.making import Making
 from supermask.networks import Architecture
+from supermask.packed_edges import PackedEdges
 from supermask.selection import all_edges
 from supermask.ticket_file import LayerInfo, TensorInfo, TicketError, TicketInfo
 
-__all__ = ["LayerInfo", "TensorInfo", "TicketError", "TicketInfo", "Weights", "inspect", "load", "save"]
+__all__ = ["LayerInfo", "TensorInfo", "TicketError", "TicketInfo", "inspect", "load", "save"]
 
-Weights = Literal["cached", "on_the_fly"]
 _NAMED = 12  # differences that an error names
 
 
@@ -93,7 +94,7 @@ def load(
     path: str | Path,
     *,
     model: nn.Module | None = None,
-    weights: Weights = "cached",
+    weights: Making = "auto",
     device: torch.device | str = "cpu",
 ) -> nn.Module:
     """The network of a ticket, in eval mode, all of it frozen. Torch's random state is not touched.
@@ -101,15 +102,18 @@ def load(
     Args:
         model: dense or masked network to turn into the ticket's, in place, where the ticket names no architecture or
             another one is wanted. One that does not fit is left as it was.
-        weights: make the float32 weights once and keep them ("cached"), or make them from one bit an edge at every
-            forward ("on_the_fly").
+        weights: how layers come by them. "cached": made once, float32, and kept. "materialised": made at each forward,
+            a layer at a time. "on_the_fly": inside the product, from one bit an edge; what has no such product (1-d,
+            3-d and transposed convolutions, and on CPU 2-d ones) is materialised. "auto": what costs least for the
+            call (supermask/making.py). The weights have the same bits in all of them, and with the first two so do the
+            logits; products that make their weights add up in another order.
         device: where the network goes.
 
     Raises:
         TicketError: a file that is not a whole, consistent ticket, or a model that does not fit it, each difference
             named. The file is checked before a network is built.
     """
-    check_choice("weights", weights, Weights)
+    check_choice("weights", weights, Making)
     path = Path(path)
     info, tensors = ticket_file.read(path)
     others = {tensor.name: tensors[tensor.name] for tensor in info.tensors}
@@ -129,7 +133,7 @@ def load(
             generation=layer.generation,
             weights=layer.weights,
             constant=layer.constant,
-            cached=weights == "cached",
+            making=weights,
             device=device,
         )
         for layer in info.layers

@@ -21,6 +21,7 @@ from supermask.draws import check_choice
 from supermask.edges import SearchedEdges
 from supermask.evaluate import selected_once
 from supermask.parallel import ALONE, Group
+from supermask.score_sgd import ScoreSGD
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -80,15 +81,10 @@ class Training:
 
         Weight decay is for the scores; a network that is not searched is trained densely, and all of it decays.
         """
-        scores = _scores(model)
-        if not scores:
-            dense = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            return torch.optim.SGD(dense, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        others = list(unsearched(model).values())
-        groups: list[dict[str, Any]] = [{"params": scores, "weight_decay": self.weight_decay}]
-        if others:
-            groups.append({"params": others, "weight_decay": 0.0})
-        return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
+        if _scores(model):
+            return ScoreSGD(model, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        dense = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return torch.optim.SGD(dense, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
 def unsearched(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -226,7 +222,7 @@ class Loop:
     def _step(self, optimiser: torch.optim.Optimizer, batch: Batch) -> None:
         torch.manual_seed(((self.seed * 1_000_003 + self.step) * 1_009 + self.group.rank) % (1 << 63))
         inputs, labels = batch
-        with selected_once(self.model):
+        with optimiser.searching() if isinstance(optimiser, ScoreSGD) else selected_once(self.model):
             with self.autocast():
                 logits = self.runner(inputs)
                 if not isinstance(logits, Tensor):

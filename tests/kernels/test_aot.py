@@ -1,5 +1,6 @@
 """Every kernel compiles for every target and keeps its values in registers, and the check can fail."""
 
+import fcntl
 import importlib
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,10 @@ from typing import Any
 import pytest
 
 import kernels
-from kernels.aot import TARGETS, AotError, _resources
+from kernels.aot_about import ABOUT
+from kernels.aot_limits import LIMITS
+from kernels.aot_resources import TARGETS, AotError, resources_of
+from kernels.aot_table import DOCS, as_markdown, key, read_json, regressions
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +63,20 @@ PROBE = """
             sums(N=n)()
 
 
+    @jit
+    def _product_kernel(x_ptr, y_ptr, steps, N: tl.constexpr):
+        i, j = tl.arange(0, N)[:, None], tl.arange(0, N)[None, :]
+        total = tl.zeros((N, N), tl.float32)
+        for step in range(steps):
+            x = tl.load(x_ptr + i * N + j + step)
+            total = tl.dot(x, x, total)
+        tl.store(y_ptr + i * N + j, total)
+
+
+    def product():
+        launch(_product_kernel, (1,), x.bfloat16(), x, 3, N=64, num_warps=4)
+
+
     report = {}
     for target in TARGETS:
         said = {}
@@ -68,6 +87,7 @@ PROBE = """
             "fused": sums(N=64, enable_fp_fusion=True),
             "unfused": sums(N=64, enable_fp_fusion=False),
             "twice two": twice_two,
+            "product": product,
         }.items():
             said[name] = [asdict(row) for row in compile_through(call, target)]
         before = driver._active
@@ -91,9 +111,18 @@ def _run(folder: Path, *arguments: str, **variables: str) -> subprocess.Complete
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    done = _run(tmp_path_factory.mktemp("cache"), "-m", "kernels.aot", "--json")
-    assert done.stdout, done.stderr
-    found: list[dict[str, Any]] = json.loads(done.stdout)
+    """Every configuration, compiled once for all the processes that run tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    path = folder / "aot.json"
+    with (folder / "aot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            done = _run(tmp_path_factory.mktemp("cache"), "-m", "kernels.aot", "--json")
+            assert done.stdout, done.stderr
+            path.write_text(done.stdout)
+    found: list[dict[str, Any]] = json.loads(path.read_text())
     return found
 
 
@@ -131,6 +160,89 @@ def test_every_kernel_compiles_for_every_target(rows: list[dict[str, Any]], targ
 @pytest.mark.slow
 def test_no_kernel_spills(rows: list[dict[str, Any]]) -> None:
     assert [row for row in rows if row["spills"]] == []
+
+
+@pytest.mark.slow
+def test_products_use_the_matrix_units(rows: list[dict[str, Any]]) -> None:
+    assert [row for row in rows if row["matrix_missing"]] == []
+
+
+@pytest.mark.slow
+def test_every_kernel_says_what_it_does_for_an_edge(rows: list[dict[str, Any]]) -> None:
+    assert {row["kernel"] for row in rows} == set(ABOUT)
+    for row in rows:
+        assert 0 < row["occupancy"] <= 1, row
+        if ABOUT[row["kernel"]].edges is not None:
+            assert 0 < row["integer_per_edge"] < row["per_edge"], row
+            assert row["bytes_per_edge"] > 0, row
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in ("torch", "triton")}
+
+
+def _against(said: dict[str, Any]) -> str:
+    """What a difference from the committed table may be due to, for the message of a failure."""
+    here, there = _versions(), {package: said[package] for package in ("torch", "triton")}
+    if here == there:
+        return "same Triton as committed: this code costs more; make it cheaper, or `python -m kernels.aot --write`"
+    return f"compiled here with {here}, committed with {there}: the compiler may be the cause, the bounds still apply"
+
+
+@pytest.mark.slow
+def test_no_kernel_takes_more_instructions_an_edge_than_the_committed_table(rows: list[dict[str, Any]]) -> None:
+    said, committed = read_json(DOCS / "resources.json")
+    assert regressions(rows, committed) == [], _against(said)
+
+
+@pytest.mark.slow
+def test_the_committed_table_is_of_these_kernels(rows: list[dict[str, Any]]) -> None:
+    said, committed = read_json(DOCS / "resources.json")
+    assert {key(row)[:3] for row in rows} == {of[:3] for of in committed}, "run python -m kernels.aot --write"
+    if {package: said[package] for package in ("torch", "triton")} == _versions():
+        assert {key(row) for row in rows} == set(committed), "run python -m kernels.aot --write"
+
+
+def test_the_page_is_of_the_committed_table() -> None:
+    said, committed = read_json(DOCS / "resources.json")
+    page = (DOCS / "resources.md").read_text()
+    assert page == as_markdown(committed.values(), said), "run python -m kernels.aot --write"
+
+
+def test_a_regression_is_seen() -> None:
+    _, committed = read_json(DOCS / "resources.json")
+    rows = [dict(row) for row in committed.values()]
+    assert regressions(rows, committed) == []
+    row = next(row for row in rows if row["per_edge"] is not None)
+    row["per_edge"] = row["per_edge"] * 1.03 + 0.06
+    (said,) = regressions(rows, committed)
+    assert row["kernel"] in said
+    assert "per_edge is" in said
+
+
+# What draws the signs for 128 edges, and what makes 16-bit weights of bits and signs, in integer instructions an edge.
+SIGNS, WEIGHTS = 1.0, 4.0
+
+
+@pytest.mark.slow
+def test_weights_are_made_of_bits_in_few_instructions(rows: list[dict[str, Any]]) -> None:
+    """All of the main loop of a product with kept signs counts here, addresses and activations too."""
+    kept = [row for row in rows if re.search(r"^(bf16|fp16), signs, ", row["variant"]) and row["matrix"]]
+    assert {row["target"] for row in kept} == set(TARGETS)
+    assert [row for row in kept if row["integer_per_edge"] > WEIGHTS] == []
+
+
+@pytest.mark.slow
+def test_signs_are_drawn_in_less_than_one_instruction_an_edge(rows: list[dict[str, Any]]) -> None:
+    """What a product takes more when it draws its signs than when it reads them."""
+    of = {(row["kernel"], row["variant"], row["target"]): row for row in reversed(rows) if row["matrix"]}
+    pairs = [
+        (of[kernel, variant.replace(", signs", ", seed"), target]["integer_per_edge"] - row["integer_per_edge"], row)
+        for (kernel, variant, target), row in of.items()
+        if ", signs" in variant
+    ]
+    assert len(pairs) >= len(TARGETS)
+    assert [row for more, row in pairs if more >= SIGNS] == []
 
 
 @pytest.mark.slow
@@ -179,12 +291,26 @@ def test_a_rejected_kernel_is_named_and_the_driver_restored(probe: dict[str, dic
         assert said["driver restored"]
 
 
+@pytest.mark.slow
+def test_matrix_instructions_are_seen(probe: dict[str, dict[str, Any]]) -> None:
+    names = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA", "gfx942": "v_mfma"}
+    for target, said in probe.items():
+        (product,), (light,) = said["product"], said["light"]
+        assert product["matrix"] > 0, target
+        assert product["matrix_kind"].startswith(names[target]), target
+        assert light["matrix"] == 0, target
+
+
+def test_targets_have_limits() -> None:
+    assert LIMITS.keys() == TARGETS.keys()
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_unreadable_resources_are_an_error(target: str) -> None:
     function = SimpleNamespace(module="kernels.bits", __name__="_pack_kernel")
     broken = SimpleNamespace(src=SimpleNamespace(fn=function), asm={"cubin": b"no cubin", "amdgcn": "no assembly"})
     with pytest.raises(AotError, match=rf"resources of bits\._pack_kernel on {target}: "):
-        _resources(broken, target, log="")
+        resources_of(broken, target, log="")
 
 
 def test_an_interpreting_process_is_refused(tmp_path: Path) -> None:

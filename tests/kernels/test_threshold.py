@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels._launch import jit, launch, launcher, tl
 from kernels.bits import pack
+from kernels.radix_select import reciprocal
 from kernels.threshold import NAN_KEY, REMOVED_KEY, score_key, score_keys, select, selected
 
 PATHS = ["torch", "triton"]
@@ -172,6 +173,22 @@ def test_tie_in_the_last_of_many_tiles(interpreted: None) -> None:
     found = select([scores], kept, [None])
     assert torch.equal(found[0], torch.tensor([tau], dtype=torch.int32))
     assert torch.equal(found[1], torch.tensor([last_tied]))
+
+
+@given(n=st.integers(0, 2**32 - 1), divisor=st.integers(1, 2**32 - 1), near=st.integers(-1, 1))
+@example(n=2**32 - 1, divisor=1, near=0)
+@example(n=2**32 - 1, divisor=2**32 - 1, near=0)
+@example(n=2**32 - 1, divisor=2**31 + 1, near=0)
+@settings(max_examples=300)
+def test_multiplying_divides(n: int, divisor: int, near: int) -> None:
+    """As the kernels do in 32 bits, also next to the multiples of the divisor."""
+    factor, bits = reciprocal(divisor)
+    assert factor < 2**32
+    for dividend in (n, min(max(n // divisor * divisor + near, 0), 2**32 - 1)):
+        high = dividend * factor >> 32
+        total = high + ((dividend - high) >> min(bits, 1))
+        assert total < 2**32
+        assert total >> max(bits, 1) - 1 == dividend // divisor
 
 
 def patterns() -> Tensor:

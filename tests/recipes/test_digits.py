@@ -27,7 +27,7 @@ def test_quick_start_reaches_the_published_figures_and_its_ticket_reloads(tmp_pa
     path = folder / "ticket.safetensors"
     assert f"{path.stat().st_size:,} bytes" in done.stdout
     loaded = Digits().open(seed=0, device=supermask.load(path).fc1.edges.constant.device)
-    for weights in ("cached", "on_the_fly"):
+    for weights in ("cached", "on_the_fly", "auto"):
         assert accuracy(supermask.load(path, weights=weights), loaded.test(Part())) == last["recalibrated"]
 
 

@@ -16,14 +16,15 @@ from kernels import philox
 from kernels.bits import pack, unpack
 from supermask.convert import set_remaining
 from supermask.draws import kept_count, weight_constant
-from supermask.edges import PackedEdges, SearchedEdges
+from supermask.edges import SearchedEdges
 from supermask.layers import SupermaskConv2d, SupermaskConvTranspose2d, SupermaskLinear
+from supermask.packed_edges import PackedEdges
 from supermask.selection import all_edges, one_selection, searched_edges
 
 KINDS = ["signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform"]
 
 
-def chosen(edges: SearchedEdges | PackedEdges) -> Tensor:
+def chosen(edges: SearchedEdges) -> Tensor:
     return unpack(edges.mask(), edges.cols)
 
 
@@ -453,52 +454,16 @@ def test_ever_collects_the_masks_of_training_forwards_only() -> None:
     assert "edges.ever" not in layer.state_dict()
 
 
-@pytest.mark.parametrize("weights", KINDS)
-@pytest.mark.parametrize("cached", [True, False])
-def test_packed_edges_make_the_searched_weights(weights: Any, cached: bool) -> None:
-    searched = SearchedEdges((9, 5, 3, 3), seed=2**64 - 1, layer=6, remaining=0.3, weights=weights)
-    constant = searched.constant.item()
-    packed = PackedEdges(
-        searched.shape, searched.mask(), seed=2**64 - 1, layer=6, weights=weights, constant=constant, cached=cached
-    )
-    for each in (packed, copy.deepcopy(packed), copy.deepcopy(packed).half(), copy.deepcopy(packed).double()):
-        assert torch.equal(each.mask(), searched.mask())
-        for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-            assert each(dtype).dtype is dtype
-            assert torch.equal(each(dtype), searched(dtype))
-        assert not list(each.parameters())
-        assert list(each.state_dict()) == ["source", "packed"]
-    assert (packed.signs is None) == (cached or weights.startswith("kaiming"))
-
-
 def test_edges_are_found_by_the_name_of_their_layer() -> None:
     model = nn.ModuleDict({"x": Branches(), "edges": SupermaskLinear(3, 3, seed=0)})
     assert list(all_edges(model)) == ["x.a", "x.b", "x.c", "x.d", "edges"]
     assert list(all_edges(SupermaskLinear(3, 3, seed=0))) == [""]
     frozen = PackedEdges(
-        (3, 3), pack(torch.eye(3, dtype=torch.bool)), seed=0, layer=0, weights="signed_constant", constant=1.0,
-        cached=False,
-    )  # fmt: skip
+        (3, 3), pack(torch.eye(3, dtype=torch.bool)), seed=0, layer=0, weights="signed_constant", constant=1.0
+    )
     model["y"] = SupermaskLinear(3, 3, edges=frozen)
     assert list(searched_edges(model)) == ["x.a", "x.b", "x.c", "x.d", "edges"]
     assert all_edges(model)["y"] is frozen
-
-
-@pytest.mark.parametrize("cached", [True, False])
-def test_packed_edges_take_the_state_of_their_own_ticket_only(cached: bool) -> None:
-    def packed(seed: int, weights: Any, ones: bool) -> PackedEdges:
-        mask = torch.full((9, 20), ones) if ones else torch.eye(9, 20, dtype=torch.bool)
-        return PackedEdges((9, 20), pack(mask), seed=seed, layer=0, weights=weights, constant=0.25, cached=cached)
-
-    for weights in ("signed_constant", "unsigned_constant", "kaiming_uniform"):
-        edges, other = packed(1, weights, False), packed(1, weights, True)
-        edges.load_state_dict(other.state_dict())
-        assert torch.equal(edges.mask(), other.mask())
-        assert torch.equal(edges(torch.float32), other(torch.float32))
-        before = edges(torch.float32)
-        with pytest.raises(RuntimeError, match=r"\(2, 0, 0, .*\(1, 0, 0, "):
-            edges.load_state_dict(packed(2, weights, False).state_dict())
-        assert torch.equal(edges(torch.float32), before)
 
 
 def test_a_copy_made_inside_one_selection_selects_for_itself() -> None:

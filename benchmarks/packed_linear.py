@@ -1,0 +1,152 @@
+"""Rows of x times a 4096 x 4096 layer of one bit an edge on CPU, against dense products and ggml's ternary one.
+
+    python -m benchmarks.packed_linear --threads 2 --ggml ggml/build/bin --json packed_linear.json
+
+`packed` is kernels.masked_mm with codes, as a packed module calls it, and the op's own cost is some 0.03 ms of it;
+`packed, compiled` is what torch.compile makes of
+it without the C extension; `materialise` makes the whole matrix from the codes, then multiplies. The sweep holds the
+rule of kernels/masked_mm_cpu.py against materialising at every number of rows. Weights larger than the caches stream
+through them between the calls of the others, so all begin with weights that lie in memory.
+
+TQ2_0 (2.06 bits a weight, inputs rounded to 8 bits) is built from the copy of ggml in the source package of
+llama-cpp-python:
+
+    pip install scikit-build-core
+    pip download llama-cpp-python==0.3.36 --no-deps --no-binary :all: --no-build-isolation
+    tar xzf llama_cpp_python-0.3.36.tar.gz
+    cmake -S llama_cpp_python-0.3.36/vendor/llama.cpp -B ggml/build -DCMAKE_BUILD_TYPE=Release \\
+        -DLLAMA_BUILD_COMMON=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF \\
+        -DLLAMA_BUILD_SERVER=OFF
+    cmake --build ggml/build --target ggml
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks._ggml import Ggml
+from benchmarks._report import Comparison, Options, Report, command
+from benchmarks._timing import interleaved
+from kernels import native
+from kernels.bits import pack
+from kernels.edge_codes import interleave
+from kernels.masked_mm import masked_mm
+from kernels.masked_mm_cpu import Blocks, masked_mm_cpu, masked_mm_traced
+from kernels.theta import Theta
+
+CONSTANT = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedLinearOptions(Options):
+    size: int = 4096
+    """inputs and outputs of the layer, a multiple of 256"""
+    rows: tuple[int, ...] = (1, 8, 64)
+    """rows of x that all rivals multiply"""
+    sweep: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    """rows of x for which the rule is held against materialising"""
+    ggml: Path | None = None
+    """folder of ggml's shared libraries; without it TQ2_0 does not run"""
+
+
+class Layer:
+    """Half of the edges, random signs, packed and dense."""
+
+    def __init__(self, size: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        kept, minus = (torch.rand(size, size, generator=generator) < 0.5 for _ in range(2))
+        self.size, self.mask, self.signs = size, pack(kept), pack(minus)
+        self.codes = interleave(self.mask, self.signs, size)
+        self.constant = torch.tensor([CONSTANT])
+        self.theta = Theta(seed=0, layer=0, generation=0, constant=self.constant, signs=self.signs)
+        self.weight = torch.where(kept, torch.where(minus, -CONSTANT, CONSTANT), 0.0)
+
+    def packed(self, x: Tensor) -> Tensor:
+        return masked_mm(x, self.mask, self.theta, codes=self.codes)
+
+    def alone(self, x: Tensor) -> Tensor:
+        return masked_mm_cpu(x, self.mask[None], self.constant, self.signs, None, self.codes, None, 0, 0, 0)
+
+    def traced(self, x: Tensor) -> Tensor:
+        return masked_mm_traced(x, self.mask[None], self.constant, self.signs, None, None, 0, 0, 0)
+
+    def materialise(self, x: Tensor) -> Tensor:
+        codes = self.codes if native.usable() else None
+        place = None, codes, 0, 0, 0, self.size, x.dtype
+        whole = Blocks(self.mask[None], self.signs, *place, step=self.size).weights(slice(0, self.size))
+        return F.linear(x, whole.mul_(CONSTANT))
+
+
+def check(name: str, found: Tensor, x: Tensor, weight: Tensor, allowed: float) -> None:
+    """Raise unless `found` is x W^T, within `allowed` as a fraction of its norm."""
+    exact = x.double() @ weight.double().t()
+    wrong = float((found.double() - exact).norm() / exact.norm())
+    if not wrong <= allowed:
+        raise RuntimeError(f"{name} of {len(x)} rows differs from the product in float64 by {wrong:.2g} of its norm")
+
+
+def rivals(layer: Layer, n: int, ggml: Ggml | None) -> dict[str, Callable[[], object]]:
+    """What is timed for `n` rows of x, everything checked."""
+    x = torch.randn(n, layer.size, generator=torch.Generator().manual_seed(n))
+    narrow, narrow_weight = x.bfloat16(), layer.weight.bfloat16()
+    check("packed", layer.packed(x), x, layer.weight, 2e-6)
+    check("packed bfloat16", layer.packed(narrow), narrow, layer.weight, 4e-3)
+    check("materialise", layer.materialise(x), x, layer.weight, 2e-6)
+    found: dict[str, Callable[[], object]] = {
+        "packed": lambda: layer.packed(x),
+        "packed, without the op around it": lambda: layer.alone(x),
+        "packed, x in bfloat16": lambda: layer.packed(narrow),
+    }
+    if n == 1:
+        compiled = torch.compile(layer.traced, fullgraph=True)
+        check("compiled", compiled(x), x, layer.weight, 2e-6)
+        found["packed, compiled without the extension"] = lambda: compiled(x)
+    found |= {
+        "dense float32": lambda: F.linear(x, layer.weight),
+        "dense bfloat16": lambda: F.linear(narrow, narrow_weight),
+        "materialise, then dense float32": lambda: layer.materialise(x),
+    }
+    if ggml is not None:
+        ternary = ggml.product(layer.weight, x, torch.get_num_threads())
+        check("TQ2_0", ternary(), x, layer.weight, 1e-2)
+        found["ggml TQ2_0"] = ternary
+    return found
+
+
+def run(options: PackedLinearOptions) -> Report:
+    device = torch.device("cpu")
+    layer = Layer(options.size)
+    ggml = None if options.ggml is None else Ggml(options.ggml)
+    checked = "products equal those in float64 to 2e-6 of the norm in float32, 4e-3 in bfloat16, 1e-2 by TQ2_0"
+    comparisons = []
+    for n in options.rows:
+        calls = rivals(layer, n, ggml)
+        samples = interleaved(calls, rounds=options.rounds_of(41), warmup=3, device=device)
+        case = f"{n} x {options.size} by {options.size} x {options.size}"
+        comparisons.append(Comparison(case=case, base="packed", seconds=samples, checked=checked))
+    for dtype in (torch.float32, torch.bfloat16):
+        for n in options.sweep:
+            x = torch.randn(n, options.size, generator=torch.Generator().manual_seed(n)).to(dtype)
+            check("packed", layer.packed(x), x, layer.weight, 2e-6 if dtype is torch.float32 else 4e-3)
+            pair = {"materialise": lambda x=x: layer.materialise(x), "packed": lambda x=x: layer.packed(x)}
+            samples = interleaved(pair, rounds=options.rounds_of(11), device=device)
+            case = f"rule, {n} rows, {str(dtype).removeprefix('torch.')}"
+            comparisons.append(Comparison(case=case, base="materialise", seconds=samples, checked=checked))
+    skipped = [] if native.usable() else [f"tables: {native.why_not()}"]
+    if ggml is None:
+        skipped.append("ggml TQ2_0: no --ggml folder of its libraries given")
+    bits = {"mask": 1.0, "codes": 32 * layer.codes.numel() / options.size**2}
+    return Report(
+        title=f"y = x W^T of {options.size} x {options.size} from packed bits",
+        comparisons=tuple(comparisons),
+        skipped=tuple(skipped),
+        facts={"edges": options.size**2, "remaining": 0.5, "bits_an_edge": bits},
+    )
+
+
+if __name__ == "__main__":
+    command(run)

@@ -1,0 +1,366 @@
+"""masked_mm: y = x W^T + bias with W made inside the kernel from one bit an edge, never in memory.
+
+    w[row, col] = sign * constant * (coats whose bit is set), signs from the seed or given, XORed with a flip plane
+
+Products are of exact small integers (kernels/tile.py) with x, sums are float32, and the float32 constant multiplies
+the sum, so that no weight is rounded; the bias is added in float32 and the result rounded once to the dtype of x.
+
+A program makes 128 rows of weights, 128 columns at a time, and multiplies them by up to 64 rows of x: W is the first
+operand of the product, because that is the one tensor cores take from registers. Where the output is too small to fill
+a GPU the sum is split among programs that write float32 partial sums, which a second kernel adds in a fixed order.
+
+The gradient for x is grad_y W, from the same bits, its own op.
+"""
+
+import math
+from typing import Any, Optional
+
+import torch
+from torch import Tensor
+
+from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
+from kernels.bits import unpack
+from kernels.mm_arguments import check_mm
+from kernels.theta import Theta, kept_signs
+from kernels.tile import sign_quad, warps_of, weight_tile
+
+
+@jit
+def _accumulate(
+    acc, x, mask_ptr, plane, signs, row, tile, words, inside,
+    COATS: tl.constexpr, DTYPE: tl.constexpr, TRANSPOSED: tl.constexpr,
+):  # fmt: skip
+    """acc + W x for a tile of W: a product a coat on tensor cores; in float32, by multiply-adds, one of their sum."""
+    w = weight_tile(mask_ptr, signs, row, tile, words, inside, DTYPE, TRANSPOSED)
+    for coat in tl.static_range(1, COATS):
+        more = weight_tile(mask_ptr + coat * plane, signs, row, tile, words, inside, DTYPE, TRANSPOSED)
+        if tl.float32 == DTYPE:
+            w += more
+        else:
+            acc = tl.dot(w, x, acc)
+            w = more
+    return tl.dot(w, x, acc, input_precision="ieee")
+
+
+@jit(do_not_specialize=["seed", "layer", "stream"])
+def _masked_mm_kernel(
+    x_ptr, mask_ptr, constant_ptr, signs_ptr, flips_ptr, bias_ptr, seed, layer, stream, y_ptr,
+    M, N, K, words, plane, stride_xm, stride_xk, steps,
+    COATS: tl.constexpr, DTYPE: tl.constexpr, PARTIAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    offs_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs_n = tl.program_id(1).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask_m = offs_m < M
+    mask_n = offs_n < N
+    first = tl.program_id(2) * steps
+    offs_k = tl.arange(0, 128)
+    stride_tile = tl.full((), 128, tl.int64) * stride_xk
+    x_ptrs = x_ptr + offs_m[:, None] * stride_xm + offs_k.to(tl.int64)[None, :] * stride_xk + first * stride_tile
+    acc = tl.zeros((BLOCK_N, BLOCK_M), tl.float32)
+    for tile in range(first, tl.minimum(first + steps, words // 4)):
+        x = tl.load(x_ptrs, mask=mask_m[:, None] & (tile * 128 + offs_k < K)[None, :], other=0.0)
+        x_ptrs += stride_tile
+        signs = sign_quad(signs_ptr, flips_ptr, seed, layer, stream, offs_n, tile, words, mask_n)
+        x = tl.trans(x.to(DTYPE))
+        acc = _accumulate(acc, x, mask_ptr, plane, signs, offs_n, tile, words, mask_n, COATS, DTYPE, False)
+    y_ptrs = offs_m[:, None] * N + offs_n[None, :]
+    mask_y = mask_m[:, None] & mask_n[None, :]
+    y = tl.trans(acc)
+    if PARTIAL:
+        tl.store(y_ptr + tl.program_id(2).to(tl.int64) * M * N + y_ptrs, y, mask=mask_y)
+    else:
+        y *= 0.5 * tl.load(constant_ptr)
+        if bias_ptr is not None:
+            y += tl.load(bias_ptr + offs_n, mask=mask_n, other=0.0).to(tl.float32)[None, :]
+        tl.store(y_ptr + y_ptrs, y.to(y_ptr.dtype.element_ty), mask=mask_y)
+
+
+@jit(do_not_specialize=["seed", "layer", "stream"])
+def _masked_mm_backward_kernel(
+    grad_ptr, mask_ptr, constant_ptr, signs_ptr, flips_ptr, seed, layer, stream, out_ptr,
+    M, N, K, words, plane, stride_gm, stride_gn, steps,
+    COATS: tl.constexpr, DTYPE: tl.constexpr, PARTIAL: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    tile = tl.program_id(1)
+    offs_m = tl.program_id(0).to(tl.int64) * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs_k = tile * 128 + tl.arange(0, 128)
+    mask_m = offs_m < M
+    first = tl.program_id(2) * steps
+    acc = tl.zeros((128, BLOCK_M), tl.float32)
+    for block in range(first, tl.minimum(first + steps, tl.cdiv(N, BLOCK_N))):
+        offs_n = (block * BLOCK_N + tl.arange(0, BLOCK_N)).to(tl.int64)
+        mask_n = offs_n < N
+        grad_ptrs = grad_ptr + offs_m[:, None] * stride_gm + offs_n[None, :] * stride_gn
+        grad = tl.load(grad_ptrs, mask=mask_m[:, None] & mask_n[None, :], other=0.0)
+        signs = sign_quad(signs_ptr, flips_ptr, seed, layer, stream, offs_n, tile, words, mask_n)
+        grad = tl.trans(grad.to(DTYPE))
+        acc = _accumulate(acc, grad, mask_ptr, plane, signs, offs_n, tile, words, mask_n, COATS, DTYPE, True)
+    out_ptrs = offs_m[:, None] * K + offs_k[None, :]
+    mask_out = mask_m[:, None] & (offs_k < K)[None, :]
+    out = tl.trans(acc)
+    if PARTIAL:
+        tl.store(out_ptr + tl.program_id(2).to(tl.int64) * M * K + out_ptrs, out, mask=mask_out)
+    else:
+        out *= 0.5 * tl.load(constant_ptr)
+        tl.store(out_ptr + out_ptrs, out.to(out_ptr.dtype.element_ty), mask=mask_out)
+
+
+@jit
+def _masked_mm_sum_kernel(partial_ptr, constant_ptr, bias_ptr, y_ptr, size, N, splits, BLOCK: tl.constexpr):
+    offs = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = offs < size
+    y = tl.zeros((BLOCK,), tl.float32)
+    for _ in range(splits):
+        y += tl.load(partial_ptr + offs, mask=mask, other=0.0)
+        partial_ptr += size
+    y *= 0.5 * tl.load(constant_ptr)
+    if bias_ptr is not None:
+        y += tl.load(bias_ptr + offs % N, mask=mask, other=0.0).to(tl.float32)
+    tl.store(y_ptr + offs, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+def _masked_mm_torch(
+    x: Tensor,
+    mask: Tensor,
+    constant: Tensor,
+    signs: Optional[Tensor],
+    flips: Optional[Tensor],
+    codes: Optional[Tensor],
+    bias: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+) -> Tensor:
+    rows, cols = mask.shape[1], x.shape[-1]
+    compute = torch.promote_types(x.dtype, torch.float32)
+    if torch.compiler.is_compiling() and math.prod(x.shape[:-1]) == 1:
+        signs = _signs(signs, flips, seed, layer, stream, rows, cols)
+        sums = _row_times_bits(x.reshape(cols).to(compute), mask, signs).view(*x.shape[:-1], rows)
+    else:
+        sums = x.to(compute) @ _signed_counts(mask, signs, flips, seed, layer, stream, cols, compute).t()
+    y = sums * constant
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def _masked_mm_backward_torch(
+    grad: Tensor,
+    mask: Tensor,
+    constant: Tensor,
+    signs: Optional[Tensor],
+    flips: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    cols: int,
+) -> Tensor:
+    compute = torch.promote_types(grad.dtype, torch.float32)
+    weight = _signed_counts(mask, signs, flips, seed, layer, stream, cols, compute)
+    return (grad.to(compute) @ weight * constant).to(grad.dtype)
+
+
+def _signed_counts(
+    mask: Tensor, signs: Tensor | None, flips: Tensor | None, seed: int, layer: int, stream: int, cols: int,
+    dtype: torch.dtype,
+) -> Tensor:  # fmt: skip
+    """W / constant: [rows, cols], small integers in `dtype`."""
+    coats, rows, words = mask.shape
+    negative = unpack(_signs(signs, flips, seed, layer, stream, rows, cols), cols)
+    count = unpack(mask.view(coats * rows, words), cols).view(coats, rows, cols).sum(0, dtype=dtype)
+    return torch.where(negative, -count, count)
+
+
+def _signs(
+    signs: Tensor | None, flips: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int
+) -> Tensor:
+    signs = kept_signs(signs, seed, layer, stream, rows, cols)
+    return signs if flips is None else signs ^ flips
+
+
+def _row_times_bits(x: Tensor, mask: Tensor, signs: Tensor) -> Tensor:
+    """W x / constant of one row x [cols], in a form that the compiler makes one loop of: W is never in memory."""
+    words, bit = signs.shape[1], torch.arange(32, dtype=torch.int32)
+    count = sum(coat[:, :, None] >> bit & 1 for coat in mask)
+    signed = count * (1 - 2 * (signs[:, :, None] >> bit & 1))
+    padded = torch.nn.functional.pad(x, (0, 32 * words - x.shape[0]))
+    return (signed.to(x.dtype) * padded.view(words, 32)).sum((1, 2))
+
+
+_PROGRAMS = 256  # with fewer, a GPU of some hundred processors has idle ones
+
+
+def _blocks(M: int, exact: bool, single: bool, coats: int, transposed: bool) -> tuple[int, int]:
+    """Rows of x and of W in a program, as large as registers allow.
+
+    Multiply-adds in place of tensor cores (`exact`), a second coat and loads of single elements take more of them.
+    """
+    most, block_n = 64, 128
+    if not interpreted():
+        most = 16 if single or (exact and (transposed or coats > 1)) else 32 if exact or coats > 1 else 64
+        block_n = 128 >> exact + (single or (exact and coats > 1))
+    return next(block for block in (16, 32, 64) if block >= min(M, most)), block_n
+
+
+def _product(
+    kernel: Any, left: Tensor, theta: tuple[Any, ...], bias: Tensor | None, N: int, K: int, transposed: bool
+) -> Tensor:
+    """Start `kernel` for `left` [M, K], or [M, N] where `transposed`; `theta` are its arguments from the mask on."""
+    mask, constant = theta[:2]
+    (coats, _, words), M, dtype = mask.shape, left.shape[0], left.dtype
+    exact = dtype is torch.float32
+    single = left.stride(1) != 1 or any(size % 16 for size in (left.shape[1], left.stride(0)))
+    block_m, block_n = _blocks(M, exact, single, coats, transposed)
+    columns, blocks, steps = (K, words // 4, cdiv(N, block_n)) if transposed else (N, cdiv(N, block_n), words // 4)
+
+    programs = max(1, cdiv(M, block_m) * blocks)
+    splits = max(1, min(_PROGRAMS // programs, steps // (block_m // 8)))
+    each = cdiv(steps, splits)  # a part's own sums are to cost less than its weights
+    splits = max(1, cdiv(steps, max(1, each)))
+
+    # The interpreter knows bfloat16 as integers and truncates to it.
+    dtype = torch.float32 if interpreted() and dtype is torch.bfloat16 else dtype
+    out = torch.empty(M, columns, dtype=dtype, device=left.device)
+    partial = out if splits == 1 else torch.empty(splits, M, columns, dtype=torch.float32, device=left.device)
+    warps = warps_of(128)
+    # Compiled for 64 lanes, single elements each keep a bounds check of their own: fewer a thread, and none in advance.
+    stages = (1 if single else 2) if warps == 2 else 2 if exact or single else 3
+    launch(
+        kernel,
+        (cdiv(M, block_m), blocks, splits),
+        left,
+        *theta,
+        partial,
+        M,
+        N,
+        K,
+        words,
+        mask.stride(0),
+        *left.stride(),
+        each,
+        COATS=coats,
+        DTYPE=getattr(tl, str(dtype).removeprefix("torch.")),
+        PARTIAL=splits > 1,
+        BLOCK_N=block_n,
+        BLOCK_M=block_m,
+        num_warps=4 if single else warps,
+        num_stages=stages,
+    )
+    if splits > 1:
+        grid = (cdiv(out.numel(), 256),)
+        launch(_masked_mm_sum_kernel, grid, partial, constant, bias, out, out.numel(), columns, splits, BLOCK=256)
+    return out.to(left.dtype)
+
+
+def _masked_mm_triton(
+    x: Tensor,
+    mask: Tensor,
+    constant: Tensor,
+    signs: Optional[Tensor],
+    flips: Optional[Tensor],
+    codes: Optional[Tensor],
+    bias: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+) -> Tensor:
+    rows, cols = mask.shape[1], x.shape[-1]
+    theta = mask, constant, signs, flips, bias, seed, layer, stream
+    y = _product(_masked_mm_kernel, _matrix(x), theta, bias, rows, cols, transposed=False)
+    return y.view(*x.shape[:-1], rows)
+
+
+def _masked_mm_backward_triton(
+    grad: Tensor,
+    mask: Tensor,
+    constant: Tensor,
+    signs: Optional[Tensor],
+    flips: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    cols: int,
+) -> Tensor:
+    rows = mask.shape[1]
+    theta = mask, constant, signs, flips, seed, layer, stream
+    out = _product(_masked_mm_backward_kernel, _matrix(grad), theta, None, rows, cols, transposed=True)
+    return out.view(*grad.shape[:-1], cols)
+
+
+def _matrix(x: Tensor) -> Tensor:
+    """[..., cols] as [M, cols]: a view wherever there is one, and always of a vector or a matrix."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+_masked_mm = define_op(
+    "masked_mm",
+    triton_impl=_masked_mm_triton,
+    torch_impl=_masked_mm_torch,
+    fake=lambda x, mask, *rest: x.new_empty(*x.shape[:-1], mask.shape[1]),
+)
+_masked_mm_backward = define_op(
+    "masked_mm_backward",
+    triton_impl=_masked_mm_backward_triton,
+    torch_impl=_masked_mm_backward_torch,
+    fake=lambda grad, mask, constant, signs, flips, seed, layer, stream, cols: grad.new_empty(*grad.shape[:-1], cols),
+)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, mask, constant, signs, flips, _, bias, *ctx.plain = inputs
+    ctx.save_for_backward(mask, constant, signs, flips)
+    ctx.cols, ctx.bias = x.shape[-1], None if bias is None else bias.dtype
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grad_x = _masked_mm_backward(grad, *ctx.saved_tensors, *ctx.plain, ctx.cols) if ctx.needs_input_grad[0] else None
+    grad_bias = None
+    if ctx.bias is not None and ctx.needs_input_grad[6]:
+        grad_bias = grad.flatten(0, -2).sum(0, dtype=torch.promote_types(grad.dtype, ctx.bias)).to(ctx.bias)
+    return grad_x, None, None, None, None, None, grad_bias, None, None, None
+
+
+def _setup_twice(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _, *tensors, seed, layer, stream, _ = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.plain = seed, layer, stream
+
+
+def _backward_twice(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return (_masked_mm(grad, *ctx.saved_tensors, None, None, *ctx.plain), *(None,) * 8)
+
+
+_masked_mm.register_autograd(_backward, setup_context=_setup)
+_masked_mm_backward.register_autograd(_backward_twice, setup_context=_setup_twice)
+
+
+def masked_mm(
+    x: Tensor,
+    mask: Tensor,
+    theta: Theta,
+    *,
+    bias: Tensor | None = None,
+    flips: Tensor | None = None,
+    codes: Tensor | None = None,
+) -> Tensor:
+    """x W^T + bias, differentiable in x and bias; traced for CPU it is plain arithmetic, which the compiler fuses.
+
+    Args:
+        x: [..., cols] float32, bfloat16 or float16, of any strides; float64 on CPU, for checks.
+        mask: packed int32 [rows, words], or [coats, rows, words] where a weight counts its coats.
+        theta: a constant with signs, given or drawn.
+        bias: [rows], float32 or of the dtype of x.
+        flips: packed int32 [rows, words], XORed into the signs.
+        codes: mask and signs interleaved (kernels/masked_mm_cpu.py), for the CPU; one coat only.
+
+    Returns:
+        [..., rows] in the dtype of x.
+
+    Raises:
+        TypeError: x, bias or codes of another dtype.
+        ValueError: shapes that do not belong together, packed bits that are not contiguous, tensors of several
+            devices, or a theta of real-valued weights.
+    """
+    check_mm(x, mask, theta, bias, flips, codes)
+    constant, signs, _, *plain = theta.schema()
+    op = _masked_mm_torch if torch.compiler.is_compiling() and x.device.type == "cpu" else _masked_mm
+    coats = mask if mask.ndim == 3 else mask[None]
+    return op(x, coats, constant.detach(), signs, flips, codes, bias, *plain)

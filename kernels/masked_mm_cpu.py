@@ -1,0 +1,251 @@
+"""masked_mm on CPU: y = x W^T * constant + bias without W, in the cheapest of three ways.
+
+Tables (csrc/masked_mm.c): needs the C extension and `codes` (kernels/edge_codes.py), mask and sign in 1.8 bits an edge.
+A vector of codes holds the same 18 inputs of 16 rows; five bits of a lane, three inputs, look up which of their 27 sums
+the row adds. 16-bit inputs are widened, every sum is one of float32 numbers, and the result is rounded once.
+Blocks: a block of rows of W in {-1, 0, 1}, times its coats, is made in scratch that the caches hold, multiplied by
+PyTorch's own product, and its place taken by the next. bfloat16 is multiplied as such and its sums are rounded before
+the constant applies; float16, for which few processors have a fast product, is widened.
+Traced (`masked_mm_traced`): plain arithmetic for the compiler, which makes one loop of it.
+
+What a layer holds for this: its mask, 1 bit an edge; for tables the codes, 32 bits for 18 edges; for the others its
+signs, 1 bit an edge, where they are not to be drawn again at each call. The dense matrix never exists.
+
+An x that is not finite: an edge that the mask leaves out adds nothing by table and traced, where PyTorch's product, and
+so a block, adds 0 * inf = NaN. Nothing may rely on either.
+"""
+
+import ctypes
+import math
+from collections.abc import Iterator
+from typing import Optional
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kernels import native
+from kernels._launch import cdiv
+from kernels.edge_codes import BAND, LANES, check_codes, interleave, unpacked
+from kernels.theta import kept_signs
+
+__all__ = [
+    "Blocks",
+    "interleave",
+    "masked_mm_backward_cpu",
+    "masked_mm_cpu",
+    "masked_mm_traced",
+    "prefers_tables",
+    "prefers_traced",
+]
+
+_BLOCK = 1 << 22  # bytes of a block of W: enough that starting a product costs little, and the caches hold it
+_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+
+
+def prefers_tables(n: int, rows: int, dtype: torch.dtype) -> bool:
+    """Whether tables are faster than blocks for `n` rows of x in `dtype`, where both can be had.
+
+    Counted for three inputs, in the time of one look-up and addition for 16 rows of W and one of x, as measured on
+    Zen 4. Tables: one for each 16 rows, and 6 to make the table, once a chunk of rows, of which two threads have four.
+    Blocks: 47 to make 16 rows of W from codes, whatever n is, and their product, in float32 2.1 and 3 for the rows of
+    x, in bfloat16 0.87 and 1.7. So at 4096 x 4096 tables are faster at any n in float32 (and float16, widened), up to
+    some 215 rows of x in bfloat16, and for a layer of 16 rows up to 24 and 10. Inputs count in all of these alike.
+    """
+    groups = cdiv(rows, LANES)
+    tables = n * (groups + 6 * min(4, cdiv(groups, BAND)))
+    product = 0.87 * groups + 1.7 if dtype is torch.bfloat16 else 2.1 * groups + 3
+    return dtype is not torch.float64 and tables < 47 * groups + n * product
+
+
+def masked_mm_cpu(
+    x: Tensor,
+    mask: Tensor,
+    constant: Tensor,
+    signs: Optional[Tensor],
+    flips: Optional[Tensor],
+    codes: Optional[Tensor],
+    bias: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+) -> Tensor:
+    """x [..., cols] times W^T: y [..., rows] in the dtype of x.
+
+    Args:
+        mask: packed int32 [coats, rows, words].
+        codes: of the one coat and of the signs with flips applied; read in place of them where the extension runs.
+        constant, signs, flips, bias, seed, layer, stream: as the op masked_mm takes them.
+
+    Raises:
+        ValueError: codes of another layer's shape.
+    """
+    coats, rows, _ = mask.shape
+    cols = x.shape[-1]
+    if codes is not None:
+        check_codes(codes, rows, cols)
+    matrix = x.reshape(-1, cols)
+    if codes is None or coats != 1 or x.dtype is torch.float64 or not native.usable():
+        codes = None
+    if codes is not None and prefers_tables(len(matrix), rows, x.dtype):
+        y = _by_tables(matrix, codes, constant, bias, rows)
+    else:
+        blocks = Blocks(mask, signs, flips, codes, seed, layer, stream, cols, _product_dtype(x.dtype))
+        y = _by_blocks(matrix, blocks, constant, bias)
+    return y.view(*x.shape[:-1], rows)
+
+
+def masked_mm_backward_cpu(
+    grad: Tensor,
+    mask: Tensor,
+    constant: Tensor,
+    signs: Optional[Tensor],
+    flips: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    cols: int,
+) -> Tensor:
+    """grad [..., rows] times W: [..., cols] in the dtype of grad; the arguments are those of `masked_mm_cpu`."""
+    matrix = grad.reshape(-1, grad.shape[-1])
+    dtype = torch.promote_types(grad.dtype, torch.float32)  # the sum grows block by block: no rounding between them
+    found = torch.zeros(len(matrix), cols, dtype=dtype)
+    blocks = Blocks(mask, signs, flips, None, seed, layer, stream, cols, dtype)
+    for rows in blocks:
+        found.addmm_(matrix[:, rows].to(dtype), blocks.weights(rows))
+    return found.mul_(constant).to(grad.dtype).view(*grad.shape[:-1], cols)
+
+
+def _by_tables(x: Tensor, codes: Tensor, constant: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+    n, cols = x.shape
+    wide = x.float().contiguous()
+    if bias is not None:
+        bias = bias.float().contiguous()
+    y = torch.empty(n, rows, dtype=torch.float32)
+    tensors = (native.address(t) for t in (wide, codes, constant, bias, y))
+    native.function("sm_masked_mm")(*tensors, *map(ctypes.c_int64, (n, rows, cols)), native.threads())
+    return y.to(x.dtype)
+
+
+def _by_blocks(x: Tensor, blocks: "Blocks", constant: Tensor, bias: Tensor | None) -> Tensor:
+    given = x.to(blocks.dtype)
+    y = torch.empty(len(x), blocks.rows, dtype=blocks.dtype)
+    for rows in blocks:
+        torch.mm(given, blocks.weights(rows).t(), out=y[:, rows])
+    y = y.to(torch.promote_types(blocks.dtype, torch.float32)).mul_(constant)
+    return (y if bias is None else y.add_(bias)).to(x.dtype)
+
+
+def _product_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype is torch.float16 else dtype
+
+
+class Blocks:
+    """W / constant, a block of rows at a time, always in the same place.
+
+    Args:
+        mask, signs, flips, codes, seed, layer, stream: as `masked_mm_cpu` takes them; codes are read where they are
+            given, which needs the extension.
+        dtype: of the weights.
+        step: rows of a block, a multiple of 16 or all; by default as many as `_BLOCK` bytes hold.
+    """
+
+    def __init__(
+        self,
+        mask: Tensor,
+        signs: Tensor | None,
+        flips: Tensor | None,
+        codes: Tensor | None,
+        seed: int,
+        layer: int,
+        stream: int,
+        cols: int,
+        dtype: torch.dtype,
+        step: int | None = None,
+    ) -> None:
+        self.mask, self.codes, self.dtype = mask, codes, dtype
+        self.rows, self.cols = mask.shape[1], cols
+        if codes is None:
+            self.signs = kept_signs(signs, seed, layer, stream, self.rows, cols)
+            self.flips = flips
+        self.step = min(self.rows, step or max(LANES, _BLOCK // (cols * dtype.itemsize) // LANES * LANES))
+        self.room = torch.empty(self.step, cols, dtype=dtype)
+
+    def __iter__(self) -> Iterator[slice]:
+        return (slice(row, min(row + self.step, self.rows)) for row in range(0, self.rows, self.step))
+
+    def weights(self, rows: slice) -> Tensor:
+        """Rows of W, until the next call."""
+        room = self.room[: rows.stop - rows.start]
+        if self.codes is not None and self.dtype in _BITS:
+            plus, minus = torch.tensor([1.0, -1.0], dtype=self.dtype).view(_BITS[self.dtype]).tolist()
+            sizes = rows.start, rows.stop, self.rows, self.cols, self.dtype.itemsize, plus, minus
+            where = native.address(self.codes), native.address(room)
+            native.function("sm_expand_codes")(*where, *map(ctypes.c_int64, sizes), native.threads())
+            return room
+        signs = self.signs[rows] if self.flips is None else self.signs[rows] ^ self.flips[rows]
+        counts = unpacked(self.mask[0, rows], self.cols).view(np.int8)
+        for coat in self.mask[1:]:
+            counts += unpacked(coat[rows], self.cols).view(np.int8)
+        plus_or_minus = unpacked(signs, self.cols).view(np.int8)
+        plus_or_minus *= -2
+        plus_or_minus += 1
+        counts *= plus_or_minus  # a byte an edge all along, on one thread: what costs is memory
+        return room.copy_(torch.from_numpy(counts))
+
+
+_TRACED = 8  # rows of x: above, making W once for all of them is cheaper
+
+
+def prefers_traced(x: Tensor) -> bool:
+    """Whether a compiler should see the product as `masked_mm_traced`, where the extension is not to be had.
+
+    Its loop makes W anew for each row of x, in 0.65 ms for 4096 x 4096 on two threads of Zen 4. The blocks of
+    `masked_mm_cpu` make it once, on one thread, in 5 ms, and then multiply, by 0.2 ms a row and more where there are
+    few. A number of rows not known while tracing is left to the blocks, and so is an x that needs a gradient.
+    """
+    n = math.prod(x.shape[:-1])
+    return isinstance(n, int) and n <= _TRACED and not (torch.is_grad_enabled() and x.requires_grad)
+
+
+def masked_mm_traced(
+    x: Tensor,
+    mask: Tensor,
+    constant: Tensor,
+    signs: Tensor | None,
+    flips: Tensor | None,
+    bias: Tensor | None,
+    seed: int,
+    layer: int,
+    stream: int,
+) -> Tensor:
+    """`masked_mm_cpu` as arithmetic on bits that the compiler turns into one vector loop; not meant to run eagerly.
+
+    An edge's product is the bits of x with the sign's bit flipped, and all of them cleared where the mask is zero: four
+    integer operations and an addition an edge. Coats add up as a product with their number.
+
+    Raises:
+        ValueError: x needs a gradient, which its bits do not carry.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        raise ValueError(
+            "x requires a gradient: masked_mm_traced reads its bits, which carry none; call the op masked_mm"
+        )
+    coats, rows, words = mask.shape
+    cols = x.shape[-1]
+    signs = kept_signs(signs, seed, layer, stream, rows, cols)
+    signs = (signs if flips is None else signs ^ flips)[:, :, None]
+    bit = torch.arange(32, dtype=torch.int32)
+    wide = F.pad(x.reshape(-1, cols).float(), (0, 32 * words - cols))
+    if x.dtype is not torch.float32:
+        # Half of a word is read as a number one by one; a scan, here of one element, is written down before it is read.
+        wide = wide[None].cumsum(0)[0]
+    wide = wide.view(-1, 1, words, 32)
+    bits = wide.view(torch.int32) ^ ((signs << (31 - bit)) & -(2**31))
+    if coats == 1:
+        products = (bits & -((mask[0, :, :, None] >> bit) & 1)).view(torch.float32)
+    else:
+        products = bits.view(torch.float32) * ((mask[..., None] >> bit) & 1).sum(0)
+    y = products.sum((2, 3)) * constant
+    return (y if bias is None else y + bias).to(x.dtype).view(*x.shape[:-1], rows)

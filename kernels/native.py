@@ -1,0 +1,69 @@
+"""The C extension, where it was built and the processor has AVX-512: loaded on first use, called through ctypes.
+
+It is optional in three ways: installing without a compiler leaves it out, another processor leaves it unused, and
+SUPERMASK_KERNELS=torch turns it off. What it computes the PyTorch path computes too; tests hold the two together.
+"""
+
+import ctypes
+import os
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["address", "library", "threads", "usable", "why_not"]
+
+
+@cache
+def library() -> ctypes.CDLL | str:
+    """The loaded extension, or why there is none."""
+    found = PathFinder.find_spec("_native", [str(Path(__file__).parent / "csrc")])  # a library, no module to import
+    if found is None or found.origin is None:
+        return "the extension was not built: install supermask where there is a C compiler"
+    try:
+        loaded = ctypes.CDLL(found.origin)
+    except OSError as error:
+        return f"the extension does not load: {error}"
+    loaded.sm_supported.restype = ctypes.c_int
+    if not loaded.sm_supported():
+        return "this processor has no AVX-512 (F, BW, DQ, VL)"
+    # torch loads its OpenMP runtime for everyone to see; another vendor's has no such entry, and then one thread works.
+    gomp = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    loaded.sm_threads_from(None if gomp is None else ctypes.cast(gomp, ctypes.c_void_p))
+    return loaded
+
+
+def why_not() -> str | None:
+    """Why CPU kernels do not take the C extension, or None where they do."""
+    if os.environ.get("SUPERMASK_KERNELS", "native") != "native":
+        return f"SUPERMASK_KERNELS={os.environ['SUPERMASK_KERNELS']}"
+    loaded = library()
+    return loaded if isinstance(loaded, str) else None
+
+
+def usable() -> bool:
+    """Whether CPU kernels take the C extension."""
+    return why_not() is None
+
+
+def function(name: str) -> Any:
+    """The extension's function `name`, which returns an int64."""
+    loaded = library()
+    if isinstance(loaded, str):
+        raise RuntimeError(f"{name} is a function of the C extension: {loaded}")
+    found = getattr(loaded, name)
+    found.restype = ctypes.c_int64
+    return found
+
+
+def address(tensor: Tensor | None) -> ctypes.c_void_p:
+    """Where a contiguous CPU tensor's data begin; null for None. The caller holds the tensor till the call is over."""
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def threads() -> ctypes.c_int:
+    """How many threads torch uses, as C takes it."""
+    return ctypes.c_int(torch.get_num_threads())

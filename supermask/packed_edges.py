@@ -1,0 +1,167 @@
+"""The edges of a finished search: a packed mask and a seed, and the products made of them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels import native
+from kernels.masked_conv2d import masked_conv2d
+from kernels.masked_mm import masked_mm
+from kernels.masked_mm_cpu import interleave
+from kernels.packed import packed_weight
+from kernels.theta import BITS_DTYPE
+from supermask.draws import WeightInit, check_choice, real_weights
+from supermask.edges import Edges, Ints
+from supermask.making import Making, choose
+
+
+class PackedEdges(Edges):
+    """One bit an edge, and what the device multiplies fastest from: on GPU nothing more; on CPU a sign bit an edge, or
+    for a linear layer, where the C extension is used, mask and sign interleaved (kernels/masked_mm_cpu.py), 2 bits.
+
+    Args:
+        mask: packed int32 [rows, words].
+        making: how a call comes by its weights (supermask/making.py); "auto" chooses at each.
+        constant: magnitude of the weights.
+
+    Raises:
+        ValueError: an unknown `making`, or "on_the_fly" for weights that are no constant with a sign.
+    """
+
+    packed: Tensor
+    weight: Tensor | None
+    codes: Tensor | None
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        mask: Tensor,
+        *,
+        seed: int,
+        layer: int,
+        generation: int = 0,
+        weights: WeightInit,
+        constant: float,
+        making: Making = "auto",
+        device: torch.device | str | None = None,
+    ) -> None:
+        check_choice("making", making, Making)
+        self.making: Making = making
+        super().__init__(
+            shape, seed=seed, layer=layer, generation=generation, weights=weights, constant=constant, device=device
+        )
+        if making == "on_the_fly" and not self._fused:
+            raise ValueError(
+                f"making='on_the_fly' with weights={weights!r}: products make weights that are a constant with a sign; "
+                "use 'materialised', which makes these at each call"
+            )
+        self._magnitude = float(np.float32(constant))
+        self._keep_source()
+        self.register_buffer("packed", mask.to(device=self.constant.device))
+        self.register_buffer("weight", None, persistent=False)
+        self.register_buffer("codes", None, persistent=False)
+        if making == "cached":
+            self._cache()
+        else:
+            self._keep_signs()
+
+    @torch.no_grad()
+    @torch.inference_mode(False)
+    def _cache(self) -> None:
+        self.weight = None
+        self._keep_signs()
+        self.weight = packed_weight(self.packed, self.shape, self.theta())
+        self._keep_signs()
+
+    def _keep_signs(self) -> None:
+        """The bits that products read beside the mask: sign words, codes in their place, or none beside a cache."""
+        buffers = self._buffers
+        if "codes" not in buffers:  # not all of it is there yet
+            return super()._keep_signs()
+        if buffers["weight"] is not None:
+            self.signs = self.codes = None
+            return None
+        linear = self.making in ("auto", "on_the_fly") and len(self.shape) == 2
+        if not (linear and self._fused and self.packed.device.type == "cpu" and native.usable()):
+            self.codes = None
+            return super()._keep_signs()
+        if self.codes is None:
+            super()._keep_signs()
+            if self.signs is not None:
+                self.codes = interleave(self.packed, self.signs, self.cols)
+            if self.weights != "unsigned_constant":  # without words, signs are drawn
+                self.signs = None
+        return None
+
+    @property
+    def _fused(self) -> bool:
+        """Whether there is a product for these weights that makes them inside: for a constant with a sign."""
+        return real_weights(self.weights, self.cols) is None
+
+    def _identity(self) -> dict[str, Any]:
+        return super()._identity() | {"constant": self._magnitude}
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.constant.fill_(self._magnitude)
+        self.codes = None
+        if self.weight is not None and not self.weight.is_meta:
+            self._cache()
+        self._keep_signs()
+
+    def mask(self) -> Tensor:
+        return self.packed
+
+    def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
+        if self.weight is not None:
+            return self.weight.to(dtype)
+        return packed_weight(self.packed, self.shape, self.theta(), dtype)
+
+    def linear(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        rows = x.numel() // self.cols
+        if self._way(x, rows, x.numel() + rows * self.rows, dtype, has_kernel=True) != "on_the_fly":
+            return super().linear(x, bias, dtype)
+        return masked_mm(x.to(dtype), self.packed, self.theta(), bias=bias, codes=self.codes)
+
+    def conv2d(
+        self, x: Tensor, bias: Tensor | None, dtype: torch.dtype, stride: Ints, padding: Ints | str, dilation: Ints,
+        groups: int,
+    ) -> Tensor:  # fmt: skip
+        positions = x.numel() // x.shape[-3] // math.prod(stride)  # of the output, about
+        kernel = x.device.type != "cpu"  # on CPU masked_conv2d is the library's convolution over dense weights
+        way = self._way(x, positions, x.numel() + positions * self.rows, dtype, has_kernel=kernel)
+        if way != "on_the_fly" or isinstance(padding, str) or x.ndim != 4:
+            return super().conv2d(x, bias, dtype, stride, padding, dilation, groups)
+        return masked_conv2d(
+            x.to(dtype),
+            self.packed,
+            self.theta(),
+            self.shape[2:],
+            bias=bias,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+        )
+
+    def _way(self, x: Tensor, rows: int, activations: int, dtype: torch.dtype, *, has_kernel: bool) -> Making:
+        if self.making != "auto":
+            return self.making
+        if self.weight is None:
+            way = choose(
+                device=x.device,
+                rows=rows,
+                edges=self.count,
+                activations=activations,
+                itemsize=dtype.itemsize,
+                fused=self._fused and has_kernel and dtype in BITS_DTYPE,
+                may_keep=not torch.compiler.is_compiling(),
+            )
+            if way != "cached":
+                return way
+            self._cache()
+        return "cached"

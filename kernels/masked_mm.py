@@ -9,7 +9,7 @@ A program makes 128 rows of weights, 128 columns at a time, and multiplies them 
 operand of the product, because that is the one tensor cores take from registers. Where the output is too small to fill
 a GPU the sum is split among programs that write float32 partial sums, which a second kernel adds in a fixed order.
 
-The gradient for x is grad_y W, from the same bits, its own op.
+The gradient for x is grad_y W, from the same bits, its own op. The CPU's ways are in kernels/masked_mm_cpu.py.
 """
 
 import math
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
-from kernels.bits import unpack
+from kernels.masked_mm_cpu import masked_mm_backward_cpu, masked_mm_cpu, masked_mm_traced, prefers_traced
 from kernels.mm_arguments import check_mm
-from kernels.theta import Theta, kept_signs
+from kernels.theta import Theta
 from kernels.tile import sign_quad, warps_of, weight_tile
 
 
@@ -117,72 +117,6 @@ def _masked_mm_sum_kernel(partial_ptr, constant_ptr, bias_ptr, y_ptr, size, N, s
     if bias_ptr is not None:
         y += tl.load(bias_ptr + offs % N, mask=mask, other=0.0).to(tl.float32)
     tl.store(y_ptr + offs, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-def _masked_mm_torch(
-    x: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    codes: Optional[Tensor],
-    bias: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-) -> Tensor:
-    rows, cols = mask.shape[1], x.shape[-1]
-    compute = torch.promote_types(x.dtype, torch.float32)
-    if torch.compiler.is_compiling() and math.prod(x.shape[:-1]) == 1:
-        signs = _signs(signs, flips, seed, layer, stream, rows, cols)
-        sums = _row_times_bits(x.reshape(cols).to(compute), mask, signs).view(*x.shape[:-1], rows)
-    else:
-        sums = x.to(compute) @ _signed_counts(mask, signs, flips, seed, layer, stream, cols, compute).t()
-    y = sums * constant
-    return (y if bias is None else y + bias).to(x.dtype)
-
-
-def _masked_mm_backward_torch(
-    grad: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    cols: int,
-) -> Tensor:
-    compute = torch.promote_types(grad.dtype, torch.float32)
-    weight = _signed_counts(mask, signs, flips, seed, layer, stream, cols, compute)
-    return (grad.to(compute) @ weight * constant).to(grad.dtype)
-
-
-def _signed_counts(
-    mask: Tensor, signs: Tensor | None, flips: Tensor | None, seed: int, layer: int, stream: int, cols: int,
-    dtype: torch.dtype,
-) -> Tensor:  # fmt: skip
-    """W / constant: [rows, cols], small integers in `dtype`."""
-    coats, rows, words = mask.shape
-    negative = unpack(_signs(signs, flips, seed, layer, stream, rows, cols), cols)
-    count = unpack(mask.view(coats * rows, words), cols).view(coats, rows, cols).sum(0, dtype=dtype)
-    return torch.where(negative, -count, count)
-
-
-def _signs(
-    signs: Tensor | None, flips: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int
-) -> Tensor:
-    signs = kept_signs(signs, seed, layer, stream, rows, cols)
-    return signs if flips is None else signs ^ flips
-
-
-def _row_times_bits(x: Tensor, mask: Tensor, signs: Tensor) -> Tensor:
-    """W x / constant of one row x [cols], in a form that the compiler makes one loop of: W is never in memory."""
-    words, bit = signs.shape[1], torch.arange(32, dtype=torch.int32)
-    count = sum(coat[:, :, None] >> bit & 1 for coat in mask)
-    signed = count * (1 - 2 * (signs[:, :, None] >> bit & 1))
-    padded = torch.nn.functional.pad(x, (0, 32 * words - x.shape[0]))
-    return (signed.to(x.dtype) * padded.view(words, 32)).sum((1, 2))
 
 
 _PROGRAMS = 256  # with fewer, a GPU of some hundred processors has idle ones
@@ -293,13 +227,13 @@ def _matrix(x: Tensor) -> Tensor:
 _masked_mm = define_op(
     "masked_mm",
     triton_impl=_masked_mm_triton,
-    torch_impl=_masked_mm_torch,
+    torch_impl=masked_mm_cpu,
     fake=lambda x, mask, *rest: x.new_empty(*x.shape[:-1], mask.shape[1]),
 )
 _masked_mm_backward = define_op(
     "masked_mm_backward",
     triton_impl=_masked_mm_backward_triton,
-    torch_impl=_masked_mm_backward_torch,
+    torch_impl=masked_mm_backward_cpu,
     fake=lambda grad, mask, constant, signs, flips, seed, layer, stream, cols: grad.new_empty(*grad.shape[:-1], cols),
 )
 
@@ -341,7 +275,7 @@ def masked_mm(
     flips: Tensor | None = None,
     codes: Tensor | None = None,
 ) -> Tensor:
-    """x W^T + bias, differentiable in x and bias; traced for CPU it is plain arithmetic, which the compiler fuses.
+    """x W^T + bias, differentiable in x and bias; few rows traced for CPU without codes are plain arithmetic.
 
     Args:
         x: [..., cols] float32, bfloat16 or float16, of any strides; float64 on CPU, for checks.
@@ -349,7 +283,7 @@ def masked_mm(
         theta: a constant with signs, given or drawn.
         bias: [rows], float32 or of the dtype of x.
         flips: packed int32 [rows, words], XORed into the signs.
-        codes: mask and signs interleaved (kernels/masked_mm_cpu.py), for the CPU; one coat only.
+        codes: mask and signs interleaved (kernels/edge_codes.py), for the CPU; one coat only.
 
     Returns:
         [..., rows] in the dtype of x.
@@ -361,6 +295,7 @@ def masked_mm(
     """
     check_mm(x, mask, theta, bias, flips, codes)
     constant, signs, _, *plain = theta.schema()
-    op = _masked_mm_torch if torch.compiler.is_compiling() and x.device.type == "cpu" else _masked_mm
     coats = mask if mask.ndim == 3 else mask[None]
-    return op(x, coats, constant.detach(), signs, flips, codes, bias, *plain)
+    if torch.compiler.is_compiling() and x.device.type == "cpu" and codes is None and prefers_traced(x):
+        return masked_mm_traced(x, coats, constant.detach(), signs, flips, bias, *plain)
+    return _masked_mm(x, coats, constant.detach(), signs, flips, codes, bias, *plain)

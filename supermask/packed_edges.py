@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from kernels import native
+from kernels.edge_codes import interleave
 from kernels.masked_conv2d import masked_conv2d
 from kernels.masked_mm import masked_mm
-from kernels.masked_mm_cpu import interleave
 from kernels.packed import packed_weight
 from kernels.theta import BITS_DTYPE
 from supermask.draws import WeightInit, check_choice, real_weights
@@ -21,7 +21,7 @@ from supermask.making import Making, choose
 
 class PackedEdges(Edges):
     """One bit an edge, and what the device multiplies fastest from: on GPU nothing more; on CPU a sign bit an edge, or
-    for a linear layer, where the C extension is used, mask and sign interleaved (kernels/masked_mm_cpu.py), 2 bits.
+    for a linear layer, where the C extension is used, mask and sign interleaved (kernels/edge_codes.py), 1.8 bits.
 
     Args:
         mask: packed int32 [rows, words].

@@ -18,8 +18,9 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
-from kernels.masked_mm_cpu import masked_mm_backward_cpu, masked_mm_cpu, masked_mm_traced, prefers_traced
+from kernels import native
+from kernels._launch import cdiv, cpu_path, define_op, interpreted, jit, launch, tl, unwatched
+from kernels.masked_mm_cpu import by_tables, masked_mm_backward_cpu, masked_mm_cpu, masked_mm_traced, prefers_traced
 from kernels.mm_arguments import check_mm
 from kernels.theta import Theta
 from kernels.tile import sign_quad, warps_of, weight_tile
@@ -293,9 +294,15 @@ def masked_mm(
         ValueError: shapes that do not belong together, packed bits that are not contiguous, tensors of several
             devices, or a theta of real-valued weights.
     """
+    direct = unwatched(x, bias) and cpu_path() != "triton"
+    if direct and codes is not None and theta.real is None and native.usable():
+        found = by_tables(x, codes, theta.constant, bias, mask.shape[-2])
+        if found is not None:
+            return found
     check_mm(x, mask, theta, bias, flips, codes)
     constant, signs, _, *plain = theta.schema()
     coats = mask if mask.ndim == 3 else mask[None]
     if torch.compiler.is_compiling() and x.device.type == "cpu" and codes is None and prefers_traced(x):
         return masked_mm_traced(x, coats, constant.detach(), signs, flips, bias, *plain)
-    return _masked_mm(x, coats, constant.detach(), signs, flips, codes, bias, *plain)
+    op = masked_mm_cpu if direct else _masked_mm
+    return op(x, coats, constant.detach(), signs, flips, codes, bias, *plain)

@@ -3,19 +3,18 @@
 Tables (csrc/masked_mm.c): needs the C extension and `codes` (kernels/edge_codes.py), mask and sign in 1.8 bits an edge.
 A vector of codes holds the same 18 inputs of 16 rows; five bits of a lane, three inputs, look up which of their 27 sums
 the row adds. 16-bit inputs are widened, every sum is one of float32 numbers, and the result is rounded once.
-Blocks: a block of rows of W in {-1, 0, 1}, times its coats, is made in scratch that the caches hold, multiplied by
-PyTorch's own product, and its place taken by the next. bfloat16 is multiplied as such and its sums are rounded before
-the constant applies; float16, for which few processors have a fast product, is widened.
+Blocks: a block of rows of W is made in scratch that the caches hold, multiplied by PyTorch's own product, and its place
+taken by the next. bfloat16 is multiplied as such, by weights rounded to it as a dense layer's would be; float16, for
+which few processors have a fast product, is widened.
 Traced (`masked_mm_traced`): plain arithmetic for the compiler, which makes one loop of it.
 
-What a layer holds for this: its mask, 1 bit an edge; for tables the codes, 32 bits for 18 edges; for the others its
-signs, 1 bit an edge, where they are not to be drawn again at each call. The dense matrix never exists.
+What a layer holds for this: its mask, 1 bit an edge; for tables the codes, 32 bits for 18 edges; and its signs, 1 bit
+an edge, so that they are not drawn again for every block. The dense matrix never exists.
 
 An x that is not finite: an edge that the mask leaves out adds nothing by table and traced, where PyTorch's product, and
 so a block, adds 0 * inf = NaN. Nothing may rely on either.
 """
 
-import ctypes
 import math
 from collections.abc import Iterator
 from typing import Optional
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from kernels import native
 from kernels._launch import cdiv
-from kernels.edge_codes import BAND, LANES, check_codes, interleave, unpacked
+from kernels.edge_codes import BAND, LANES, check_codes, codes_shape, interleave, unpacked
 from kernels.theta import kept_signs
 
 __all__ = [
@@ -41,7 +40,7 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 22  # bytes of a block of W: enough that starting a product costs little, and the caches hold it
-_BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
+_TABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def prefers_tables(n: int, rows: int, dtype: torch.dtype) -> bool:
@@ -49,14 +48,15 @@ def prefers_tables(n: int, rows: int, dtype: torch.dtype) -> bool:
 
     Counted for three inputs, in the time of one look-up and addition for 16 rows of W and one of x, as measured on
     Zen 4. Tables: one for each 16 rows, and 6 to make the table, once a chunk of rows, of which two threads have four.
-    Blocks: 47 to make 16 rows of W from codes, whatever n is, and their product, in float32 2.1 and 3 for the rows of
-    x, in bfloat16 0.87 and 1.7. So at 4096 x 4096 tables are faster at any n in float32 (and float16, widened), up to
-    some 215 rows of x in bfloat16, and for a layer of 16 rows up to 24 and 10. Inputs count in all of these alike.
+    Blocks: to make 16 rows of W, whatever n is, 47 in float32 and 26 in bfloat16, and their product, in float32 2.1 and
+    3 for the rows of x, in bfloat16 0.87 and 1.7. So at 4096 x 4096 tables are faster at any n in float32 (and float16,
+    widened), up to some 120 rows of x in bfloat16, and up to 55 and 30 for 1024 and 512 rows of W. Inputs count in all
+    of these alike.
     """
     groups = cdiv(rows, LANES)
     tables = n * (groups + 6 * min(4, cdiv(groups, BAND)))
-    product = 0.87 * groups + 1.7 if dtype is torch.bfloat16 else 2.1 * groups + 3
-    return dtype is not torch.float64 and tables < 47 * groups + n * product
+    made, product = (26, 0.87 * groups + 1.7) if dtype is torch.bfloat16 else (47, 2.1 * groups + 3)
+    return dtype is not torch.float64 and tables < made * groups + n * product
 
 
 def masked_mm_cpu(
@@ -85,15 +85,13 @@ def masked_mm_cpu(
     cols = x.shape[-1]
     if codes is not None:
         check_codes(codes, rows, cols)
-    matrix = x.reshape(-1, cols)
     if codes is None or coats != 1 or x.dtype is torch.float64 or not native.usable():
         codes = None
-    if codes is not None and prefers_tables(len(matrix), rows, x.dtype):
-        y = _by_tables(matrix, codes, constant, bias, rows)
-    else:
-        blocks = Blocks(mask, signs, flips, codes, seed, layer, stream, cols, _product_dtype(x.dtype))
-        y = _by_blocks(matrix, blocks, constant, bias)
-    return y.view(*x.shape[:-1], rows)
+    found = None if codes is None else by_tables(x, codes, constant, bias, rows)
+    if found is not None:
+        return found
+    blocks = Blocks(mask, constant, signs, flips, seed, layer, stream, cols, _product_dtype(x.dtype))
+    return _by_blocks(x.reshape(-1, cols), blocks, bias).view(*x.shape[:-1], rows)
 
 
 def masked_mm_backward_cpu(
@@ -111,30 +109,40 @@ def masked_mm_backward_cpu(
     matrix = grad.reshape(-1, grad.shape[-1])
     dtype = torch.promote_types(grad.dtype, torch.float32)  # the sum grows block by block: no rounding between them
     found = torch.zeros(len(matrix), cols, dtype=dtype)
-    blocks = Blocks(mask, signs, flips, None, seed, layer, stream, cols, dtype)
+    blocks = Blocks(mask, constant, signs, flips, seed, layer, stream, cols, dtype)
     for rows in blocks:
         found.addmm_(matrix[:, rows].to(dtype), blocks.weights(rows))
-    return found.mul_(constant).to(grad.dtype).view(*grad.shape[:-1], cols)
+    return found.to(grad.dtype).view(*grad.shape[:-1], cols)
 
 
-def _by_tables(x: Tensor, codes: Tensor, constant: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-    n, cols = x.shape
+def by_tables(x: Tensor, codes: Tensor, constant: Tensor, bias: Tensor | None, rows: int) -> Tensor | None:
+    """The product by tables; None where blocks are faster, or the arguments are not all as they must be."""
+    cols, dtype = x.shape[-1] if x.ndim else 0, x.dtype
+    if dtype not in _TABLE_DTYPES or codes.shape != codes_shape(rows, cols) or not codes.is_contiguous() or not cols:
+        return None
+    if bias is not None and (bias.dtype not in (dtype, torch.float32) or bias.shape != (rows,)):
+        return None
+    n = x.numel() // cols
+    if codes.dtype is not torch.int32 or constant.dtype is not torch.float32 or not prefers_tables(n, rows, dtype):
+        return None
     wide = x.float().contiguous()
     if bias is not None:
         bias = bias.float().contiguous()
-    y = torch.empty(n, rows, dtype=torch.float32)
-    tensors = (native.address(t) for t in (wide, codes, constant, bias, y))
-    native.function("sm_masked_mm")(*tensors, *map(ctypes.c_int64, (n, rows, cols)), native.threads())
-    return y.to(x.dtype)
+    y = torch.empty(*x.shape[:-1], rows, dtype=torch.float32)
+    native.call("sm_masked_mm", "ppppplll", wide, codes, constant, bias, y, n, rows, cols)
+    return y if dtype is torch.float32 else y.to(dtype)
 
 
-def _by_blocks(x: Tensor, blocks: "Blocks", constant: Tensor, bias: Tensor | None) -> Tensor:
+def _by_blocks(x: Tensor, blocks: "Blocks", bias: Tensor | None) -> Tensor:
     given = x.to(blocks.dtype)
     y = torch.empty(len(x), blocks.rows, dtype=blocks.dtype)
+    added = None if bias is None else bias.to(blocks.dtype)
     for rows in blocks:
-        torch.mm(given, blocks.weights(rows).t(), out=y[:, rows])
-    y = y.to(torch.promote_types(blocks.dtype, torch.float32)).mul_(constant)
-    return (y if bias is None else y.add_(bias)).to(x.dtype)
+        if added is None:
+            torch.mm(given, blocks.weights(rows).t(), out=y[:, rows])
+        else:
+            torch.addmm(added[rows], given, blocks.weights(rows).t(), out=y[:, rows])
+    return y.to(x.dtype)
 
 
 def _product_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -142,34 +150,31 @@ def _product_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 class Blocks:
-    """W / constant, a block of rows at a time, always in the same place.
+    """W, a block of rows at a time, always in the same place.
 
     Args:
-        mask, signs, flips, codes, seed, layer, stream: as `masked_mm_cpu` takes them; codes are read where they are
-            given, which needs the extension.
+        mask, constant, signs, flips, seed, layer, stream: as `masked_mm_cpu` takes them.
         dtype: of the weights.
-        step: rows of a block, a multiple of 16 or all; by default as many as `_BLOCK` bytes hold.
     """
 
     def __init__(
         self,
         mask: Tensor,
+        constant: Tensor,
         signs: Tensor | None,
         flips: Tensor | None,
-        codes: Tensor | None,
         seed: int,
         layer: int,
         stream: int,
         cols: int,
         dtype: torch.dtype,
-        step: int | None = None,
     ) -> None:
-        self.mask, self.codes, self.dtype = mask, codes, dtype
+        self.mask, self.dtype = mask, dtype
+        self.constant = constant.to(dtype)
         self.rows, self.cols = mask.shape[1], cols
-        if codes is None:
-            self.signs = kept_signs(signs, seed, layer, stream, self.rows, cols)
-            self.flips = flips
-        self.step = min(self.rows, step or max(LANES, _BLOCK // (cols * dtype.itemsize) // LANES * LANES))
+        self.signs = kept_signs(signs, seed, layer, stream, self.rows, cols)
+        self.flips = flips
+        self.step = min(self.rows, max(LANES, _BLOCK // (cols * dtype.itemsize) // LANES * LANES))
         self.room = torch.empty(self.step, cols, dtype=dtype)
 
     def __iter__(self) -> Iterator[slice]:
@@ -178,13 +183,11 @@ class Blocks:
     def weights(self, rows: slice) -> Tensor:
         """Rows of W, until the next call."""
         room = self.room[: rows.stop - rows.start]
-        if self.codes is not None and self.dtype in _BITS:
-            plus, minus = torch.tensor([1.0, -1.0], dtype=self.dtype).view(_BITS[self.dtype]).tolist()
-            sizes = rows.start, rows.stop, self.rows, self.cols, self.dtype.itemsize, plus, minus
-            where = native.address(self.codes), native.address(room)
-            native.function("sm_expand_codes")(*where, *map(ctypes.c_int64, sizes), native.threads())
-            return room
         signs = self.signs[rows] if self.flips is None else self.signs[rows] ^ self.flips[rows]
+        if len(self.mask) == 1 and self.dtype in (torch.float32, torch.bfloat16) and native.usable():
+            sizes = len(room), self.cols, signs.shape[1], self.dtype.itemsize
+            native.call("sm_packed_weight", "pppppllli", self.mask[0, rows], self.constant, signs, None, room, *sizes)
+            return room
         counts = unpacked(self.mask[0, rows], self.cols).view(np.int8)
         for coat in self.mask[1:]:
             counts += unpacked(coat[rows], self.cols).view(np.int8)
@@ -192,7 +195,7 @@ class Blocks:
         plus_or_minus *= -2
         plus_or_minus += 1
         counts *= plus_or_minus  # a byte an edge all along, on one thread: what costs is memory
-        return room.copy_(torch.from_numpy(counts))
+        return room.copy_(torch.from_numpy(counts)).mul_(self.constant)
 
 
 _TRACED = 8  # rows of x: above, making W once for all of them is cheaper

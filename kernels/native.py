@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["address", "library", "threads", "usable", "why_not"]
+__all__ = ["call", "library", "usable", "why_not"]
+
+_KINDS = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
 
 
 @cache
@@ -38,8 +40,9 @@ def library() -> ctypes.CDLL | str:
 
 def why_not() -> str | None:
     """Why CPU kernels do not take the C extension, or None where they do."""
-    if os.environ.get("SUPERMASK_KERNELS", "native") != "native":
-        return f"SUPERMASK_KERNELS={os.environ['SUPERMASK_KERNELS']}"
+    choice = os.environ.get("SUPERMASK_KERNELS", "native")
+    if choice != "native":
+        return f"SUPERMASK_KERNELS={choice}"
     loaded = library()
     return loaded if isinstance(loaded, str) else None
 
@@ -49,21 +52,28 @@ def usable() -> bool:
     return why_not() is None
 
 
-def function(name: str) -> Any:
-    """The extension's function `name`, which returns an int64."""
+@cache
+def function(name: str, signature: str) -> Any:
+    """The extension's function `name`; where it has run, its last argument is how many threads may.
+
+    Args:
+        signature: its arguments before that: p an address, l an int64, i an int, f a float.
+    """
     loaded = library()
     if isinstance(loaded, str):
         raise RuntimeError(f"{name} is a function of the C extension: {loaded}")
     found = getattr(loaded, name)
+    found.argtypes = [*(_KINDS[letter] for letter in signature), ctypes.c_int]
     found.restype = ctypes.c_int64
     return found
 
 
-def address(tensor: Tensor | None) -> ctypes.c_void_p:
-    """Where a contiguous CPU tensor's data begin; null for None. The caller holds the tensor till the call is over."""
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def call(name: str, signature: str, *arguments: Tensor | float | None) -> None:
+    """Run the extension's function `name` on torch's number of threads.
 
-
-def threads() -> ctypes.c_int:
-    """How many threads torch uses, as C takes it."""
-    return ctypes.c_int(torch.get_num_threads())
+    Args:
+        signature: as `function` takes it.
+        arguments: numbers, and for addresses numbers or contiguous CPU tensors or None (null).
+    """
+    plain = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]  # the tensors live as long as `arguments`
+    function(name, signature)(*plain, torch.get_num_threads())

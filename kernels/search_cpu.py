@@ -4,9 +4,8 @@ Arguments and results are those of the ops (kernels/threshold.py, subnet.py, sco
 compute, float64 and dense theta0 in 16 bits, goes to the PyTorch path.
 """
 
-import ctypes
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 import torch
@@ -53,17 +52,8 @@ class Layers:
     def select(self, absolute: bool, sgd: Optional[tuple[float, float, float, bool]] = None) -> tuple[Tensor, Tensor]:
         """tau and last_tied of every layer; with `sgd` (lr, momentum, weight decay, Nesterov) after a step of it."""
         lr, momentum, weight_decay, nesterov = sgd or (0.0, 0.0, 0.0, False)
-        native.function("sm_select")(
-            ctypes.c_void_p(self.table.ctypes.data),
-            ctypes.c_int64(len(self.table)),
-            ctypes.c_int(absolute),
-            ctypes.c_int(sgd is not None),
-            ctypes.c_float(lr),
-            ctypes.c_float(momentum),
-            ctypes.c_float(weight_decay),
-            ctypes.c_int(nesterov),
-            native.threads(),
-        )
+        plain = absolute, sgd is not None, lr, momentum, weight_decay, nesterov
+        native.call("sm_select", "pliifffi", self.table.ctypes.data, len(self.table), *plain)
         return torch.from_numpy(self.table["tau"].astype(np.int32)), torch.from_numpy(self.table["last_tied"].copy())
 
 
@@ -92,16 +82,9 @@ def subnet_native(
     mask = torch.empty(rows, words_per_row(cols), dtype=torch.int32)
     constant = constant.to(dtype)
     base = None if base is None else base.to(dtype)
-    native.function("sm_subnet")(
-        native.address(scores),
-        ctypes.c_int32(int(tau)),
-        ctypes.c_int64(int(last_tied)),
-        *map(native.address, (survivors, constant, signs, base, weight, mask, ever)),
-        *_sizes(rows, cols),
-        ctypes.c_int(absolute),
-        ctypes.c_int(dtype.itemsize),
-        native.threads(),
-    )
+    tensors = survivors, constant, signs, base, weight, mask, ever
+    sizes = rows, cols, words_per_row(cols), absolute, dtype.itemsize
+    native.call("sm_subnet", "pilppppppplllii", scores, int(tau), int(last_tied), *tensors, *sizes)
     return weight, mask
 
 
@@ -118,12 +101,9 @@ def subnet_backward_native(
     rows = scores.shape[0]
     grad_weight = grad_weight.to(torch.float32).contiguous()
     grad = torch.empty_like(scores)
-    native.function("sm_subnet_backward")(
-        *map(native.address, (grad_weight, scores, survivors, constant, signs, base, grad)),
-        *_sizes(rows, scores.numel() // rows),
-        ctypes.c_int(absolute),
-        native.threads(),
-    )
+    cols = scores.numel() // rows
+    tensors = grad_weight, scores, survivors, constant, signs, base, grad
+    native.call("sm_subnet_backward", "pppppppllli", *tensors, rows, cols, words_per_row(cols), absolute)
     return grad
 
 
@@ -139,17 +119,10 @@ def packed_weight_native(
     weight = torch.empty(shape, dtype=dtype)
     constant = constant.to(dtype)
     base = None if base is None else base.to(dtype)
-    native.function("sm_packed_weight")(
-        *map(native.address, (mask, constant, signs, base, weight)),
-        *_sizes(shape[0], weight.numel() // shape[0]),
-        ctypes.c_int(dtype.itemsize),
-        native.threads(),
-    )
+    cols = weight.numel() // shape[0]
+    sizes = shape[0], cols, words_per_row(cols), dtype.itemsize
+    native.call("sm_packed_weight", "pppppllli", mask, constant, signs, base, weight, *sizes)
     return weight
-
-
-def _sizes(rows: int, cols: int) -> tuple[Any, Any, Any]:
-    return ctypes.c_int64(rows), ctypes.c_int64(cols), ctypes.c_int64(words_per_row(cols))
 
 
 def score_step_native(

@@ -20,7 +20,7 @@ from supermask.making import Making, choose
 
 
 class PackedEdges(Edges):
-    """One bit an edge, and what the device multiplies fastest from: on GPU nothing more; on CPU a sign bit an edge, or
+    """One bit an edge, and what the device multiplies fastest from: on GPU nothing more; on CPU a sign bit an edge, and
     for a linear layer, where the C extension is used, mask and sign interleaved (kernels/edge_codes.py), 1.8 bits.
 
     Args:
@@ -78,23 +78,19 @@ class PackedEdges(Edges):
         self._keep_signs()
 
     def _keep_signs(self) -> None:
-        """The bits that products read beside the mask: sign words, codes in their place, or none beside a cache."""
+        """The bits that products read beside the mask: sign words and codes, or none beside a cache."""
         buffers = self._buffers
         if "codes" not in buffers:  # not all of it is there yet
             return super()._keep_signs()
         if buffers["weight"] is not None:
             self.signs = self.codes = None
             return None
+        super()._keep_signs()
         linear = self.making in ("auto", "on_the_fly") and len(self.shape) == 2
         if not (linear and self._fused and self.packed.device.type == "cpu" and native.usable()):
             self.codes = None
-            return super()._keep_signs()
-        if self.codes is None:
-            super()._keep_signs()
-            if self.signs is not None:
-                self.codes = interleave(self.packed, self.signs, self.cols)
-            if self.weights != "unsigned_constant":  # without words, signs are drawn
-                self.signs = None
+        elif self.codes is None and self.signs is not None:
+            self.codes = interleave(self.packed, self.signs, self.cols)
         return None
 
     @property

@@ -178,50 +178,6 @@ SM_TARGET static void chunk_of(void *arg, int64_t chunk, int worker) {
     }
 }
 
-typedef struct {
-    const int32_t *codes;
-    uint8_t *out;
-    int64_t from, to, rows, cols, size;
-    int32_t plus, minus;
-} expand_t;
-
-/* 16 weights of a row, those in `some`, by the numbers' and the digits' places in its code. */
-ALWAYS SM_TARGET void put(
-    uint8_t *out, __mmask16 some, __m512i code, __m512i number, __m512i place, __m512i weight, int64_t size
-) {
-    const __m512i low = _mm512_loadu_si512(digits), high = _mm512_loadu_si512(digits + 16);
-    const __m512i found = _mm512_permutex2var_epi32(low, _mm512_srlv_epi32(code, number), high);
-    const __m512i made = _mm512_permutexvar_epi32(_mm512_srlv_epi32(found, place), weight);
-    if (size == 4)
-        _mm512_mask_storeu_epi32(out, some, made);
-    else
-        _mm256_mask_storeu_epi16(out, some, _mm512_cvtepi32_epi16(made));
-}
-
-/* W of one vector's 16 rows, those of them that are asked for. */
-SM_TARGET static void expand(void *arg, int64_t chunk, int worker) {
-    const expand_t *e = arg;
-    (void)worker;
-    const int64_t groups = over(e->rows, LANES), vectors = over(e->cols, INPUTS);
-    const int64_t group = e->from / LANES + chunk, band = group / BAND, wide = least(BAND, groups - band * BAND);
-    const int32_t *codes = e->codes + (band * BAND * vectors + group % BAND) * LANES;
-    const __m512i number = _mm512_setr_epi32(0, 0, 0, 5, 5, 5, 10, 10, 10, 16, 16, 16, 21, 21, 21, 26);
-    const __m512i place = _mm512_setr_epi32(0, 2, 4, 0, 2, 4, 0, 2, 4, 0, 2, 4, 0, 2, 4, 0);
-    const __m512i number_rest = _mm512_set1_epi32(26), place_rest = _mm512_set4_epi32(0, 0, 4, 2);
-    const __m512i weight = _mm512_set4_epi32(0, e->minus, e->plus, 0); /* by two bits of the index; others repeat */
-    const int64_t first_row = group * LANES, last_row = least(first_row + LANES, e->to);
-    for (int64_t v = 0; v < vectors; v++, codes += wide * LANES) {
-        const int64_t left = e->cols - v * INPUTS;
-        const __mmask16 some = first(left), rest = left > LANES ? first(least(left, INPUTS) - LANES) : 0;
-        for (int64_t row = first_row; row < last_row; row++) {
-            uint8_t *out = e->out + ((row - e->from) * e->cols + v * INPUTS) * e->size;
-            const __m512i code = _mm512_set1_epi32(codes[row - first_row]);
-            put(out, some, code, number, place, weight, e->size);
-            put(out + LANES * e->size, rest, code, number_rest, place_rest, weight, e->size);
-        }
-    }
-}
-
 #endif
 
 /* y [n, rows] of x [n, cols], float32 and contiguous; bias [rows] or null. */
@@ -240,22 +196,6 @@ SM_EXPORT int64_t sm_masked_mm(
     return 0;
 #else
     (void)x, (void)codes, (void)constant, (void)bias, (void)y, (void)n, (void)rows, (void)cols, (void)threads;
-    return -1;
-#endif
-}
-
-/* Rows `from` (a multiple of 16) to `to` of W as out [to - from, cols]: bits 0, `plus`, `minus`, in 2 or 4 bytes. */
-SM_EXPORT int64_t sm_expand_codes(
-    const int32_t *codes, void *out, int64_t from, int64_t to, int64_t rows, int64_t cols, int64_t size, int64_t plus,
-    int64_t minus, int threads
-) {
-#if SM_AVX512
-    expand_t e = {codes, out, from, to, rows, cols, size, (int32_t)plus, (int32_t)minus};
-    sm_for(over(to, LANES) - from / LANES, threads, expand, &e);
-    return 0;
-#else
-    (void)codes, (void)out, (void)from, (void)to, (void)rows, (void)cols, (void)size, (void)plus, (void)minus;
-    (void)threads;
     return -1;
 #endif
 }

@@ -29,16 +29,24 @@ _RAISE_A, _RAISE_B = 0x9E3779B9, 0xBB67AE85
 _CALLS_AT_ONCE = 1 << 15  # temporaries stay in cache, and small enough that torch does not split them among threads
 
 
-@jit(do_not_specialize=["seed", "layer", "stream"])
-def _sign_words_kernel(words_ptr, seed, layer, stream, rows, cols, calls, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+@jit(do_not_specialize=["seed", "layer", "stream", "used_a", "used_b", "used_c", "used_d"])
+def _sign_words_kernel(
+    words_ptr, seed, layer, stream, used_a, used_b, used_c, used_d, rows, calls, BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    """A thread makes a call, or several, and stores its four words at once; `used_*` are the bits of the last call of
+    each row that are no padding."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     call = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)[None, :]
-    drawn = tl.philox(seed, call, row.to(tl.int32), layer, stream)
-    for j in tl.static_range(4):
-        used = cols - (128 * call + 32 * j)
-        unused = (32 - tl.minimum(tl.maximum(used, 1), 32)).to(tl.uint32)
-        word = tl.where(used > 0, (drawn[j] << unused) >> unused, 0).to(tl.int32, bitcast=True)
-        tl.store(words_ptr + row * (4 * calls) + 4 * call + j, word, mask=(row < rows) & (call < calls))
+    a, b, c, d = tl.philox(seed, call, row.to(tl.int32), layer, stream)
+    all_used = tl.where(call < calls - 1, -1, 0).to(tl.uint32, bitcast=True)
+    a &= used_a.to(tl.uint32, bitcast=True) | all_used
+    b &= used_b.to(tl.uint32, bitcast=True) | all_used
+    c &= used_c.to(tl.uint32, bitcast=True) | all_used
+    d &= used_d.to(tl.uint32, bitcast=True) | all_used
+    quad = tl.reshape(tl.join(tl.join(a, c), tl.join(b, d)), (BLOCK_R, BLOCK_C, 4)).to(tl.int32, bitcast=True)
+    at = (row * calls + call)[:, :, None] * 4 + tl.arange(0, 4)[None, None, :]
+    tl.store(words_ptr + at, quad, mask=((row < rows) & (call < calls))[:, :, None])
 
 
 @jit(do_not_specialize=["seed", "layer", "stream"])
@@ -129,8 +137,9 @@ def _normal_torch(seed: int, layer: int, stream: int, std: float, rows: int, col
 
 
 def _grid(rows: int, calls: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """As many calls a program as it may have threads: with fewer, two threads would make the same call."""
     block_c = min(64, 1 << (calls - 1).bit_length())
-    block_r = 128 // block_c
+    block_r = 256 // block_c
     return (cdiv(rows, block_r), cdiv(calls, block_c)), {"BLOCK_R": block_r, "BLOCK_C": block_c}
 
 
@@ -138,7 +147,9 @@ def _sign_words_triton(seed: int, layer: int, stream: int, rows: int, cols: int,
     calls = words_per_row(cols) // 4
     out = torch.empty(rows, 4 * calls, dtype=torch.int32, device=device)
     grid, blocks = _grid(rows, calls)
-    launch(_sign_words_kernel, grid, out, seed, layer, stream, rows, cols, calls, **blocks)
+    used = (min(max(cols - 128 * (calls - 1) - 32 * j, 0), 32) for j in range(4))
+    bits = ((1 << count) - 1 - (count // 32 << 32) for count in used)  # as int32
+    launch(_sign_words_kernel, grid, out, seed, layer, stream, *bits, rows, calls, **blocks, num_warps=4)
     return out
 
 

@@ -85,7 +85,8 @@ def grad_scores(
         sign = space[: len(found)]
         np.copyto(sign, _plus_or_minus(negative))
         sign *= constant.numpy() if base is None else base[block].numpy()
-        np.multiply(given, sign, out=found)
+        with np.errstate(over="ignore"):
+            np.multiply(given, sign, out=found)
         if survivors is not None:
             _keep(found, bits_of(survivors, block, cols))
     return grad.view(scores.shape)

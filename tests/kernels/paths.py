@@ -1,4 +1,4 @@
-"""Both ways to an op's code on CPU, and the plain statements of packed bits and special values the tests share."""
+"""All ways to an op's code on CPU, and the plain statements of packed bits and special values the tests share."""
 
 import math
 import os
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kernels import threshold_cpu
 
+PATHS = ("torch", "native", "triton")
 GUARD = 1 << 16  # elements around every output, more than the widest block a kernel could write past its end
 POISON = {torch.int32: -0x5A5A5A5B, torch.int64: -0x5A5A5A5B, torch.bool: True}  # NaN for the real dtypes
 AS_BITS = {
@@ -32,9 +33,10 @@ SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1e-45, -1e-45, 1.2e-38, 3.4e38, math
 
 @contextmanager
 def path(name: str) -> Iterator[None]:
-    """CPU tensors take the PyTorch implementation ("torch") or the Triton launcher, interpreted ("triton").
+    """CPU tensors take the PyTorch implementation ("torch"), the C extension where it was built ("native"), or the
+    Triton launcher, interpreted ("triton").
 
-    The former in blocks so small that many a test's layer takes several.
+    The first in blocks so small that many a test's layer takes several.
     """
     with mock.patch.dict(os.environ, SUPERMASK_KERNELS=name), mock.patch.object(threshold_cpu, "_BLOCK", 500):
         yield
@@ -63,13 +65,13 @@ def guarded() -> Iterator[None]:
         assert intact.all(), f"{int((~intact).sum())} elements outside an output were written"
 
 
-def both(call: Callable[[], Any]) -> tuple[Any, Any]:
-    """What `call` returns on the PyTorch path and on the Triton path."""
+def every_path(call: Callable[[], Any]) -> list[Any]:
+    """What `call` returns on each of PATHS; an op without native code takes the PyTorch path for it."""
     results = []
-    for name in ("torch", "triton"):
+    for name in PATHS:
         with path(name), guarded():
             results.append(call())
-    return results[0], results[1]
+    return results
 
 
 def same(found: Tensor, expected: Tensor) -> bool:

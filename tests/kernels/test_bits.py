@@ -1,4 +1,4 @@
-"""Packed bits equal numpy's, on both paths and compiled, and padding stays zero."""
+"""Packed bits equal numpy's, on every path and compiled, and padding stays zero."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from kernels.bits import check_words, pack, popcount, unpack, words_per_row
 from tests.kernels.paths import (
     COLS,
     ROWS,
-    both,
+    every_path,
     guarded,
     pack_plain,
     path,
@@ -36,7 +36,7 @@ def test_pack_is_numpys_on_padded_rows(rows: int, cols: int, density: float, dat
     mask = random_mask(rows, cols, density, data)
     expected = pack_plain(mask)
     assert expected.shape == (rows, words_per_row(cols))
-    for words in both(lambda: pack(mask)):
+    for words in every_path(lambda: pack(mask)):
         assert same(words, expected)
 
 
@@ -44,7 +44,7 @@ def test_pack_is_numpys_on_padded_rows(rows: int, cols: int, density: float, dat
 def test_unpack_undoes_pack(rows: int, cols: int, density: float, data: int) -> None:
     mask = random_mask(rows, cols, density, data)
     words = pack_plain(mask)
-    for found in both(lambda: unpack(words, cols)):
+    for found in every_path(lambda: unpack(words, cols)):
         assert same(found, mask)
 
 
@@ -53,14 +53,14 @@ def test_unpack_reads_only_the_columns(rows: int, cols: int, data: int) -> None:
     """Set padding bits end up nowhere."""
     words = random_words(rows, cols, data)
     expected = unpack_plain(words, cols)
-    for found in both(lambda: unpack(words, cols)):
+    for found in every_path(lambda: unpack(words, cols)):
         assert same(found, expected)
 
 
 @given(rows=st.sampled_from([1, 2, 7]), cols=COLS, density=DENSITIES, data=DATA)
 def test_popcount_counts_each_row(rows: int, cols: int, density: float, data: int) -> None:
     mask = random_mask(rows, cols, density, data)
-    for counts in both(lambda: popcount(pack_plain(mask))):
+    for counts in every_path(lambda: popcount(pack_plain(mask))):
         assert same(counts, mask.sum(1))
 
 
@@ -70,7 +70,7 @@ def test_popcount_of_every_bit_of_long_rows(words: int) -> None:
     full = torch.full((3, words), -1, dtype=torch.int32)
     full[1] = torch.arange(words, dtype=torch.int32) - 2**31
     expected = [32 * words, sum(1 + word.bit_count() for word in range(words)), 32 * words]
-    for counts in both(lambda: popcount(full)):
+    for counts in every_path(lambda: popcount(full)):
         assert counts.tolist() == expected
 
 

@@ -13,7 +13,7 @@ from kernels.packed import packed_weight
 from kernels.tap_codes import tap_codes
 from tests.kernels.cases import theta_plain
 from tests.kernels.convs import Conv, Pair, convs, forward_and_backward, normal, whole_numbers
-from tests.kernels.paths import both, guarded, path, random_words, same, unpack_plain
+from tests.kernels.paths import PATHS, every_path, guarded, path, random_words, same, unpack_plain
 
 EXPLICIT = [
     Conv(channels=5, rows=10, groups=5, kernel=(3, 3), stride=(2, 1), images=1),  # depthwise
@@ -33,7 +33,7 @@ EXPLICIT = [
 def check_exact(case: Conv) -> None:
     exact = forward_and_backward(case, case.plain, whole_numbers, torch.float64)
     for name, results in zip(
-        ("torch", "triton"), both(lambda: forward_and_backward(case, case.run, whole_numbers)), strict=True
+        PATHS, every_path(lambda: forward_and_backward(case, case.run, whole_numbers)), strict=True
     ):
         if name == "torch" and case.dtype is not torch.float32:
             continue  # PyTorch's own sums round to 16 bits more than once
@@ -61,7 +61,7 @@ def test_errors_are_at_most_twice_those_of_pytorch(case: Conv) -> None:
     exact = forward_and_backward(case, case.plain, normal, torch.float64)
     own = forward_and_backward(case, case.plain, normal)
     sizes = forward_and_backward(case, case.magnitudes, lambda shape: normal(shape).abs(), torch.float64)
-    for results in both(lambda: forward_and_backward(case, case.run, normal)):
+    for results in every_path(lambda: forward_and_backward(case, case.run, normal)):
         for found, expected, rival, size in zip(results, exact, own, sizes, strict=True):
             if found is None:
                 continue
@@ -98,7 +98,7 @@ def test_weights_are_those_of_packed_weight() -> None:
     mask = case.mask()[0]
     weight = packed_weight(mask, (case.rows, 17, 3, 3), case.theta)
     expected = F.conv2d(x, weight, stride=2, padding=1)
-    for y in both(lambda: masked_conv2d(x, mask, case.theta, 3, stride=2, padding=1)):
+    for y in every_path(lambda: masked_conv2d(x, mask, case.theta, 3, stride=2, padding=1)):
         assert torch.equal(y, expected)
 
 
@@ -112,7 +112,7 @@ def test_x_is_read_through_its_strides(channels: int) -> None:
         wide[:, :1, 3:, 4:].expand(-1, channels, -1, -1),
     ):
         expected = case.plain(x, None)
-        for y in both(lambda x=x: case.run(x, None)):
+        for y in every_path(lambda x=x: case.run(x, None)):
             assert torch.equal(y, expected)
 
 
@@ -132,7 +132,7 @@ def test_infinities_and_nan_pass(kernel: Pair) -> None:
     dense = theta_plain(case.theta, 3, case.cols).view(3, 20, *kernel)
     for mask, weight in ((every, dense), (case.mask(), case.weight().float())):
         expected = F.conv2d(x, weight, padding=case.padding)
-        for y in both(lambda mask=mask: masked_conv2d(x, mask, case.theta, kernel, padding=case.padding)):
+        for y in every_path(lambda mask=mask: masked_conv2d(x, mask, case.theta, kernel, padding=case.padding)):
             assert same(y.nan_to_num(1e30, 1e31, -1e31).sign(), expected.nan_to_num(1e30, 1e31, -1e31).sign())
             assert torch.equal(y.isfinite(), expected.isfinite())
 

@@ -17,7 +17,7 @@ from kernels.masked_mm import masked_mm
 from kernels.theta import Theta
 from tests.kernels.cases import GENERATIONS
 from tests.kernels.packed_cases import Packed, errs_at_most_twice, packed_of, small_integers
-from tests.kernels.paths import SEEDS, both, guarded, path, random_reals, same
+from tests.kernels.paths import SEEDS, every_path, guarded, path, random_reals, same
 
 REALS = [torch.float32, torch.bfloat16, torch.float16]
 DTYPES = [*REALS, torch.float64]
@@ -74,7 +74,8 @@ def test_integers_are_exact(
     y = x.double() @ weights.t() + (bias.double() if bias is not None else 0)
     expected = y.to(dtype), (grad.double() @ weights).to(dtype)
     with programs(least):
-        for found in both(lambda: forward_and_gradient(laid_out(x, layout), packed, bias, laid_out(grad, layout))):
+        given_x, given_grad = laid_out(x, layout), laid_out(grad, layout)
+        for found in every_path(lambda: forward_and_gradient(given_x, packed, bias, given_grad)):
             for one, wanted in zip(found, expected, strict=True):
                 assert torch.equal(one, wanted)
 
@@ -98,7 +99,7 @@ def test_errs_at_most_twice_as_much_as_torch(
     exact = x.double() @ weights.t() + added.double(), grad.double() @ weights
     scales = x.double().abs() @ weights.abs().t() + added.double().abs(), grad.double().abs() @ weights.abs()
     with programs(least):
-        for found in both(lambda: forward_and_gradient(x, packed, bias, grad)):
+        for found in every_path(lambda: forward_and_gradient(x, packed, bias, grad)):
             for arguments in zip(found, plain, exact, scales, strict=True):
                 errs_at_most_twice(*arguments)
 
@@ -134,7 +135,7 @@ def test_leading_axes_are_kept(shape: tuple[int, ...]) -> None:
     x = small_integers(shape, torch.float32, 1)
     expected = (x.double() @ packed.weights().t()).float()
     grad = small_integers((*shape[:-1], 5), torch.float32, 2)
-    for y, grad_x in both(lambda: forward_and_gradient(x, packed, None, grad)):
+    for y, grad_x in every_path(lambda: forward_and_gradient(x, packed, None, grad)):
         assert torch.equal(y, expected)
         assert torch.equal(grad_x, (grad.double() @ packed.weights()).float())
 
@@ -144,7 +145,7 @@ def test_an_infinity_stays_in_its_sums() -> None:
     packed = packed_of(33, 129, density=1.0)
     x = torch.ones(2, 129)
     x[1, 128] = float("inf")
-    for y in both(lambda: masked_mm(x, packed.mask, packed.theta)):
+    for y in every_path(lambda: masked_mm(x, packed.mask, packed.theta)):
         assert y[0].isfinite().all()
         assert torch.equal(y[1], packed.weights()[:, 128].sign().float() * float("inf"))
 
@@ -162,7 +163,7 @@ def test_bias_is_added_before_rounding_and_has_its_gradient(bias_dtype: torch.dt
         return y.detach(), leaf.grad
 
     expected = (x.double() @ packed.weights().t() + bias.double()).bfloat16()
-    for y, grad in both(run):
+    for y, grad in every_path(run):
         assert torch.equal(y, expected)
         assert same(grad, torch.full((5,), 3.0, dtype=bias_dtype))
 

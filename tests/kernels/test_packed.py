@@ -16,7 +16,7 @@ from kernels.threshold import select
 from tests.kernels.cases import DTYPES, GENERATIONS, SHAPES, SOURCES, theta_of, theta_plain
 from tests.kernels.paths import (
     SEEDS,
-    both,
+    every_path,
     pack_plain,
     path,
     random_mask,
@@ -42,7 +42,7 @@ def test_weights_are_the_plain_statement(
     theta = theta_of(rows, cols, source, seed=seed, generation=generation, data=data, special=0.1)
     mask = random_mask(rows, cols, density, data)
     expected = torch.where(mask, theta_plain(theta, rows, cols), 0.0).to(dtype).view(shape)
-    for weight in both(lambda: packed_weight(pack_plain(mask), shape, theta, dtype)):
+    for weight in every_path(lambda: packed_weight(pack_plain(mask), shape, theta, dtype)):
         assert same(weight, expected)
 
 
@@ -58,7 +58,7 @@ def test_weights_are_the_searched_layers(source: str, dtype: torch.dtype) -> Non
         searched, mask = subnet(scores, *threshold, theta, dtype=dtype)
         return searched, packed_weight(mask, shape, theta, dtype)
 
-    for searched, packed in both(run):
+    for searched, packed in every_path(run):
         assert same(packed, searched)
         assert packed.any()
 
@@ -67,7 +67,7 @@ def test_padding_bits_of_a_mask_make_no_weights() -> None:
     """Set ones end up nowhere, not in the next row either."""
     theta = theta_of(5, 131, "seed")
     expected = theta_plain(theta, 5, 131)
-    for weight in both(lambda: packed_weight(torch.full((5, 8), -1, dtype=torch.int32), (5, 131), theta)):
+    for weight in every_path(lambda: packed_weight(torch.full((5, 8), -1, dtype=torch.int32), (5, 131), theta)):
         assert same(weight, expected)
 
 

@@ -1,4 +1,4 @@
-"""Draws equal a Philox written here in plain Python integers, on both paths."""
+"""Draws equal a Philox written here in plain Python integers, on every path."""
 
 import math
 from functools import cache
@@ -23,7 +23,7 @@ from kernels.philox import (
     stream,
     uniform,
 )
-from tests.kernels.paths import COLS, ROWS, SEEDS, both, guarded, path, same
+from tests.kernels.paths import COLS, ROWS, SEEDS, every_path, guarded, path, same
 
 LAYERS = st.integers(0, 1000)
 GENERATIONS = st.sampled_from([0, 1, 2, 2**22 - 1])
@@ -92,14 +92,14 @@ def test_known_answers(place: tuple[int, tuple[int, ...]], words: tuple[int, ...
 
 
 def test_example_of_a_layer() -> None:
-    for words in both(lambda: sign_words(0x0123456789ABCDEF, 3, 7, 300)):
+    for words in every_path(lambda: sign_words(0x0123456789ABCDEF, 3, 7, 300)):
         assert [word % 2**32 for word in words[5, 4:8].tolist()] == [0xC44ECAA8, 0xCB535223, 0x76BCB759, 0xB48FD465]
 
 
 @given(seed=SEEDS, layer=LAYERS, rows=ROWS, cols=COLS, generation=GENERATIONS)
 def test_sign_words_are_the_definition(seed: int, layer: int, rows: int, cols: int, generation: int) -> None:
     expected = sign_words_plain(seed, layer, rows, cols, generation)
-    for words in both(lambda: sign_words(seed, layer, rows, cols, generation=generation)):
+    for words in every_path(lambda: sign_words(seed, layer, rows, cols, generation=generation)):
         assert same(words, expected)
 
 
@@ -121,7 +121,7 @@ def test_uniform_is_the_definition(
     unit = (words >> 8).astype(np.float32) * np.float32(2.0**-24)
     scaled = (np.float32(high) - np.float32(low)) * unit
     expected = torch.from_numpy(np.float32(low) + scaled)
-    for draw in both(
+    for draw in every_path(
         lambda: uniform(seed, layer, rows, cols, low=low, high=high, purpose=purpose, generation=generation)
     ):
         assert same(draw, expected)
@@ -139,7 +139,7 @@ def test_normal_is_the_definition_to_two_ulp(
     radius, angle = np.sqrt(-2 * np.log(unit[:, pair] + 2.0**-24)), 2 * math.pi * unit[:, pair + 1]
     exact = np.float64(np.float32(std)) * radius * np.where(np.arange(cols) % 2 == 0, np.cos(angle), np.sin(angle))
     expected = torch.from_numpy(exact.astype(np.float32))
-    for draw in both(lambda: normal(seed, layer, rows, cols, std=std, purpose=purpose, generation=generation)):
+    for draw in every_path(lambda: normal(seed, layer, rows, cols, std=std, purpose=purpose, generation=generation)):
         assert draw.isfinite().all()
         assert draw.shape == expected.shape
         assert ulps(draw, expected) <= 2
@@ -148,10 +148,10 @@ def test_normal_is_the_definition_to_two_ulp(
 @pytest.mark.parametrize(("rows", "cols"), [(1, 8193), (300, 5), (5, 128 * 64 + 3)])
 def test_layers_wider_or_taller_than_a_program(rows: int, cols: int) -> None:
     """The Triton path splits these, the PyTorch path does not."""
-    words = both(lambda: sign_words(7, 1, rows, cols))
-    draws = both(lambda: uniform(7, 1, min(rows, 300), min(cols, 300), low=-1.0, high=1.0, purpose=SCORES))
-    assert same(*words)
-    assert same(*draws)
+    words = every_path(lambda: sign_words(7, 1, rows, cols))
+    draws = every_path(lambda: uniform(7, 1, min(rows, 300), min(cols, 300), low=-1.0, high=1.0, purpose=SCORES))
+    for first, *others in (words, draws):
+        assert all(same(other, first) for other in others)
 
 
 @pytest.mark.parametrize("name", ["torch", "triton"])

@@ -24,9 +24,8 @@ from kernels.score_step import NO_BRACKET, score_step
 from kernels.theta import Theta
 from kernels.threshold import NAN_KEY, score_keys, select
 from tests.kernels.cases import SOURCES, theta_of, theta_plain
-from tests.kernels.paths import SEEDS, guarded, pack_plain, path, random_mask, random_reals, same, unpack_plain
+from tests.kernels.paths import PATHS, SEEDS, guarded, pack_plain, path, random_mask, random_reals, same, unpack_plain
 
-PATHS = ["torch", "native", "triton"]
 INT32 = -(2**31), 2**31 - 1
 NUMBERS = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import native
 from kernels.packed import packed_weight
 from kernels.score_step import NO_BRACKET, score_step
 from kernels.subnet import subnet
@@ -20,8 +19,6 @@ from kernels.theta import Theta
 from kernels.threshold import select
 from tests.kernels.cases import theta_of
 from tests.kernels.paths import guarded, pack_plain, path, random_mask, random_reals, random_words, same
-
-pytestmark = pytest.mark.skipif(not native.usable(), reason=f"no C extension: {native.why_not()}")
 
 # Less than a chunk of 16,384 edges; several; rows longer than one; more edges than have room for all their keys.
 SHAPES = [(1, 1), (130, 257), (3, 20_000), (1, 50_001), (90, 1_000), (700, 129), (64, 64, 3, 3)]

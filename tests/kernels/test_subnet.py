@@ -19,7 +19,7 @@ from kernels.threshold import NAN_KEY, REMOVED_KEY, select
 from tests.kernels.cases import DTYPES, SOURCES, Case, cases, plain_case, theta_of
 from tests.kernels.paths import (
     SPECIAL,
-    both,
+    every_path,
     guarded,
     pack_plain,
     path,
@@ -32,10 +32,10 @@ from tests.kernels.paths import (
 
 
 def every_form(call: Callable[[], Any]) -> tuple[Any, ...]:
-    """What `call` returns on both paths, and from the plain statement that a compiler is shown on CPU."""
+    """What `call` returns on every path, and from the plain statement that a compiler is shown on CPU."""
     with mock.patch("kernels.subnet._visible", return_value=True), guarded():
         traced = call()
-    return *both(call), traced
+    return *every_path(call), traced
 
 
 @settings(max_examples=100)

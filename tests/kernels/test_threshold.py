@@ -1,4 +1,4 @@
-"""The selection against a stable sort of the scores themselves, on both paths, to the bit."""
+"""The selection against a stable sort of the scores themselves, on every path, to the bit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ from kernels._launch import jit, launch, launcher, tl
 from kernels.bits import pack
 from kernels.radix_select import reciprocal
 from kernels.threshold import NAN_KEY, REMOVED_KEY, score_key, score_keys, select, selected
+from tests.kernels.paths import PATHS
 
-PATHS = ["torch", "triton"]
 INT32_MIN = -(2**31)
 
 SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1.0, -1.0, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan, -np.nan]

@@ -24,7 +24,7 @@ def _bits(rows: int, cols: int) -> Tensor:
 
 def _philox() -> None:
     for rows, cols, seed in _LAYERS:
-        philox._sign_words_triton(seed, 1, 0, rows, cols, _CPU)
+        philox.sign_words_triton(seed, 1, 0, rows, cols, _CPU)
         philox._uniform_triton(seed, 1, 0, -1.0, 2.0, rows, cols, _CPU)
         philox._normal_triton(seed, 1, 0, 1.0, rows, cols, _CPU)
 

@@ -143,7 +143,7 @@ def _grid(rows: int, calls: int) -> tuple[tuple[int, int], dict[str, int]]:
     return (cdiv(rows, block_r), cdiv(calls, block_c)), {"BLOCK_R": block_r, "BLOCK_C": block_c}
 
 
-def _sign_words_triton(seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device) -> Tensor:
+def sign_words_triton(seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device) -> Tensor:
     calls = words_per_row(cols) // 4
     out = torch.empty(rows, 4 * calls, dtype=torch.int32, device=device)
     grid, blocks = _grid(rows, calls)
@@ -174,7 +174,7 @@ def _normal_triton(
 
 _sign_words = define_op(
     "sign_words",
-    triton_impl=_sign_words_triton,
+    triton_impl=sign_words_triton,
     torch_impl=_sign_words_torch,
     fake=lambda seed, layer, stream, rows, cols, device: torch.empty(
         rows, words_per_row(cols), dtype=torch.int32, device=device

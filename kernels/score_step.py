@@ -18,29 +18,26 @@ does not, or there are more than there is room for, among all. So the threshold 
 alone, and the bracket only saves time.
 
 On the GPU: kernels/score_step_triton.py; with the C extension: kernels/search_cpu.py. The PyTorch path is the plain
-statement, which needs no bracket and keeps one for the others.
+statement and leaves the bracket alone.
 """
 
 from collections.abc import Sequence
 from typing import Any, Optional
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kernels._launch import cdiv, define_op
-from kernels.score_step_triton import SIDE, score_step_triton
+from kernels._launch import define_op
+from kernels.score_step_triton import score_step_triton
 from kernels.search_cpu import score_step_native
 from kernels.subnet_cpu import grad_scores
 from kernels.theta import Theta, kept_signs
-from kernels.threshold import check_counts, check_layer, score_keys, select
-from kernels.threshold_cpu import NAN_KEY
+from kernels.threshold import check_counts, check_layer, select
 
 __all__ = ["NO_BRACKET", "score_step"]
 
 NO_BRACKET = (1, 0)
 """Keys that bracket nothing, for the first step."""
-SAMPLE = 1 << 12
 
 
 def _score_step_torch(
@@ -59,20 +56,7 @@ def _score_step_torch(
             v = momenta[i].mul_(momentum).add_(g)
             g = g.add_(v, alpha=momentum) if nesterov else v
         s.add_(g, alpha=-lr)
-    tau, last_tied = select(scores, kept, survivors, absolute)
-    for i, s in enumerate(scores):
-        brackets[i] = torch.tensor(_bracket(s, int(tau[i]), absolute), dtype=torch.int32)
-    return tau, last_tied
-
-
-def _bracket(scores: Tensor, tau: int, absolute: bool) -> tuple[int, int]:
-    """Keys around tau with about one in SIDE of a sample's on each side; nothing here reads them."""
-    if tau == NAN_KEY:
-        return NO_BRACKET
-    flat = scores.view(-1)
-    keys: Any = np.sort(score_keys(flat[:: cdiv(flat.numel(), SAMPLE)], absolute).numpy())
-    place, side = np.searchsorted(keys, tau), keys.size // SIDE + 1
-    return min(tau, int(keys[max(place - side, 0)])), max(tau, int(keys[min(place + side, keys.size - 1)]))
+    return select(scores, kept, survivors, absolute)  # which needs no bracket
 
 
 def _score_step_native(

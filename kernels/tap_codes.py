@@ -9,43 +9,70 @@ gets int32 codes of its own, as `kernels.tile.weights` reads them, 16 edges a co
 
 for row r and channel c of group g, counted within the group. Field 2 i is bits 2 i (mask) and 2 i + 1 (sign) of a code,
 field 2 i + 1 the same bits of its upper half. Fields beyond a tap's last edge are zero.
+
+A thread makes a code: it loads, for each field, the words that hold the edge, and turns its bit into place. A field
+beyond the last edge reads words that exist, and is cut out at the end, because a check a field costs more.
 """
 
 import torch
 from torch import Tensor
 
 from kernels._launch import cdiv, jit, launch, tl
+from kernels.tile import warps_of
 
 _BLOCK = 128  # codes a program makes
+_MOST = (1 << 31) - _BLOCK  # codes are counted in 32 bits: 64-bit divisions cost more than all the rest
 
 
 @jit
+def _filled(count):
+    """The bits of the first `count` fields of a code."""
+    count = tl.minimum(tl.maximum(count, 0), 16)
+    return ((1 << ((count + 1) // 2 * 2)) - 1) | (((1 << (count // 2 * 2)) - 1) << 16)
+
+
+@jit
+def _append(code, word, bit):
+    """`code` shifted left by one, and bit `bit` modulo 32 of `word` in its place: two instructions."""
+    return (code << 1) | ((word.to(tl.uint32, bitcast=True) << (~bit & 31).to(tl.uint32)) >> 31)
+
+
+@jit(do_not_specialize=["count", "plane", "words", "per_tap", "channels", "group_rows"])
 def _tap_codes_kernel(
-    mask_ptr, signs_ptr, codes_ptr, count, plane, words, taps, per_tap, channels, group_rows, out_rows,
-    TRANSPOSED: tl.constexpr, BLOCK: tl.constexpr,
+    mask_ptr, signs_ptr, codes_ptr, count, plane, words, per_tap, channels, group_rows,
+    TAPS: tl.constexpr, TRANSPOSED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    code = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    field = tl.arange(0, 16)[None, :]
-    row = code // (taps * per_tap)
-    place = (code % (taps * per_tap)).to(tl.int32)
-    tap = place // per_tap
-    other = place % per_tap * 16 + field
-    inside = code < count
-    coat = row // out_rows
-    row = (row % out_rows).to(tl.int32)
+    coat = tl.program_id(1).to(tl.int64)
+    code = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    # Unsigned divisions are shorter, and the fewer the better.
+    at = tl.minimum(code, count - 1).to(tl.uint32)
+    start = (at % tl.cast(per_tap, tl.uint32) * 16).to(tl.int32)
+    at = at // tl.cast(per_tap, tl.uint32)
+    tap, row = (at % TAPS).to(tl.int32), at // TAPS
     if TRANSPOSED:
-        col = row % channels * taps + tap
-        row = row // channels * group_rows + other
-        inside &= other < group_rows
+        left = group_rows - start
+        col = (row % tl.cast(channels, tl.uint32)).to(tl.int32) * TAPS + tap
+        row = (row // tl.cast(channels, tl.uint32)).to(tl.int32) * group_rows
+        first = (row + start) * words + (col >> 5)
+        last = (row + group_rows - 1) * words + (col >> 5)
     else:
-        col = other * taps + tap
-        inside &= other < channels
-    word = row.to(tl.int64) * words + (col >> 5)
-    mask = tl.load(mask_ptr + coat * plane + word, mask=inside, other=0) >> (col & 31)
-    sign = tl.load(signs_ptr + word, mask=inside, other=0) >> (col & 31)
-    edge = (mask & 1) | ((sign & 1) << 1)
-    made = tl.sum(edge << ((field & 14) + ((field & 1) << 4)), axis=1, keep_dims=True)
-    tl.store(codes_ptr + code, made, mask=code < count)
+        left = channels - start
+        col = start * TAPS + tap
+        first = row.to(tl.int32) * words
+        last = first + words - 1
+    made = tl.zeros((BLOCK,), tl.uint32)
+    mask_ptr += coat * plane
+    for i in tl.static_range(16):
+        if TRANSPOSED:
+            word = tl.minimum(first + ((30 - 2 * i) if i >= 8 else (15 - 2 * i)) * words, last)
+            bit = col
+        else:
+            bit = col + ((30 - 2 * i) if i >= 8 else (15 - 2 * i)) * TAPS
+            word = tl.minimum(first + (bit >> 5), last)
+        made = _append(made, tl.load(signs_ptr + word), bit)
+        made = _append(made, tl.load(mask_ptr + word), bit)
+    made = made.to(tl.int32, bitcast=True) & _filled(left)
+    tl.store(codes_ptr + coat * count + code, made, mask=code < count)
 
 
 def tap_codes(mask: Tensor, signs: Tensor, taps: int, channels: int, tile: int, groups: int | None = None) -> Tensor:
@@ -58,15 +85,22 @@ def tap_codes(mask: Tensor, signs: Tensor, taps: int, channels: int, tile: int, 
         channels: of one group.
         tile: per_tap is a multiple of this.
         groups: their number for the gradient's layout, None for the forward one.
+
+    Raises:
+        ValueError: more codes a coat than 32 bits count.
     """
     coats, rows, words = mask.shape
     group_rows = rows // (groups or 1)
     out_rows = rows if groups is None else groups * channels
     per_tap = tile * cdiv(channels if groups is None else group_rows, 16 * tile)
+    count = out_rows * taps * per_tap
+    if count > _MOST:
+        raise ValueError(
+            f"{rows} rows of {channels} channels and {taps} taps make {count} codes of 16 edges: {_MOST} at most"
+        )
     codes = torch.empty(coats, out_rows, taps * per_tap, dtype=torch.int32, device=mask.device)
-    count = codes.numel()
     launch(
-        _tap_codes_kernel, (cdiv(count, _BLOCK),), mask, signs, codes, count, rows * words, words, taps, per_tap,
-        channels, group_rows, out_rows, TRANSPOSED=groups is not None, BLOCK=_BLOCK,
+        _tap_codes_kernel, (cdiv(count, _BLOCK), coats), mask, signs, codes, count, rows * words, words, per_tap,
+        channels, group_rows, TAPS=taps, TRANSPOSED=groups is not None, BLOCK=_BLOCK, num_warps=warps_of(_BLOCK),
     )  # fmt: skip
     return codes

@@ -41,7 +41,7 @@ def sign_quad(signs_ptr, flips_ptr, seed, layer, stream, row, tile, words, insid
 
 @jit
 def codes(mask, signs):
-    """Mask words and sign words [R, 4] interleaved: int32 [R, 8], 16 columns a code."""
+    """Mask words and sign words [R, 4] interleaved: uint32 [R, 8], 16 columns a code."""
     mask = mask.to(tl.uint32, bitcast=True)
     signs = signs.to(tl.uint32, bitcast=True)
     even = (mask & 0x55555555) | ((signs << 1) & 0xAAAAAAAA)
@@ -63,11 +63,10 @@ def _halves(pair, DTYPE: tl.constexpr):
 
 @jit
 def weights(code, DTYPE: tl.constexpr):
-    """Weights [R, 128] of DTYPE from codes [R, 8]: 2.0, -2.0, 0.0 or -0.0."""
-    R: tl.constexpr = code.shape[0]
+    """Weights [R, 16 * N] of DTYPE from codes uint32 [R, N]: 2.0, -2.0, 0.0 or -0.0."""
     place = 14 - 2 * tl.arange(0, 8)[None, None, :]
     pair = (code[:, :, None] << place) & 0xC000C000
-    return tl.reshape(_halves(pair, DTYPE), (R, 128))
+    return tl.reshape(_halves(pair, DTYPE), (code.shape[0], 16 * code.shape[1]))
 
 
 @jit

@@ -340,9 +340,10 @@ SM_TARGET static void finish_layer(void *arg, int64_t index, int worker) {
         if (j->update) l->low = 1, l->high = 0; /* a sample will say more */
     }
     l->last_tied = edges - 1;
-    if (tau == REMOVED_KEY)
+    if (tau == REMOVED_KEY) {
         tau = NAN_KEY;
-    else if (wanted < equal)
+        if (j->update) l->low = 1, l->high = 0;
+    } else if (wanted < equal)
         l->last_tied = tie(l, tau, wanted, j->absolute);
     l->tau = tau;
 }

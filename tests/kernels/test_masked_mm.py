@@ -17,7 +17,7 @@ from kernels.masked_mm import masked_mm
 from kernels.theta import Theta
 from tests.kernels.cases import GENERATIONS
 from tests.kernels.packed_cases import Packed, errs_at_most_twice, packed_of, small_integers
-from tests.kernels.paths import SEEDS, every_path, guarded, path, random_reals, same
+from tests.kernels.paths import PATHS, SEEDS, every_path, guarded, path, random_reals, same
 
 REALS = [torch.float32, torch.bfloat16, torch.float16]
 DTYPES = [*REALS, torch.float64]
@@ -195,7 +195,7 @@ def arguments(packed: Packed, x: Tensor, bias: Tensor | None) -> tuple[Any, ...]
     return x, coats, constant, signs, packed.flips, None, bias, *counter
 
 
-@pytest.mark.parametrize("name", ["torch", "triton"])
+@pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_opcheck(dtype: torch.dtype, name: str) -> None:
     packed = packed_of(5, 131, coats=2, given=dtype is torch.bfloat16, flips=True)

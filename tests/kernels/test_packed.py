@@ -15,6 +15,7 @@ from kernels.theta import Theta
 from kernels.threshold import select
 from tests.kernels.cases import DTYPES, GENERATIONS, SHAPES, SOURCES, theta_of, theta_plain
 from tests.kernels.paths import (
+    PATHS,
     SEEDS,
     every_path,
     pack_plain,
@@ -81,7 +82,7 @@ def test_compiled_equals_eager(source: str) -> None:
     assert same(compiled(mask), packed_weight(mask, (5, 131), theta, torch.bfloat16))
 
 
-@pytest.mark.parametrize("name", ["torch", "triton"])
+@pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("source", SOURCES)
 def test_opcheck(source: str, name: str) -> None:
     theta = theta_of(5, 131, source)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kernels import _launch
+from kernels import _launch, native
 from kernels._launch import launcher
 from kernels.score_step import NO_BRACKET, score_step
 from kernels.theta import Theta
@@ -330,7 +330,10 @@ def test_removed_edges_do_not_fill_the_bracket() -> None:
     assert calls == [[alive]]
 
 
-@pytest.mark.parametrize("name", PATHS)
+BRACKETING = ["triton", "native"] if native.usable() else ["triton"]
+
+
+@pytest.mark.parametrize("name", BRACKETING)
 @pytest.mark.parametrize("absolute", [True, False])
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_the_next_bracket_holds_tau_and_about_one_in_fifty(rate: float, absolute: bool, name: str) -> None:
@@ -346,7 +349,7 @@ def test_the_next_bracket_holds_tau_and_about_one_in_fifty(rate: float, absolute
         assert edges / 250 < below < edges / 20
 
 
-@pytest.mark.parametrize("name", ["torch", "triton"])
+@pytest.mark.parametrize("name", BRACKETING)
 def test_fewer_survivors_than_kept_leave_no_bracket(name: str) -> None:
     survivors = some(0.3)
     layer, rule, grads = steered([spread()] * 3, absolute=True, kept=200, survivors=survivors)

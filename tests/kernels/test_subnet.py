@@ -18,6 +18,7 @@ from kernels.theta import Theta
 from kernels.threshold import NAN_KEY, REMOVED_KEY, select
 from tests.kernels.cases import DTYPES, SOURCES, Case, cases, plain_case, theta_of
 from tests.kernels.paths import (
+    PATHS,
     SPECIAL,
     every_path,
     guarded,
@@ -275,7 +276,7 @@ CHECKED = [
 ]
 
 
-@pytest.mark.parametrize("name", ["torch", "triton"])
+@pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("case", CHECKED, ids=["seed", "signs", "base"])
 def test_opcheck(case: Case, name: str) -> None:
     forward = (case.scores, case.tau, case.last_tied, *case.ops_args(), case.dtype, case.ever)

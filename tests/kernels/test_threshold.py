@@ -147,7 +147,8 @@ def edge_cases(test: Any) -> Any:
 @given(call=st.lists(layers(), min_size=1, max_size=4), absolute=st.booleans())
 @settings(max_examples=100)
 def test_torch_select_keeps_exactly_the_highest(call: list[Layer], absolute: bool) -> None:
-    check("torch", call, absolute)
+    for path in ("torch", "native"):
+        check(path, call, absolute)
 
 
 @edge_cases

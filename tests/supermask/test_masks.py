@@ -102,7 +102,7 @@ def test_small_network_at_other_rates(remaining: float) -> None:
     assert train(model, 10, images(8, 16, 1), remaining)
 
 
-@pytest.mark.parametrize("kernels", ["torch", "triton"])
+@pytest.mark.parametrize("kernels", ["torch", "native", "triton"])
 def test_ties_are_cut_in_every_layer(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUPERMASK_KERNELS", kernels)
     model = convert(conv_net(), 0, remaining=0.3)

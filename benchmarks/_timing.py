@@ -1,11 +1,13 @@
 """Timing rivals against each other on a machine that is never quite idle.
 
-Every round runs each candidate once, beginning with another one each time, so that a slow moment hits all alike, and
-what is compared is the ratio within a round. Times are wall clock, with the device waited for.
+Every round runs each candidate once, in another order each time, so that neither a slow moment nor a neighbour that
+leaves the caches full favours one, and what is compared is the ratio within a round. Times are wall clock, with the
+device waited for.
 """
 
 import os
 import platform
+import random
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -75,9 +77,10 @@ def interleaved(
             call()
     names = list(candidates)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        start = turn % len(names)
-        for name in names[start:] + names[:start]:
+    order = random.Random(0)
+    for _ in range(rounds):
+        order.shuffle(names)
+        for name in names:
             wait()
             before = time.perf_counter()
             for _ in range(calls):

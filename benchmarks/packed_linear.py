@@ -2,7 +2,7 @@
 
     python -m benchmarks.packed_linear --threads 2 --ggml ggml/build/bin --json packed_linear.json
 
-`packed` is kernels.masked_mm with codes, as a packed module calls it; `packed, compiled` is what torch.compile makes of
+`packed` is a SupermaskLinear of a loaded ticket; `packed, compiled` is what torch.compile makes of
 it without the C extension; `materialise` makes the whole matrix from mask and signs, then multiplies, in memory that is
 reused. The sweep holds the rule of kernels/masked_mm_cpu.py against materialising at every number of rows. A timing is
 of ten calls in a row where rows are few, so what fits the caches is found there; in the cases called `cold` it is one
@@ -33,12 +33,11 @@ from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
 from kernels import native
 from kernels.bits import pack
-from kernels.edge_codes import interleave
-from kernels.masked_mm import masked_mm
 from kernels.masked_mm_cpu import masked_mm_traced
 from kernels.packed import packed_weight
-from kernels.theta import Theta
+from supermask.layers import SupermaskLinear
 from supermask.memory import keep_freed_memory
+from supermask.packed_edges import PackedEdges
 
 CONSTANT = 0.02
 FEW = 8  # rows of x whose product is over in about a millisecond
@@ -57,25 +56,22 @@ class PackedLinearOptions(Options):
 
 
 class Layer:
-    """Half of the edges, random signs, packed and dense."""
+    """Half of the edges, packed as a ticket's, and dense."""
 
     def __init__(self, size: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        kept, minus = (torch.rand(size, size, generator=generator) < 0.5 for _ in range(2))
-        self.size, self.mask, self.signs = size, pack(kept), pack(minus)
-        self.codes = interleave(self.mask, self.signs, size)
-        self.constant = torch.tensor([CONSTANT])
-        self.theta = Theta(seed=0, layer=0, generation=0, constant=self.constant, signs=self.signs)
-        self.weight = torch.where(kept, torch.where(minus, -CONSTANT, CONSTANT), 0.0)
-
-    def packed(self, x: Tensor) -> Tensor:
-        return masked_mm(x, self.mask, self.theta, codes=self.codes)
+        kept = torch.rand(size, size, generator=torch.Generator().manual_seed(0)) < 0.5
+        self.edges = PackedEdges(
+            (size, size), pack(kept), seed=0, layer=0, weights="signed_constant", constant=CONSTANT
+        )
+        self.packed = SupermaskLinear(size, size, edges=self.edges).eval()
+        self.size, self.weight = size, self.edges(torch.float32)
 
     def traced(self, x: Tensor) -> Tensor:
-        return masked_mm_traced(x, self.mask[None], self.constant, self.signs, None, None, 0, 0, 0)
+        constant, signs, _, *plain = self.edges.theta().schema()
+        return masked_mm_traced(x, self.edges.packed[None], constant, signs, None, None, *plain)
 
     def materialise(self, x: Tensor) -> Tensor:
-        return F.linear(x, packed_weight(self.mask, (self.size, self.size), self.theta, x.dtype))
+        return F.linear(x, packed_weight(self.edges.packed, self.edges.shape, self.edges.theta(), x.dtype))
 
 
 def check(name: str, found: Tensor, x: Tensor, weight: Tensor, allowed: float) -> None:
@@ -138,7 +134,8 @@ def run(options: PackedLinearOptions) -> Report:
     skipped = [] if native.usable() else [f"tables: {native.why_not()}"]
     if ggml is None:
         skipped.append("ggml TQ2_0: no --ggml folder of its libraries given")
-    bits = {"mask": 1.0, "codes": 32 * layer.codes.numel() / options.size**2}
+    held = {name: tensor for name, tensor in layer.edges.named_buffers() if tensor.numel() > 1000}
+    bits = {name: 8 * tensor.nbytes / options.size**2 for name, tensor in held.items()}
     return Report(
         title=f"y = x W^T of {options.size} x {options.size} from packed bits",
         comparisons=tuple(comparisons),

@@ -162,7 +162,7 @@ def masked(layer: Layer, chip: Chip, rows: Iterable[dict[str, Any]]) -> Bound:
 def _runs(row: dict[str, Any], layer: Layer, chip: Chip) -> bool:
     """Whether a row of the table is of a configuration that can run the layer on the chip."""
     return (
-        row["kernel"] == f"{layer.kernel}._{layer.kernel}_kernel"
+        row["kernel"].endswith(f"._{layer.kernel}_kernel")
         and row["target"] == chip.target
         and re.fullmatch(layer.variants, row["variant"]) is not None
     )
@@ -200,7 +200,7 @@ def resnet50(batch: int) -> list[Layer]:
         if isinstance(module, nn.Conv2d):
             (size, _), (stride, _) = module.kernel_size, module.stride
             stepping = f", stride {stride}" if stride > 1 else ""
-            by_taps = size > 1 and weight.shape[1] > 16  # as kernels/masked_conv2d.py has it
+            by_taps = size > 1 and weight.shape[1] > 16  # as kernels/masked_conv2d_triton.py has it
             found[of] = Layer(
                 name=f"{weight.shape[1]} to {rows}, {size}x{size}{stepping}, {x.shape[2]}x{x.shape[3]}",
                 kernel="masked_conv2d",

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from kernels import native
 
@@ -94,16 +95,21 @@ def cpu_path() -> str:
 
 
 def unwatched(*tensors: torch.Tensor | None) -> bool:
-    """Whether an op on these CPU tensors may be called as the plain function it is: nothing traces or wraps it, and no
-    gradient is wanted. A custom op costs up to 0.1 ms more than its code, as much as a product from bits."""
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack()
-        or torch.overrides.has_torch_function(tensors)
-    ):
+    """Whether an op on these CPU tensors may be called as the plain function it is: nothing traces or wraps it, no view
+    is lazy, and no gradient is wanted. A custom op costs up to 0.1 ms more than its code, as much as a product from
+    bits."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
         return False
-    plain = all(t is None or (type(t) in _PLAIN and t.device.type == "cpu") for t in tensors)
-    return plain and not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors))
+    if torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0:
+        return False
+    if torch.overrides.has_torch_function(tensors):
+        return False
+    wanted = torch.is_grad_enabled()
+    return all(
+        t is None
+        or (type(t) in _PLAIN and t.device.type == "cpu" and not t.is_neg() and not (wanted and t.requires_grad))
+        for t in tensors
+    )
 
 
 def define_op(

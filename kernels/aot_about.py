@@ -121,7 +121,7 @@ ABOUT: dict[str, About] = {
     "masked_mm._masked_mm_kernel": _product("x_ptr"),
     "masked_mm._masked_mm_backward_kernel": _product("grad_ptr"),
     "masked_mm._masked_mm_sum_kernel": About(edges=None, bytes=None, bytes_are="4 a partial sum"),
-    "masked_conv2d._masked_conv2d_kernel": About(
+    "masked_conv2d_triton._masked_conv2d_kernel": About(
         edges=lambda known: known["BLOCK_R"] * 16 * known["TILE"],
         bytes=lambda known: known["COATS"] / (4 if known["BY_TAPS"] else 8) + _bits_of(known, "signs_ptr", "flips_ptr"),
         bytes_are="codes 2/8 a coat, or mask 1/8 a coat, signs and flips 1/8 each; x and y come on top, and all of it "
@@ -131,7 +131,7 @@ ABOUT: dict[str, About] = {
         variant=_conv_variant,
     ),
     "tap_codes._tap_codes_kernel": About(
-        edges=lambda known: known["BLOCK"] * 16,
+        edges=lambda known: known["BLOCK"] * 32,
         bytes=lambda known: 4 / 8,
         bytes_are="mask, signs 1/8 each, codes 2/8",
         variant=lambda known: "transposed" if known["TRANSPOSED"] else "",

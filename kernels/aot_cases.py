@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kernels import bits, masked_conv2d, masked_mm, packed, philox, score_step_triton, subnet, threshold
+from kernels import bits, masked_conv2d_triton, masked_mm, packed, philox, score_step_triton, subnet, threshold
 
 __all__ = ["CASES"]
 
@@ -38,12 +38,14 @@ def _bit_ops() -> None:
 
 def _weights(each: Callable[[int, int, _Theta, torch.dtype, bool], object]) -> None:
     """`each(rows, cols, theta, dtype, extras)` for every kind of layer; for the first also without extras, and with
-    every source of weights in 32 and 16 bits."""
-    for rows, cols, seed in _LAYERS:
-        each(rows, cols, (torch.ones(1), None, None, seed, 1, 0), torch.float32, True)
+    every source of weights in 32 and 16 bits. Signs drawn come from a kernel that the case "philox" has."""
     rows, cols, seed = _LAYERS[0]
-    each(rows, cols, (torch.ones(1), None, None, seed, 1, 0), torch.float32, False)
-    for signs, base in ((None, None), (_bits(rows, cols), None), (None, torch.zeros(rows, cols))):
+    each(rows, cols, (torch.ones(1), None, None, seed, 1, 0), torch.float32, True)
+    for rows, cols, seed in _LAYERS[2:]:
+        each(rows, cols, (torch.ones(1), _bits(rows, cols), None, seed, 1, 0), torch.float32, True)
+    rows, cols, seed = _LAYERS[0]
+    each(rows, cols, (torch.ones(1), _bits(rows, cols), None, seed, 1, 0), torch.float32, False)
+    for signs, base in ((_bits(rows, cols), None), (None, torch.zeros(rows, cols))):
         for dtype in (torch.float32, torch.bfloat16):
             each(rows, cols, (torch.ones(1), signs, base, seed, 1, 0), dtype, True)
 
@@ -114,28 +116,27 @@ def _masked_mm() -> None:
 
 def _masked_conv2d() -> None:
     """Kernels of one tap and of several, with few channels and many, strided, in groups; signs, coats, dtypes."""
-    for rows, channels, kernel, stride, groups, seed, dtype, signs, coats, extras in (
-        (256, 256, 1, 1, 1, 7, _BF16, False, 1, False),
-        (256, 256, 1, 1, 1, 7, _BF16, True, 1, False),
-        (256, 256, 3, 1, 1, 7, _BF16, False, 1, False),
-        (64, 64, 3, 2, 1, 7, _BF16, False, 1, False),
-        (64, 3, 7, 2, 1, 7, _BF16, False, 1, False),
-        (256, 256, 1, 1, 1, 7, _BF16, False, 2, False),
-        (256, 256, 3, 1, 1, 7, _FP32, False, 1, False),
-        (256, 256, 3, 1, 1, 7, _FP16, False, 1, True),
-        (10, 3, 3, 1, 2, 1 << 40, _BF16, False, 1, True),
+    for rows, channels, kernel, stride, groups, seed, dtype, signs, coats, extras, gradient in (
+        (256, 256, 1, 1, 1, 7, _BF16, False, 1, False, False),
+        (256, 256, 1, 1, 1, 7, _BF16, True, 1, False, False),
+        (256, 256, 3, 1, 1, 7, _BF16, False, 1, False, True),
+        (64, 64, 3, 2, 1, 7, _BF16, False, 1, False, True),
+        (64, 3, 7, 2, 1, 7, _BF16, False, 1, False, True),
+        (256, 256, 1, 1, 1, 7, _BF16, False, 2, False, True),
+        (256, 256, 3, 1, 1, 7, _FP32, False, 1, False, False),
+        (256, 256, 3, 1, 1, 7, _FP16, False, 1, True, False),
+        (10, 3, 3, 1, 2, 1 << 40, _BF16, False, 1, True, True),
     ):
-        cols = channels * kernel**2
-        words = _bits(rows, cols)
+        words = _bits(rows, channels * kernel**2)
         mask = torch.zeros(coats, *words.shape, dtype=torch.int32)
-        planes = words if signs else None, words if extras else None
+        given = mask, torch.ones(1), words if signs else None, words if extras else None
         x = torch.zeros(2, channels * groups, 28, 28, dtype=dtype).to(memory_format=torch.channels_last)
         pairs = (kernel, kernel), (stride, stride), (kernel // 2, kernel // 2), (1, 1)
         place = groups, seed, 1, 0
         bias = torch.zeros(rows) if extras else None
-        y = masked_conv2d._masked_conv2d_triton(x, mask, torch.ones(1), *planes, bias, *pairs, *place)
-        if dtype is _BF16 and not signs and coats == 1 and kernel <= 3:
-            masked_conv2d._masked_conv2d_backward_triton(y, mask, torch.ones(1), *planes, x.shape[1:], *pairs, *place)
+        y = masked_conv2d_triton.masked_conv2d_triton(x, *given, bias, *pairs, *place)
+        if gradient:
+            masked_conv2d_triton.masked_conv2d_backward_triton(y, *given, x.shape[1:], *pairs, *place)
 
 
 CASES: dict[str, Callable[[], object]] = {

@@ -17,6 +17,7 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from kernels import native
 from kernels._launch import cdiv, cpu_path, define_op, interpreted, jit, launch, tl, unwatched
@@ -294,12 +295,14 @@ def masked_mm(
         ValueError: shapes that do not belong together, packed bits that are not contiguous, tensors of several
             devices, or a theta of real-valued weights.
     """
-    direct = unwatched(x, bias) and cpu_path() != "triton"
-    if direct and codes is not None and theta.real is None and native.usable():
-        found = by_tables(x, codes, theta.constant, bias, mask.shape[-2])
+    direct = unwatched(x, bias, codes, theta.constant) and cpu_path() != "triton"
+    if direct and codes is not None and mask.ndim == 2 and theta.real is theta.base is None and native.usable():
+        found = by_tables(x, codes, theta.constant, bias, mask.shape[0])
         if found is not None:
             return found
     check_mm(x, mask, theta, bias, flips, codes)
+    if forward_ad.unpack_dual(x).tangent is not None:
+        raise ValueError("x carries a tangent: masked_mm has no forward-mode derivative; use dense weights for it")
     constant, signs, _, *plain = theta.schema()
     coats = mask if mask.ndim == 3 else mask[None]
     if torch.compiler.is_compiling() and x.device.type == "cpu" and codes is None and prefers_traced(x):

@@ -118,7 +118,9 @@ def masked_mm_backward_cpu(
 def by_tables(x: Tensor, codes: Tensor, constant: Tensor, bias: Tensor | None, rows: int) -> Tensor | None:
     """The product by tables; None where blocks are faster, or the arguments are not all as they must be."""
     cols, dtype = x.shape[-1] if x.ndim else 0, x.dtype
-    if dtype not in _TABLE_DTYPES or codes.shape != codes_shape(rows, cols) or not codes.is_contiguous() or not cols:
+    if dtype not in _TABLE_DTYPES or codes.shape != codes_shape(rows, cols) or not codes.is_contiguous():
+        return None
+    if not (rows and cols) or constant.numel() != 1:
         return None
     if bias is not None and (bias.dtype not in (dtype, torch.float32) or bias.shape != (rows,)):
         return None
@@ -174,7 +176,7 @@ class Blocks:
         self.rows, self.cols = mask.shape[1], cols
         self.signs = kept_signs(signs, seed, layer, stream, self.rows, cols)
         self.flips = flips
-        self.step = min(self.rows, max(LANES, _BLOCK // (cols * dtype.itemsize) // LANES * LANES))
+        self.step = min(self.rows, max(LANES, _BLOCK // (max(1, cols) * dtype.itemsize) // LANES * LANES))
         self.room = torch.empty(self.step, cols, dtype=dtype)
 
     def __iter__(self) -> Iterator[slice]:

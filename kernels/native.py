@@ -32,7 +32,7 @@ def library() -> ctypes.CDLL | str:
     loaded.sm_supported.restype = ctypes.c_int
     if not loaded.sm_supported():
         return "this processor has no AVX-512 (F, BW, DQ, VL)"
-    # torch loads its OpenMP runtime for everyone to see; another vendor's has no such entry, and then one thread works.
+    # torch loads its OpenMP runtime for everyone to see; where there is no such entry one thread does all the work.
     gomp = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
     loaded.sm_threads_from(None if gomp is None else ctypes.cast(gomp, ctypes.c_void_p))
     return loaded

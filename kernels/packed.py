@@ -11,29 +11,25 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
+from kernels._launch import cdiv, define_op, jit, launch, tl
 from kernels.bits import check_words, unpack
+from kernels.edge_tile import is_set, tile_of_edges, tile_of_words, tile_rows
 from kernels.search_cpu import packed_weight_native
-from kernels.theta import BITS_DTYPE, Theta, draw_real, kept_signs, theta_tile, weights_torch
+from kernels.theta import BITS_DTYPE, Theta, draw_real, drawn_signs, kept_signs, signed_tile, weights_torch
 
 
-@jit(do_not_specialize=["seed", "layer", "stream"])
+@jit
 def _packed_weight_kernel(
-    mask_ptr, constant_ptr, signs_ptr, base_ptr, seed, layer, stream, weight_ptr, rows, cols, words,
-    SIGN_BIT: tl.constexpr, BLOCK_R: tl.constexpr,
+    mask_ptr, constant_ptr, signs_ptr, base_ptr, weight_ptr, rows, cols, words, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    tile = tl.program_id(1)
-    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None, None]
-    j = tl.arange(0, 4)[None, :, None]
-    bit = tl.arange(0, 32)[None, None, :]
-    col = tile * 128 + j * 32 + bit
-    inside = (row < rows) & (col < cols)
-    edge = row * cols + col
-    mask = tl.load(mask_ptr + row * words + tile * 4 + j, mask=row < rows, other=0)
-    theta = theta_tile(
-        constant_ptr, signs_ptr, base_ptr, seed, layer, stream, row, tile, edge, words, inside, row < rows, SIGN_BIT
-    )
-    tl.store(weight_ptr + edge, tl.where(((mask >> bit) & 1) != 0, theta, 0), mask=inside)
+    first, row, start, word, there = tile_of_words(rows, words, BLOCK_R)
+    chosen = is_set(tl.load(mask_ptr + start + word, mask=there, other=0))
+    if base_ptr is None:
+        theta = signed_tile(constant_ptr, tl.load(signs_ptr + start + word, mask=there, other=0))
+    start, edge, inside = tile_of_edges(first, row, there, cols)
+    if base_ptr is not None:
+        theta = tl.load(base_ptr + start + edge, mask=inside, other=0)
+    tl.store(weight_ptr + start + edge, tl.where(chosen, theta, 0), mask=inside)
 
 
 def _packed_weight_torch(
@@ -83,24 +79,21 @@ def _packed_weight_triton(
     if dtype not in BITS_DTYPE:
         return _packed_weight_triton(mask, shape, constant, signs, base, seed, layer, stream, torch.float32).to(dtype)
     rows, words = mask.shape
+    cols = math.prod(shape[1:])
     as_bits = BITS_DTYPE[dtype]
     weight = torch.empty(shape, dtype=dtype, device=mask.device)
-    block = 64 if interpreted() else 16
+    block = tile_rows(cols)
     launch(
         _packed_weight_kernel,
         (cdiv(rows, block), words // 4),
         mask,
         constant.to(dtype).view(as_bits),
-        signs,
+        drawn_signs(signs, base, seed, layer, stream, rows, cols, mask.device),
         None if base is None else base.to(dtype).view(as_bits),
-        seed,
-        layer,
-        stream,
         weight.view(as_bits),
         rows,
-        math.prod(shape[1:]),
+        cols,
         words,
-        SIGN_BIT=8 * dtype.itemsize - 1,
         BLOCK_R=block,
     )
     return weight

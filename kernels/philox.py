@@ -136,17 +136,18 @@ def _normal_torch(seed: int, layer: int, stream: int, std: float, rows: int, col
     return out.view(rows, -1)[:, :cols].contiguous()
 
 
-def _grid(rows: int, calls: int) -> tuple[tuple[int, int], dict[str, int]]:
-    """As many calls a program as it may have threads: with fewer, two threads would make the same call."""
+def _grid(rows: int, calls: int, block: int = 128) -> tuple[tuple[int, int], dict[str, int]]:
+    """The grid of programs that make `block` calls, and the sides of their blocks."""
     block_c = min(64, 1 << (calls - 1).bit_length())
-    block_r = 256 // block_c
+    block_r = block // block_c
     return (cdiv(rows, block_r), cdiv(calls, block_c)), {"BLOCK_R": block_r, "BLOCK_C": block_c}
 
 
 def sign_words_triton(seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device) -> Tensor:
     calls = words_per_row(cols) // 4
     out = torch.empty(rows, 4 * calls, dtype=torch.int32, device=device)
-    grid, blocks = _grid(rows, calls)
+    # Four warps have up to 256 threads. With fewer calls than threads, some calls would be made twice.
+    grid, blocks = _grid(rows, calls, 256)
     used = (min(max(cols - 128 * (calls - 1) - 32 * j, 0), 32) for j in range(4))
     bits = ((1 << count) - 1 - (count // 32 << 32) for count in used)  # as int32
     launch(_sign_words_kernel, grid, out, seed, layer, stream, *bits, rows, calls, **blocks, num_warps=4)

@@ -1,7 +1,7 @@
 """The ops of a search step on CPU through the C extension (kernels/csrc/search.c): an op reads each layer once.
 
-Arguments and results are those of the ops (kernels/threshold.py, subnet.py, score_step.py); what the extension does not
-compute, float64 and dense theta0 in 16 bits, goes to the PyTorch path.
+Arguments and results are those of the ops (kernels/threshold.py, subnet.py, score_step.py); float64 goes to the PyTorch
+path.
 """
 
 from collections.abc import Sequence

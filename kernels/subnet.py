@@ -19,75 +19,63 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
+from kernels._launch import cdiv, define_op, jit, launch, tl
 from kernels.bits import check_words, pack, unpack, words_per_row
+from kernels.edge_tile import is_set, sign_of, tile_of_edges, tile_of_words, tile_rows, words_of
 from kernels.search_cpu import subnet_backward_native, subnet_native
 from kernels.subnet_cpu import grad_scores, weights_and_mask
-from kernels.theta import BITS_DTYPE, Theta, draw_real, kept_signs, sign_tile, signs_of, theta_tile, weights_torch
+from kernels.theta import BITS_DTYPE, Theta, draw_real, drawn_signs, kept_signs, signed_tile, signs_of, weights_torch
 from kernels.threshold import score_key, selected
 
 
-@jit(do_not_specialize=["seed", "layer", "stream"])
+@jit
 def _subnet_kernel(
-    scores_ptr, tau_ptr, last_tied_ptr, survivors_ptr, constant_ptr, signs_ptr, base_ptr, seed, layer, stream,
-    weight_ptr, mask_ptr, ever_ptr, rows, cols, words, ABSOLUTE: tl.constexpr, SIGN_BIT: tl.constexpr,
-    BLOCK_R: tl.constexpr,
+    scores_ptr, tau_ptr, last_tied_ptr, survivors_ptr, constant_ptr, signs_ptr, base_ptr, weight_ptr, mask_ptr,
+    ever_ptr, rows, cols, words, ABSOLUTE: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
-    tile = tl.program_id(1)
-    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None, None]
-    j = tl.arange(0, 4)[None, :, None]
-    bit = tl.arange(0, 32)[None, None, :]
-    col = tile * 128 + j * 32 + bit
-    inside = (row < rows) & (col < cols)
-    edge = row * cols + col
-
-    key = score_key(tl.load(scores_ptr + edge, mask=inside, other=0.0), ABSOLUTE)
-    tau = tl.load(tau_ptr)
-    chosen = inside & ((key > tau) | ((key == tau) & (edge <= tl.load(last_tied_ptr))))
-    word = row * words + tile * 4 + j
+    first, row, start_word, word, there = tile_of_words(rows, words, BLOCK_R)
+    start, edge, inside = tile_of_edges(first, row, there, cols)
+    key = score_key(tl.load(scores_ptr + start + edge, mask=inside, other=0.0), ABSOLUTE)
+    # Edges up to last_tied rank as if their keys were one higher, so that of equal ones these alone are above tau.
+    last = tl.minimum(tl.maximum(tl.load(last_tied_ptr) - start, -1), 2147483647).to(tl.int32)
+    chosen = inside & (key + (edge <= last).to(tl.int32) > tl.load(tau_ptr))
     if survivors_ptr is not None:
-        survivors = tl.load(survivors_ptr + word, mask=row < rows, other=0)
-        chosen = chosen & (((survivors >> bit) & 1) != 0)
+        chosen = chosen & is_set(tl.load(survivors_ptr + start_word + word, mask=there, other=0))
 
-    theta = theta_tile(
-        constant_ptr, signs_ptr, base_ptr, seed, layer, stream, row, tile, edge, words, inside, row < rows, SIGN_BIT
-    )
-    tl.store(weight_ptr + edge, tl.where(chosen, theta, 0), mask=inside)
-
-    packed = tl.sum(chosen.to(tl.int32) << bit, axis=2, keep_dims=True)
-    tl.store(mask_ptr + word, packed, mask=row < rows)
-    if ever_ptr is not None:
-        ever = tl.load(ever_ptr + word, mask=row < rows, other=0)
-        tl.store(ever_ptr + word, ever | packed, mask=row < rows)
-
-
-@jit(do_not_specialize=["seed", "layer", "stream"])
-def _subnet_backward_kernel(
-    grad_weight_ptr, scores_ptr, survivors_ptr, constant_ptr, signs_ptr, base_ptr, seed, layer, stream,
-    grad_scores_ptr, rows, cols, words, ABSOLUTE: tl.constexpr, BLOCK_R: tl.constexpr,
-):  # fmt: skip
-    tile = tl.program_id(1)
-    row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None, None]
-    j = tl.arange(0, 4)[None, :, None]
-    bit = tl.arange(0, 32)[None, None, :]
-    col = tile * 128 + j * 32 + bit
-    inside = (row < rows) & (col < cols)
-    edge = row * cols + col
-
-    grad = tl.load(grad_weight_ptr + edge, mask=inside, other=0.0).to(tl.float32)
     if base_ptr is not None:
-        grad = grad * tl.load(base_ptr + edge, mask=inside, other=0.0)
+        theta = tl.load(base_ptr + start + edge, mask=inside, other=0)
     else:
-        sign = sign_tile(signs_ptr, seed, layer, stream, row, tile, words, row < rows)
+        theta = signed_tile(constant_ptr, tl.load(signs_ptr + start_word + word, mask=there, other=0))
+    tl.store(weight_ptr + start + edge, tl.where(chosen, theta, 0), mask=inside)
+
+    packed = words_of(chosen)
+    tl.store(mask_ptr + start_word + word, packed, mask=there)
+    if ever_ptr is not None:
+        ever = tl.load(ever_ptr + start_word + word, mask=there, other=0)
+        tl.store(ever_ptr + start_word + word, ever | packed, mask=there)
+
+
+@jit
+def _subnet_backward_kernel(
+    grad_weight_ptr, scores_ptr, survivors_ptr, constant_ptr, signs_ptr, base_ptr, grad_scores_ptr, rows, cols, words,
+    ABSOLUTE: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    first, row, start_word, word, there = tile_of_words(rows, words, BLOCK_R)
+    start, edge, inside = tile_of_edges(first, row, there, cols)
+    grad = tl.load(grad_weight_ptr + start + edge, mask=inside, other=0.0).to(tl.float32)
+    if base_ptr is not None:
+        grad = grad * tl.load(base_ptr + start + edge, mask=inside, other=0.0)
+    else:
+        minus = sign_of(tl.load(signs_ptr + start_word + word, mask=there, other=0))
         grad = grad * tl.load(constant_ptr)
-        grad = tl.where(sign != 0, -grad, grad)
+        grad = (grad.to(tl.int32, bitcast=True) ^ minus).to(tl.float32, bitcast=True)
     if ABSOLUTE:
-        score = tl.load(scores_ptr + edge, mask=inside, other=0.0)
+        score = tl.load(scores_ptr + start + edge, mask=inside, other=0.0)
         grad = tl.where(score < 0.0, -grad, grad)
     if survivors_ptr is not None:
-        survivors = tl.load(survivors_ptr + row * words + tile * 4 + j, mask=row < rows, other=0)
-        grad = tl.where(((survivors >> bit) & 1) != 0, grad, 0.0)
-    tl.store(grad_scores_ptr + edge, grad, mask=inside)
+        survives = is_set(tl.load(survivors_ptr + start_word + word, mask=there, other=0))
+        grad = tl.where(survives, grad, 0.0)
+    tl.store(grad_scores_ptr + start + edge, grad, mask=inside)
 
 
 def _subnet_torch(
@@ -261,11 +249,8 @@ def _subnet_triton(
         last_tied,
         survivors,
         constant.to(dtype).view(as_bits),
-        signs,
+        drawn_signs(signs, base, seed, layer, stream, rows, cols, scores.device),
         None if base is None else base.to(dtype).view(as_bits),
-        seed,
-        layer,
-        stream,
         weight.view(as_bits),
         mask,
         ever,
@@ -273,9 +258,8 @@ def _subnet_triton(
         cols,
         words,
         ABSOLUTE=absolute,
-        SIGN_BIT=8 * dtype.itemsize - 1,
         BLOCK_R=block,
-        num_warps=8,
+        num_warps=4,
     )
     return weight, mask
 
@@ -301,18 +285,15 @@ def _subnet_backward_triton(
         scores,
         survivors,
         constant,
-        signs,
+        drawn_signs(signs, base, seed, layer, stream, rows, cols, scores.device),
         base,
-        seed,
-        layer,
-        stream,
         grad_scores,
         rows,
         cols,
         words,
         ABSOLUTE=absolute,
         BLOCK_R=block,
-        num_warps=8,
+        num_warps=4,
     )
     return grad_scores
 
@@ -322,7 +303,7 @@ def _shape(scores: Tensor) -> tuple[int, int, int, tuple[int, int], int]:
     rows = scores.shape[0]
     cols = scores.numel() // rows
     words = words_per_row(cols)
-    block = 64 if interpreted() else 16
+    block = tile_rows(cols)
     return rows, cols, words, (cdiv(rows, block), words // 4), block
 
 

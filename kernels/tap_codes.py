@@ -10,8 +10,8 @@ gets int32 codes of its own, as `kernels.tile.weights` reads them, 16 edges a co
 for row r and channel c of group g, counted within the group. Field 2 i is bits 2 i (mask) and 2 i + 1 (sign) of a code,
 field 2 i + 1 the same bits of its upper half. Fields beyond a tap's last edge are zero.
 
-A thread makes a code: it loads, for each field, the words that hold the edge, and turns its bit into place. A field
-beyond the last edge reads words that exist, and is cut out at the end, because a check a field costs more.
+A thread makes two codes of one tap: it loads, for each field, the words that hold the edge, and appends its bits. A
+field beyond the last edge reads words that exist, and is cut out at the end, because a check a field costs more.
 """
 
 import torch
@@ -20,8 +20,8 @@ from torch import Tensor
 from kernels._launch import cdiv, jit, launch, tl
 from kernels.tile import warps_of
 
-_BLOCK = 128  # codes a program makes
-_MOST = (1 << 31) - _BLOCK  # codes are counted in 32 bits: 64-bit divisions cost more than all the rest
+_BLOCK = 128  # threads of a program, two codes each
+_MOST = (1 << 31) - 2 * _BLOCK  # codes are counted in 32 bits: 64-bit divisions cost more than all the rest
 
 
 @jit
@@ -33,46 +33,47 @@ def _filled(count):
 
 @jit
 def _append(code, word, bit):
-    """`code` shifted left by one, and bit `bit` modulo 32 of `word` in its place: two instructions."""
-    return (code << 1) | ((word.to(tl.uint32, bitcast=True) << (~bit & 31).to(tl.uint32)) >> 31)
+    """`code` shifted right by one, and bit `bit` of `word` in front of it: two instructions."""
+    return (code >> 1) | ((word.to(tl.uint32, bitcast=True) >> bit) << 31)
 
 
-@jit(do_not_specialize=["count", "plane", "words", "per_tap", "channels", "group_rows"])
+@jit(do_not_specialize=["count", "plane", "words", "half", "channels", "group_rows"])
 def _tap_codes_kernel(
-    mask_ptr, signs_ptr, codes_ptr, count, plane, words, per_tap, channels, group_rows,
+    mask_ptr, signs_ptr, codes_ptr, count, plane, words, half, channels, group_rows,
     TAPS: tl.constexpr, TRANSPOSED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     coat = tl.program_id(1).to(tl.int64)
-    code = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    pair = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = pair < count
     # Unsigned divisions are shorter, and the fewer the better.
-    at = tl.minimum(code, count - 1).to(tl.uint32)
-    start = (at % tl.cast(per_tap, tl.uint32) * 16).to(tl.int32)
-    at = at // tl.cast(per_tap, tl.uint32)
-    tap, row = (at % TAPS).to(tl.int32), at // TAPS
+    place = tl.minimum(pair, count - 1).to(tl.uint32)
+    edge = (place % tl.cast(half, tl.uint32) * 32).to(tl.int32)
+    place = place // tl.cast(half, tl.uint32)
+    tap, row = (place % TAPS).to(tl.int32), place // TAPS
     if TRANSPOSED:
-        left = group_rows - start
-        col = (row % tl.cast(channels, tl.uint32)).to(tl.int32) * TAPS + tap
+        bit = (row % tl.cast(channels, tl.uint32)).to(tl.int32) * TAPS + tap
         row = (row // tl.cast(channels, tl.uint32)).to(tl.int32) * group_rows
-        first = (row + start) * words + (col >> 5)
-        last = (row + group_rows - 1) * words + (col >> 5)
+        left = group_rows - edge
+        first = (row + edge) * words + (bit >> 5)
+        last = (row + group_rows - 1) * words + (bit >> 5)
     else:
-        left = channels - start
-        col = start * TAPS + tap
+        left = channels - edge
         first = row.to(tl.int32) * words
-        last = first + words - 1
-    made = tl.zeros((BLOCK,), tl.uint32)
+        bit, last = edge * TAPS + tap, channels * TAPS - 1
     mask_ptr += coat * plane
-    for i in tl.static_range(16):
-        if TRANSPOSED:
-            word = tl.minimum(first + ((30 - 2 * i) if i >= 8 else (15 - 2 * i)) * words, last)
-            bit = col
-        else:
-            bit = col + ((30 - 2 * i) if i >= 8 else (15 - 2 * i)) * TAPS
-            word = tl.minimum(first + (bit >> 5), last)
-        made = _append(made, tl.load(signs_ptr + word), bit)
-        made = _append(made, tl.load(mask_ptr + word), bit)
-    made = made.to(tl.int32, bitcast=True) & _filled(left)
-    tl.store(codes_ptr + coat * count + code, made, mask=code < count)
+    codes_ptr += coat * 2 * count
+    for part in tl.static_range(2):
+        made = tl.zeros((BLOCK,), tl.uint32)
+        for i in tl.static_range(16):  # fields 0, 2, .. 14, and then 1, 3, .. 15
+            if TRANSPOSED:
+                at, word = bit, tl.minimum(first + (16 * part + 2 * i % 16 + i // 8) * words, last)
+            else:
+                at = tl.minimum(bit + (16 * part + 2 * i % 16 + i // 8) * TAPS, last)
+                word = first + (at >> 5)
+            made = _append(made, tl.load(mask_ptr + word), (at & 31).to(tl.uint32))
+            made = _append(made, tl.load(signs_ptr + word), (at & 31).to(tl.uint32))
+        made = made.to(tl.int32, bitcast=True) & _filled(left - 16 * part)
+        tl.store(codes_ptr + (2 * pair + part), made, mask=inside)
 
 
 def tap_codes(mask: Tensor, signs: Tensor, taps: int, channels: int, tile: int, groups: int | None = None) -> Tensor:
@@ -83,7 +84,7 @@ def tap_codes(mask: Tensor, signs: Tensor, taps: int, channels: int, tile: int, 
         signs: contiguous packed int32 [rows, words].
         taps: of the convolution's kernel.
         channels: of one group.
-        tile: per_tap is a multiple of this.
+        tile: per_tap is a multiple of this even number.
         groups: their number for the gradient's layout, None for the forward one.
 
     Raises:
@@ -94,13 +95,18 @@ def tap_codes(mask: Tensor, signs: Tensor, taps: int, channels: int, tile: int, 
     out_rows = rows if groups is None else groups * channels
     per_tap = tile * cdiv(channels if groups is None else group_rows, 16 * tile)
     count = out_rows * taps * per_tap
-    if count > _MOST:
+    if max(count, rows * words + 16 * per_tap * words) > _MOST:
         raise ValueError(
-            f"{rows} rows of {channels} channels and {taps} taps make {count} codes of 16 edges: {_MOST} at most"
+            f"{rows} rows of {channels} channels and {taps} taps take {count} codes of 16 edges: {_MOST} at most"
         )
     codes = torch.empty(coats, out_rows, taps * per_tap, dtype=torch.int32, device=mask.device)
     launch(
-        _tap_codes_kernel, (cdiv(count, _BLOCK), coats), mask, signs, codes, count, rows * words, words, per_tap,
-        channels, group_rows, TAPS=taps, TRANSPOSED=groups is not None, BLOCK=_BLOCK, num_warps=warps_of(_BLOCK),
+        _tap_codes_kernel,
+        (cdiv(count, 2 * _BLOCK), coats),
+        mask, signs, codes, count // 2, rows * words, words, per_tap // 2, channels, group_rows,
+        TAPS=taps,
+        TRANSPOSED=groups is not None,
+        BLOCK=_BLOCK,
+        num_warps=warps_of(_BLOCK),
     )  # fmt: skip
     return codes

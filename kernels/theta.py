@@ -12,7 +12,8 @@ from torch import Tensor
 
 from kernels._launch import jit, tl
 from kernels.bits import check_words, unpack
-from kernels.philox import SIGNS, WEIGHTS, as_int64, check_layer, normal, sign_words, stream, uniform
+from kernels.edge_tile import sign_of
+from kernels.philox import SIGNS, WEIGHTS, as_int64, check_layer, normal, sign_words, sign_words_triton, stream, uniform
 
 BITS_DTYPE = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
@@ -71,31 +72,29 @@ def draw_real(
     return uniform(*place, low=-scale, high=scale, purpose=WEIGHTS, generation=generation, device=device)
 
 
-@jit
-def sign_tile(signs_ptr, seed, layer, stream, row, tile, words, inside):
-    """Sign bits (0 or 1) int32 [R, 4, 32] of column tile `tile` (128 edges) of rows `row` int64 [R, 1, 1]."""
-    j = tl.arange(0, 4)[None, :, None]
-    if signs_ptr is not None:
-        word = tl.load(signs_ptr + row * words + tile * 4 + j, mask=inside, other=0)
-    else:
-        a, b, c, d = tl.philox(seed, tile, row.to(tl.int32), layer, stream)
-        word = tl.where(j == 0, a, tl.where(j == 1, b, tl.where(j == 2, c, d))).to(tl.int32, bitcast=True)
-    return (word >> tl.arange(0, 32)[None, None, :]) & 1
+def drawn_signs(
+    signs: Tensor | None, base: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int,
+    device: torch.device,
+) -> Tensor | None:  # fmt: skip
+    """The sign words that a kernel on a GPU is to read: those given, or drawn, in a launch of their own; None where
+    `base` holds the weights.
+
+    There a thread makes the Philox call of 128 edges. A kernel whose threads have a few edges each would make it once a
+    thread; the words take a bit an edge, and are read while the cache still has them.
+    """
+    if base is not None or signs is not None:
+        return signs
+    return sign_words_triton(seed, layer, stream, rows, cols, device)
 
 
 @jit
-def theta_tile(
-    constant_ptr, signs_ptr, base_ptr, seed, layer, stream, row, tile, edge, words, inside, inside_row,
-    SIGN_BIT: tl.constexpr,
-):  # fmt: skip
-    """Bit patterns of theta0 [R, 4, 32], in the integer type of `constant_ptr` or `base_ptr`."""
-    if base_ptr is not None:
-        theta = tl.load(base_ptr + edge, mask=inside, other=0)
-    else:
-        constant = tl.load(constant_ptr)
-        sign = sign_tile(signs_ptr, seed, layer, stream, row, tile, words, inside_row)
-        theta = constant ^ (sign << SIGN_BIT).to(constant.dtype)
-    return theta
+def signed_tile(constant_ptr, signs):
+    """The constant with the signs of words [R, 4]: bit patterns [R, 4, 8, 4] in the integer type of `constant_ptr`."""
+    constant = tl.load(constant_ptr)
+    minus = sign_of(signs)
+    if constant.dtype.primitive_bitwidth == 16:
+        minus = minus >> 16
+    return constant ^ minus.to(constant.dtype)
 
 
 def kept_signs(signs: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int) -> Tensor:

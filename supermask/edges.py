@@ -44,6 +44,7 @@ class Edges(nn.Module):
         shape: of the weight.
         seed, layer, generation: what theta0 is drawn from (kernels/philox.py).
         weights: the distribution of theta0.
+        real: how real-valued weights are drawn, as in kernels.theta.Theta; None for constants.
     """
 
     constant: Tensor
@@ -71,6 +72,7 @@ class Edges(nn.Module):
         self.rows, self.cols = shape[0], math.prod(shape[1:])
         self.seed, self.layer, self.generation = seed, layer, generation
         self.weights: WeightInit = weights
+        self.real = real_weights(weights, self.cols)
         self.register_buffer("constant", torch.tensor([constant], device=device), persistent=False)
         self.register_buffer("signs", None, persistent=False)
         self._keep_signs()
@@ -106,7 +108,7 @@ class Edges(nn.Module):
     def theta(self) -> Theta:
         """theta0 as the kernels take it."""
         place = self.seed, self.layer, self.generation
-        return Theta(*place, self.constant, self.signs, real=real_weights(self.weights, self.cols))
+        return Theta(*place, self.constant, self.signs, real=self.real)
 
     def _keep_signs(self) -> None:
         """Sign words where making them costs more than one bit an edge: on CPU. GPU kernels make their own."""
@@ -114,7 +116,7 @@ class Edges(nn.Module):
         if self.weights == "unsigned_constant":
             words = words_per_row(self.cols)
             self.signs = torch.zeros(self.rows, words, dtype=torch.int32, device=device)
-        elif real_weights(self.weights, self.cols) or device.type != "cpu":
+        elif self.real or device.type != "cpu":
             self.signs = None
         elif self.signs is None:
             self.signs = sign_words(self.seed, self.layer, self.rows, self.cols, generation=self.generation)
@@ -273,7 +275,7 @@ class SearchedEdges(Edges):
 
     def _subnet(self, dtype: torch.dtype, ever: Tensor | None) -> tuple[Tensor, Tensor]:
         tau, last_tied = self.threshold()
-        return subnet(
+        weight, mask = subnet(
             self.scores,
             tau,
             last_tied,
@@ -284,6 +286,19 @@ class SearchedEdges(Edges):
             ever=ever,
             straight_through=self.straight_through,
         )
+        if mask.device.type == "cpu" and not torch.compiler.is_compiling() and type(mask) is Tensor:
+            self._check_count(mask)
+        return weight, mask
+
+    def _check_count(self, mask: Tensor) -> None:
+        """A threshold selects the highest edges, so a mask with the right number of them is the right mask."""
+        count, kept = int(np.bitwise_count(mask.numpy().view(np.uint32)).sum()), int(self.kept)
+        if count != kept and (self.survivors is None or count != min(kept, int(popcount(self.survivors).sum()))):
+            raise RuntimeError(
+                f"{count} edges selected where {kept} are kept: the scores were written to since they were selected "
+                "from, in a way torch does not count (.data, NumPy); write through tensor operations under "
+                "torch.no_grad()"
+            )
 
     def _identity(self) -> dict[str, Any]:
         return super()._identity() | {"magnitude": self.magnitude}

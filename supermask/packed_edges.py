@@ -14,7 +14,7 @@ from kernels.masked_conv2d import masked_conv2d
 from kernels.masked_mm import masked_mm
 from kernels.packed import packed_weight
 from kernels.theta import BITS_DTYPE
-from supermask.draws import WeightInit, check_choice, real_weights
+from supermask.draws import WeightInit, check_choice
 from supermask.edges import Edges, Ints
 from supermask.making import Making, choose
 
@@ -82,7 +82,8 @@ class PackedEdges(Edges):
         buffers = self._buffers
         if "codes" not in buffers:  # not all of it is there yet
             return super()._keep_signs()
-        if buffers["weight"] is not None:
+        self._made_of = self.packed, _version(self.packed)
+        if self.making == "cached" and self.weight is not None:
             self.signs = self.codes = None
             return None
         super()._keep_signs()
@@ -93,10 +94,21 @@ class PackedEdges(Edges):
             self.codes = interleave(self.packed, self.signs, self.cols)
         return None
 
+    def _follow(self) -> None:
+        """Make again what was made of the mask if the mask is another, or was written to."""
+        if torch.compiler.is_compiling() or (self.codes is None and self.weight is None):
+            return
+        packed, version = self._made_of
+        if packed is not self.packed or version != _version(packed):
+            self.codes = None
+            if self.weight is not None:
+                self._cache()
+            self._keep_signs()
+
     @property
     def _fused(self) -> bool:
         """Whether there is a product for these weights that makes them inside: for a constant with a sign."""
-        return real_weights(self.weights, self.cols) is None
+        return self.real is None
 
     def _identity(self) -> dict[str, Any]:
         return super()._identity() | {"constant": self._magnitude}
@@ -113,13 +125,19 @@ class PackedEdges(Edges):
         return self.packed
 
     def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
+        self._follow()
         if self.weight is not None:
             return self.weight.to(dtype)
         return packed_weight(self.packed, self.shape, self.theta(), dtype)
 
     def linear(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        self._follow()
+        if x.shape[-1] != self.cols:
+            raise ValueError(f"input of shape {tuple(x.shape)}: the layer takes [..., {self.cols}]")
         rows = x.numel() // self.cols
-        if self._way(x, rows, x.numel() + rows * self.rows, dtype, has_kernel=True) != "on_the_fly":
+        # There are codes where this is the cheapest for any x, and a product of one row is over in 0.15 ms.
+        way = "on_the_fly" if self.codes is not None else self._way(x, rows, dtype, has_kernel=True)
+        if way != "on_the_fly":
             return super().linear(x, bias, dtype)
         return masked_mm(x.to(dtype), self.packed, self.theta(), bias=bias, codes=self.codes)
 
@@ -127,9 +145,10 @@ class PackedEdges(Edges):
         self, x: Tensor, bias: Tensor | None, dtype: torch.dtype, stride: Ints, padding: Ints | str, dilation: Ints,
         groups: int,
     ) -> Tensor:  # fmt: skip
+        self._follow()
         positions = x.numel() // x.shape[-3] // math.prod(stride)  # of the output, about
         kernel = x.device.type != "cpu"  # on CPU masked_conv2d is the library's convolution over dense weights
-        way = self._way(x, positions, x.numel() + positions * self.rows, dtype, has_kernel=kernel)
+        way = self._way(x, positions, dtype, has_kernel=kernel)
         if way != "on_the_fly" or isinstance(padding, str) or x.ndim != 4:
             return super().conv2d(x, bias, dtype, stride, padding, dilation, groups)
         return masked_conv2d(
@@ -144,20 +163,23 @@ class PackedEdges(Edges):
             groups=groups,
         )
 
-    def _way(self, x: Tensor, rows: int, activations: int, dtype: torch.dtype, *, has_kernel: bool) -> Making:
+    def _way(self, x: Tensor, rows: int, dtype: torch.dtype, *, has_kernel: bool) -> Making:
         if self.making != "auto":
             return self.making
-        if self.weight is None:
-            way = choose(
-                device=x.device,
-                rows=rows,
-                edges=self.count,
-                activations=activations,
-                itemsize=dtype.itemsize,
-                fused=self._fused and has_kernel and dtype in BITS_DTYPE,
-                may_keep=not torch.compiler.is_compiling(),
-            )
-            if way != "cached":
-                return way
+        way = choose(
+            device=x.device,
+            rows=rows,
+            edges=self.count,
+            activations=x.numel() + rows * self.rows,
+            itemsize=dtype.itemsize,
+            fused=self._fused and has_kernel and dtype in BITS_DTYPE,
+            kept=self.weight is not None,
+            may_keep=not torch.compiler.is_compiling(),
+        )
+        if way == "cached" and self.weight is None:
             self._cache()
-        return "cached"
+        return way
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version

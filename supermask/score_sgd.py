@@ -11,7 +11,7 @@ of torch.optim.SGD on CPU, and the selection's thresholds are there before the n
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, get_args
 
@@ -23,7 +23,7 @@ from kernels.score_step import NO_BRACKET, score_step
 from kernels.theta import Theta, draw_real
 from supermask.draws import Magnitude
 from supermask.edges import SearchedEdges
-from supermask.selection import Found, one_selection, searched_edges, versions
+from supermask.selection import Found, State, one_selection, searched_edges
 
 
 class ScoreSGD(torch.optim.SGD):
@@ -35,7 +35,7 @@ class ScoreSGD(torch.optim.SGD):
         weight_decay: of the scores; biases and normalisation do not decay.
 
     Raises:
-        ValueError: nothing in `model` is searched, or a number is out of range.
+        ValueError: nothing in `model` is searched, two layers share their scores, or a number is out of range.
     """
 
     def __init__(
@@ -50,6 +50,11 @@ class ScoreSGD(torch.optim.SGD):
         self.model = model
         scores = [edges.scores for edges in searched_edges(model).values()]
         held = {id(parameter) for parameter in scores}
+        if len(held) < len(scores):
+            raise ValueError(
+                "two layers share one tensor of scores, which a step would update twice: give each its own, or step "
+                "with torch.optim.SGD"
+            )
         others = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
         groups: list[dict[str, Any]] = [{"params": scores, "weight_decay": weight_decay}]
         if others:
@@ -58,6 +63,7 @@ class ScoreSGD(torch.optim.SGD):
         self._found: dict[SearchedEdges, Found] = {}
         self._brackets: dict[tuple[SearchedEdges, ...], Tensor] = {}
         self._watches: list[Any] = []  # on scores whose gradient is that of the weights
+        self._used: dict[SearchedEdges, State] = {}  # what the layers were when these gradients were made
         _watch_others(weakref.ref(self))
 
     @contextmanager
@@ -65,7 +71,8 @@ class ScoreSGD(torch.optim.SGD):
         """Around forward and backward, once a step or, to accumulate gradients, several times.
 
         Selects all layers at once, most often without looking at a score (`one_selection`). Gradients of scores made
-        inside are those of the effective weights, which `step` completes; one that clips or reads them sees these.
+        inside are those of the effective weights, which `step` completes: who clips or reads them sees these, and the
+        loss may depend on scores through the weights alone.
 
         Raises:
             RuntimeError: scores have gradients from a backward outside of such a block, or change inside.
@@ -87,6 +94,7 @@ class ScoreSGD(torch.optim.SGD):
                 edges.straight_through = True
             trained = [edges.scores for edges in everything if edges.scores.requires_grad]
             self._watches = [scores.register_hook(_refuse) for scores in trained]
+            self._used = {edges: State(edges) for edges in everything}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -102,9 +110,10 @@ class ScoreSGD(torch.optim.SGD):
             super().step()
             return loss
         scores, *others = self.param_groups
-        everything = searched_edges(self.model).values()
+        everything = [edges for edges in self._used if edges.scores.grad is not None]
+        self._check(everything)
         for magnitude in get_args(Magnitude):
-            layers = [e for e in everything if e.magnitude == magnitude and e.scores.grad is not None]
+            layers = [edges for edges in everything if edges.magnitude == magnitude]
             if layers:
                 self._step_scores(tuple(layers), scores, magnitude == "abs")
         waiting = [(edges.scores, edges.scores.grad) for edges in everything]
@@ -119,6 +128,22 @@ class ScoreSGD(torch.optim.SGD):
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
         self._unwatch()
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("a ScoreSGD holds its model: copy or save its state_dict(), and load that into one of the copy")
+
+    def _check(self, layers: Sequence[SearchedEdges]) -> None:
+        group = self.param_groups[0]
+        for name, plain in (("maximize", False), ("dampening", 0)):
+            if group.get(name, plain) != plain:
+                raise ValueError(f"{name}={group[name]!r}: ScoreSGD steps scores with {plain!r}")
+        stepped = {id(parameter) for parameter in group["params"]}
+        if any(id(edges.scores) not in stepped for edges in layers):
+            raise ValueError("scores are in no parameter group or in another than the first: ScoreSGD has them in that")
+        if not all(self._used[edges].holds(edges) for edges in layers):
+            raise RuntimeError(
+                "scores, remaining or survivors changed between the gradients and their step: change them after it"
+            )
 
     def _step_scores(self, layers: tuple[SearchedEdges, ...], group: dict[str, Any], absolute: bool) -> None:
         momentum = group["momentum"]
@@ -142,7 +167,7 @@ class ScoreSGD(torch.optim.SGD):
         )
         for index, edges in enumerate(layers):
             place = slice(index, index + 1)
-            self._found[edges] = Found(versions(edges), tau[place], last_tied[place])
+            self._found[edges] = Found(State(edges), tau[place], last_tied[place])
 
     def _momentum(self, scores: nn.Parameter) -> Tensor:
         state = self.state[scores]

@@ -40,19 +40,34 @@ def searched_edges(model: nn.Module) -> dict[str, SearchedEdges]:
 
 
 class Found(NamedTuple):
-    """A threshold that whoever changed the scores last has found on the way, and what it holds for."""
+    """A threshold that whoever changed the scores last has found on the way, and the state it holds for."""
 
-    versions: tuple[int, ...]
+    state: "State"
     tau: Tensor
     last_tied: Tensor
+
+
+class State:
+    """The scores, kept count and survivors of a layer at one moment: the tensors, where their data lie, how often torch
+    has counted a write."""
+
+    def __init__(self, edges: SearchedEdges) -> None:
+        self.tensors = edges.scores, edges.kept, edges.survivors
+        self.marks = [None if t is None else (t.data_ptr(), t._version) for t in self.tensors]
+
+    def holds(self, edges: SearchedEdges) -> bool:
+        """Whether `edges` are in this state still."""
+        now = State(edges)
+        same = all(a is b for a, b in zip(self.tensors, now.tensors, strict=True))
+        return same and self.marks == now.marks
 
 
 @contextmanager
 def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = MappingProxyType({})) -> Iterator[None]:
     """Within the block every layer uses thresholds selected here in one call, in place of a call a layer.
 
-    For one forward (and its backward): the scores must not change inside. Writes through `.data`, which torch does not
-    count, go unnoticed.
+    For one forward (and its backward): the scores must not change inside. On CPU every mask is counted, so that a write
+    that torch does not see (into `.data`, through NumPy) cannot give a wrong one; on a GPU such writes go unnoticed.
 
     Args:
         found: thresholds known already; used where scores, kept count and survivors are still those they are of.
@@ -62,7 +77,7 @@ def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = Mappi
             changed in it.
     """
     everything = list(searched_edges(model).values())
-    before = [versions(edges) for edges in everything]
+    before = [State(edges) for edges in everything]
     scores = {id(edges.scores) for edges in everything}
     stale = "scores, remaining or survivors changed within one_selection: close the block before a step"
 
@@ -73,9 +88,9 @@ def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = Mappi
     hook = register_optimizer_step_pre_hook(refuse)  # fused optimisers leave version counters alone
     try:
         unknown = []
-        for edges, now in zip(everything, before, strict=True):
+        for edges in everything:
             known = found.get(edges)
-            if known is not None and known.versions == now and known.tau.device == edges.scores.device:
+            if known is not None and known.state.holds(edges):
                 edges._threshold = known.tau, known.last_tied
             else:
                 unknown.append(edges)
@@ -86,7 +101,7 @@ def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = Mappi
         hook.remove()
         for edges in everything:
             edges._threshold = None
-    if before != [versions(edges) for edges in everything]:
+    if not all(state.holds(edges) for state, edges in zip(before, everything, strict=True)):
         raise RuntimeError(stale)
 
 
@@ -98,9 +113,3 @@ def _select_together(layers: Sequence[SearchedEdges], absolute: bool) -> None:
     tau, last_tied = select(scores, kept, [edges.survivors for edges in layers], absolute)
     for index, edges in enumerate(layers):
         edges._threshold = tau[index : index + 1], last_tied[index : index + 1]
-
-
-def versions(edges: SearchedEdges) -> tuple[int, ...]:
-    """What changes when the scores, the kept count or the survivors do."""
-    watched = edges.scores, edges.kept, edges.survivors
-    return tuple(version for t in watched if t is not None for version in (id(t), t._version))

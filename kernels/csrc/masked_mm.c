@@ -34,10 +34,6 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static inline int64_t over(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-SM_TARGET static inline __mmask16 first(int64_t lanes) {
-    return lanes >= LANES ? 0xFFFF : (__mmask16)((1u << lanes) - 1);
-}
-
 /* Digits of the 32 numbers, 2 bits each. */
 #define DIGITS(n) ((n) % 3 | (n) / 3 % 3 << 2 | (n) / 9 % 3 << 4)
 #define DIGITS4(n) DIGITS(n), DIGITS((n) + 1), DIGITS((n) + 2), DIGITS((n) + 3)
@@ -139,9 +135,8 @@ static const span_t spans[BAND][TILE] = {
 };
 
 /* The bands of one chunk, for at most SLAB rows of x. */
-SM_TARGET static void chunk_of(void *arg, int64_t chunk, int worker) {
+SM_TARGET static void chunk_of(void *arg, int64_t chunk) {
     const mm_t *mm = arg;
-    (void)worker;
     _Alignas(64) float tables[SLAB * SPAN * LOOKUPS * ENTRIES];
     const int64_t groups = over(mm->rows, LANES), vectors = over(mm->cols, INPUTS);
     const int64_t from = chunk * mm->bands, to = least(from + mm->bands, over(groups, BAND));
@@ -187,6 +182,7 @@ SM_EXPORT int64_t sm_masked_mm(
 ) {
 #if SM_AVX512
     const int64_t bands = over(rows, LANES * BAND);
+    if (!rows || !cols) return 0;
     for (int64_t i = 0; i < n; i += SLAB) {
         /* A chunk makes the tables again: no more of them than keep the threads busy to the end. */
         mm_t mm = {x + i * cols, codes, constant, bias, y + i * rows, least(SLAB, n - i), rows, cols,

@@ -23,21 +23,19 @@ typedef struct {
     sm_chunk fn;
     void *arg;
     int64_t chunks, next;
-    int workers;
 } job;
 
 static void work(void *data) {
     job *j = data;
-    int worker = __atomic_fetch_add(&j->workers, 1, __ATOMIC_RELAXED);
     for (;;) {
         int64_t chunk = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED);
         if (chunk >= j->chunks) return;
-        j->fn(j->arg, chunk, worker);
+        j->fn(j->arg, chunk);
     }
 }
 
 void sm_for(int64_t chunks, int threads, sm_chunk fn, void *arg) {
-    job j = {fn, arg, chunks, 0, 0};
+    job j = {fn, arg, chunks, 0};
     if (threads > chunks) threads = (int)chunks;
     if (threads > 1 && parallel)
         parallel(work, &j, (unsigned)threads, 0);

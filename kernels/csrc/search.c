@@ -1,8 +1,7 @@
-/* A search step's own work on CPU, in one pass each: the threshold of every layer, weights from scores, the gradient of
- * the scores, and the update of the scores that finds the next threshold on its way.
+/* The threshold of every layer in one pass over the scores, and the update of the scores that finds it on its way.
  *
- * Definitions, layouts and tie rule are those of kernels/threshold.py, kernels/subnet.py and kernels/score_step.py;
- * what is found depends on the scores alone, and on the number of threads and the bracket only how long it takes.
+ * Definitions and tie rule are those of kernels/threshold.py and kernels/score_step.py; what is found depends on the
+ * scores alone, and on the number of threads and the bracket only how long it takes.
  */
 #include "native.h"
 
@@ -33,30 +32,12 @@ typedef struct {
 
 #if SM_AVX512
 
-#define INF_BITS 0x7F800000
-#define NAN_KEY (-2147483647)
 #define REMOVED_KEY (-2147483647 - 1)
 #define HIGHEST_KEY 2147483647
 #define CHUNK 16384 /* edges: scores, gradient and momentum of two chunks fit the second-level cache */
 #define SAMPLE 4096
 #define DEVIATIONS 4.0
 #define BINS 2048
-
-SM_TARGET static inline __m512i keys_of(__m512i bits, int absolute) {
-    const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7FFFFFFF));
-    __m512i key = magnitude;
-    if (!absolute) {
-        const __m512i flip = _mm512_and_si512(_mm512_srai_epi32(bits, 31), _mm512_set1_epi32(0x7FFFFFFF));
-        key = _mm512_maskz_xor_epi32(_mm512_test_epi32_mask(magnitude, magnitude), bits, flip);
-    }
-    const __mmask16 nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(INF_BITS));
-    return _mm512_mask_mov_epi32(key, nan, _mm512_set1_epi32(NAN_KEY));
-}
-
-/* 16 bits of a row of packed words from column `col`, a multiple of 16. */
-static inline __mmask16 bits16(const uint32_t *row, int64_t col) { return (__mmask16)(row[col >> 5] >> (col & 16)); }
-
-static inline __mmask16 first(int64_t lanes) { return lanes >= 16 ? 0xFFFF : (__mmask16)((1u << lanes) - 1); }
 
 /* The key of one edge, survivors left out of account. */
 static int32_t key_of(float score, int absolute) {
@@ -186,18 +167,6 @@ SM_TARGET static inline __m512 stepped(__m512 s, __m512 g, float *momentum, __mm
     return _mm512_fmadd_ps(g, _mm512_set1_ps(-sgd->lr), s);
 }
 
-/* dL/ds of 16 edges from dL/dw (kernels/subnet.py): times theta0 and sign(s), zero where hard pruning removed the edge.
- * theta0 is base, or the constant with `minus`, its signs. */
-SM_TARGET static inline __m512 score_grad(const float *grad, __m512 s, const float *base, __m512 constant,
-                                          __mmask16 minus, __mmask16 alive, __mmask16 there, int absolute) {
-    const __m512i sign = _mm512_set1_epi32((int)0x80000000);
-    if (absolute) minus ^= _mm512_cmp_ps_mask(s, _mm512_setzero_ps(), _CMP_LT_OQ);
-    const __m512 g = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, grad), base ? _mm512_maskz_loadu_ps(there, base) : constant);
-    __m512i bits = _mm512_castps_si512(g);
-    bits = _mm512_mask_xor_epi32(bits, minus, bits, sign);
-    return _mm512_maskz_mov_ps(alive, _mm512_castsi512_ps(bits));
-}
-
 /* Columns from `begin` to `end` of one row: where asked the update, then the keys, counted and gathered. */
 SM_TARGET static inline __attribute__((always_inline)) void
 scan_row(layer_t *l, pocket_t *p, int64_t row, int64_t begin, int64_t end, const sgd_t *sgd,
@@ -240,8 +209,7 @@ static int64_t chunks_of(const layer_t *l, int update) {
     return ((flat(l, update) ? l->rows * l->cols : l->rows) + step - 1) / step;
 }
 
-SM_TARGET static void scan_chunk(void *arg, int64_t chunk, int worker) {
-    (void)worker;
+SM_TARGET static void scan_chunk(void *arg, int64_t chunk) {
     const job_t *j = arg;
     int64_t index = 0;
     for (int64_t beyond = j->count; beyond - index > 1;) {
@@ -323,8 +291,7 @@ SM_TARGET static void next_bracket(layer_t *l, int32_t *keys, int64_t count, int
     l->low = down > REMOVED_KEY ? down : REMOVED_KEY;
 }
 
-SM_TARGET static void finish_layer(void *arg, int64_t index, int worker) {
-    (void)worker;
+SM_TARGET static void finish_layer(void *arg, int64_t index) {
     const job_t *j = arg;
     layer_t *l = &j->layers[index];
     const int64_t edges = l->rows * l->cols;
@@ -348,134 +315,10 @@ SM_TARGET static void finish_layer(void *arg, int64_t index, int worker) {
     l->tau = tau;
 }
 
-SM_TARGET static void bracket_layer(void *arg, int64_t index, int worker) {
-    (void)worker;
+SM_TARGET static void bracket_layer(void *arg, int64_t index) {
     const job_t *j = arg;
     layer_t *l = &j->layers[index];
     if (l->low > l->high) sample_bracket(l, j->absolute);
-}
-
-typedef struct {
-    const float *scores;
-    const uint32_t *survivors, *signs;
-    const void *base, *constant;
-    uint32_t *mask, *ever;
-    void *weight;
-    const float *grad;
-    float *grad_scores;
-    int64_t rows, cols, words, last_tied, chunk;
-    int32_t tau;
-    int absolute, bytes;
-} one_layer_t;
-
-/* Which of 16 edges are selected; `tied` of them, from the first, also with key tau. */
-SM_TARGET static inline __mmask16 on_or_above(__m512i key, __m512i tau, int64_t tied, __mmask16 there) {
-    const __mmask16 above = _mm512_mask_cmpgt_epi32_mask(there, key, tau);
-    if (tied <= 0) return above;
-    return above | _mm512_mask_cmpeq_epi32_mask(there & first(tied), key, tau);
-}
-
-/* The weights of 32 columns from `edge` on: theta0 where `chosen`, +0.0 elsewhere; `left` columns exist. */
-SM_TARGET static inline __attribute__((always_inline)) void
-store_weights(const one_layer_t *l, int64_t edge, int64_t left, uint32_t chosen, uint32_t minus, const int wide) {
-    const __mmask16 there0 = first(left), there1 = left > 16 ? first(left - 16) : 0;
-    if (wide) {
-        const int32_t *base = l->base ? (const int32_t *)l->base + edge : NULL;
-        int32_t *weight = (int32_t *)l->weight + edge;
-        __m512i theta0, theta1;
-        if (base) {
-            theta0 = _mm512_maskz_loadu_epi32(there0, base), theta1 = _mm512_maskz_loadu_epi32(there1, base + 16);
-        } else {
-            const __m512i plus = _mm512_set1_epi32(*(const int32_t *)l->constant);
-            const __m512i sign = _mm512_set1_epi32((int)0x80000000);
-            theta0 = _mm512_mask_xor_epi32(plus, (__mmask16)minus, plus, sign);
-            theta1 = _mm512_mask_xor_epi32(plus, (__mmask16)(minus >> 16), plus, sign);
-        }
-        _mm512_mask_storeu_epi32(weight, there0, _mm512_maskz_mov_epi32((__mmask16)chosen, theta0));
-        _mm512_mask_storeu_epi32(weight + 16, there1, _mm512_maskz_mov_epi32((__mmask16)(chosen >> 16), theta1));
-    } else {
-        const __mmask32 there = there0 | (uint32_t)there1 << 16;
-        __m512i theta;
-        if (l->base) {
-            theta = _mm512_maskz_loadu_epi16(there, (const int16_t *)l->base + edge);
-        } else {
-            const __m512i plus = _mm512_set1_epi16(*(const int16_t *)l->constant);
-            theta = _mm512_mask_blend_epi16(minus, plus, _mm512_xor_si512(plus, _mm512_set1_epi16((short)0x8000)));
-        }
-        _mm512_mask_storeu_epi16((int16_t *)l->weight + edge, there, _mm512_maskz_mov_epi16(chosen, theta));
-    }
-}
-
-SM_TARGET static inline __attribute__((always_inline)) void weights_row(const one_layer_t *l, int64_t row,
-                                                                        const int absolute, const int wide) {
-    const __m512i tau = _mm512_set1_epi32(l->tau);
-    uint32_t *mask = l->mask + row * l->words;
-    for (int64_t word = 0; word < l->words; word++) {
-        const int64_t left = l->cols - word * 32, edge = row * l->cols + word * 32, tied = l->last_tied + 1 - edge;
-        if (left <= 0) {
-            mask[word] = 0;
-            continue;
-        }
-        const __mmask16 there0 = first(left), there1 = left > 16 ? first(left - 16) : 0;
-        const __m512i key0 = keys_of(_mm512_maskz_loadu_epi32(there0, l->scores + edge), absolute);
-        const __m512i key1 = keys_of(_mm512_maskz_loadu_epi32(there1, l->scores + edge + 16), absolute);
-        uint32_t chosen = on_or_above(key0, tau, tied, there0) | (uint32_t)on_or_above(key1, tau, tied - 16, there1) << 16;
-        if (l->survivors) chosen &= l->survivors[row * l->words + word];
-        mask[word] = chosen;
-        if (l->ever) l->ever[row * l->words + word] |= chosen;
-        store_weights(l, edge, left, chosen, l->signs ? l->signs[row * l->words + word] : 0, wide);
-    }
-}
-
-/* The same where the mask is given, in `survivors`. */
-SM_TARGET static void packed_chunk(void *arg, int64_t chunk, int worker) {
-    (void)worker;
-    const one_layer_t *l = arg;
-    const int64_t begin = chunk * l->chunk, end = begin + l->chunk < l->rows ? begin + l->chunk : l->rows;
-    for (int64_t row = begin; row < end; row++)
-        for (int64_t word = 0; word * 32 < l->cols; word++) {
-            const int64_t at = row * l->words + word, edge = row * l->cols + word * 32, left = l->cols - word * 32;
-            const uint32_t minus = l->signs ? l->signs[at] : 0;
-            if (l->bytes == 4)
-                store_weights(l, edge, left, l->survivors[at], minus, 1);
-            else
-                store_weights(l, edge, left, l->survivors[at], minus, 0);
-        }
-}
-
-SM_TARGET static void weights_chunk(void *arg, int64_t chunk, int worker) {
-    (void)worker;
-    const one_layer_t *l = arg;
-    const int64_t begin = chunk * l->chunk, end = begin + l->chunk < l->rows ? begin + l->chunk : l->rows;
-    for (int64_t row = begin; row < end; row++) {
-        if (l->absolute && l->bytes == 4)
-            weights_row(l, row, 1, 1);
-        else if (l->absolute)
-            weights_row(l, row, 1, 0);
-        else
-            weights_row(l, row, 0, l->bytes == 4);
-    }
-}
-
-SM_TARGET static void grads_chunk(void *arg, int64_t chunk, int worker) {
-    (void)worker;
-    const one_layer_t *l = arg;
-    const __m512 constant = l->base ? _mm512_setzero_ps() : _mm512_set1_ps(*(const float *)l->constant);
-    const int64_t begin = chunk * l->chunk, end = begin + l->chunk < l->rows ? begin + l->chunk : l->rows;
-    for (int64_t row = begin; row < end; row++) {
-        const uint32_t *alive_row = l->survivors ? l->survivors + row * l->words : NULL;
-        const uint32_t *signs_row = l->signs ? l->signs + row * l->words : NULL;
-        for (int64_t col = 0; col < l->cols; col += 16) {
-            const int64_t edge = row * l->cols + col;
-            const __mmask16 there = first(l->cols - col);
-            const __mmask16 alive = alive_row ? bits16(alive_row, col) & there : there;
-            const __m512 s = _mm512_maskz_loadu_ps(there, l->scores + edge);
-            const float *base = l->base ? (const float *)l->base + edge : NULL;
-            const __mmask16 minus = signs_row ? bits16(signs_row, col) : 0;
-            _mm512_mask_storeu_ps(l->grad_scores + edge, there,
-                                  score_grad(l->grad + edge, s, base, constant, minus, alive, there, l->absolute));
-        }
-    }
 }
 #endif
 
@@ -493,53 +336,6 @@ SM_EXPORT int64_t sm_select(layer_t *layers, int64_t count, int absolute, int up
     sm_for(count, threads, bracket_layer, &j);
     sm_for(chunks, threads, scan_chunk, &j);
     sm_for(count, threads, finish_layer, &j);
-    return 0;
-#else
-    return -1;
-#endif
-}
-
-
-/* kernels.subnet.subnet of one layer: weights of `bytes` bytes each, mask, and the mask ORed into `ever`. */
-SM_EXPORT int64_t sm_subnet(const float *scores, int32_t tau, int64_t last_tied, const uint32_t *survivors,
-                            const void *constant, const uint32_t *signs, const void *base, void *weight, uint32_t *mask,
-                            uint32_t *ever, int64_t rows, int64_t cols, int64_t words, int absolute, int bytes,
-                            int threads) {
-#if SM_AVX512
-    one_layer_t l = {.scores = scores, .survivors = survivors, .signs = signs, .base = base, .constant = constant,
-                     .mask = mask, .ever = ever, .weight = weight, .rows = rows, .cols = cols, .words = words,
-                     .last_tied = last_tied, .chunk = cols < CHUNK ? CHUNK / cols : 1, .tau = tau,
-                     .absolute = absolute, .bytes = bytes};
-    sm_for((rows + l.chunk - 1) / l.chunk, threads, weights_chunk, &l);
-    return 0;
-#else
-    return -1;
-#endif
-}
-
-/* Its backward: the gradient of the scores from that of the weights. */
-SM_EXPORT int64_t sm_subnet_backward(const float *grad, const float *scores, const uint32_t *survivors,
-                                     const void *constant, const uint32_t *signs, const void *base, float *grad_scores,
-                                     int64_t rows, int64_t cols, int64_t words, int absolute, int threads) {
-#if SM_AVX512
-    one_layer_t l = {.scores = scores, .survivors = survivors, .signs = signs, .base = base, .constant = constant,
-                     .grad = grad, .grad_scores = grad_scores, .rows = rows, .cols = cols, .words = words,
-                     .chunk = cols < CHUNK ? CHUNK / cols : 1, .absolute = absolute};
-    sm_for((rows + l.chunk - 1) / l.chunk, threads, grads_chunk, &l);
-    return 0;
-#else
-    return -1;
-#endif
-}
-
-/* kernels.packed.packed_weight: weights of `bytes` bytes each from a mask. */
-SM_EXPORT int64_t sm_packed_weight(const uint32_t *mask, const void *constant, const uint32_t *signs, const void *base,
-                                   void *weight, int64_t rows, int64_t cols, int64_t words, int bytes, int threads) {
-#if SM_AVX512
-    one_layer_t l = {.survivors = mask, .signs = signs, .base = base, .constant = constant, .weight = weight,
-                     .rows = rows, .cols = cols, .words = words, .chunk = cols < CHUNK ? CHUNK / cols : 1,
-                     .bytes = bytes};
-    sm_for((rows + l.chunk - 1) / l.chunk, threads, packed_chunk, &l);
     return 0;
 #else
     return -1;

@@ -246,6 +246,30 @@ def test_signs_are_drawn_in_less_than_one_instruction_an_edge(rows: list[dict[st
 
 
 @pytest.mark.slow
+def test_words_of_signs_are_drawn_in_less_than_one_instruction_an_edge(rows: list[dict[str, Any]]) -> None:
+    """All that is not a product reads the words of kernels that do nothing but draw them, each call in one thread."""
+    drawing = "philox._sign_words_kernel", "score_step_triton._score_signs_kernel"
+    drawn = [row for row in rows if row["kernel"] in drawing]
+    assert {(row["kernel"], row["target"]) for row in drawn} == {(kernel, of) for kernel in drawing for of in TARGETS}
+    assert [row for row in drawn if row["integer_per_edge"] >= SIGNS] == []
+    # The reals take a word an edge.
+    with_seed = {row["kernel"] for row in rows if " seed" in row["config"] or "seed" in row["variant"]}
+    others = {kernel for kernel in with_seed if not kernel.startswith("masked_")}
+    assert others == {drawing[0], "philox._uniform_kernel", "philox._normal_kernel"}
+
+
+# An H100 takes its integer units' time, not the memory's, for the 8 bytes and more of an edge when it needs more.
+SUBNET = 40
+
+
+@pytest.mark.slow
+def test_weights_from_scores_are_made_at_the_speed_of_memory(rows: list[dict[str, Any]]) -> None:
+    made = [row for row in rows if row["kernel"].startswith("subnet.")]
+    assert {row["target"] for row in made} == set(TARGETS)
+    assert [row for row in made if row["integer_per_edge"] > SUBNET] == []
+
+
+@pytest.mark.slow
 def test_random_draws_round_every_step(rows: list[dict[str, Any]]) -> None:
     drawn = [row for row in rows if row["kernel"].startswith("philox.")]
     assert drawn

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 
-from kernels import masked_conv2d as module
+from kernels import masked_conv2d_triton as module
 from kernels.masked_conv2d import masked_conv2d
 from kernels.packed import packed_weight
 from kernels.tap_codes import tap_codes
@@ -19,7 +19,8 @@ EXPLICIT = [
     Conv(channels=5, rows=10, groups=5, kernel=(3, 3), stride=(2, 1), images=1),  # depthwise
     Conv(channels=130, rows=70, kernel=(2, 1), images=1, size=(3, 4), flips=True, coats=2),
     Conv(channels=129, rows=35, kernel=(1, 1), images=1, size=(3, 4), dtype=torch.bfloat16),
-    Conv(channels=97, rows=35, kernel=(1, 1), images=1, size=(3, 4), dtype=torch.float16, flips=True),
+    Conv(channels=144, rows=35, kernel=(1, 1), images=1, size=(3, 4), dtype=torch.bfloat16),
+    Conv(channels=96, rows=70, groups=2, kernel=(1, 1), images=1, size=(3, 4), dtype=torch.float16, flips=True),
     Conv(channels=2, rows=3, kernel=(1, 31), dtype=torch.float16, size=(1, 29), padding=(0, 1), images=1),
     Conv(
         channels=2, rows=3, kernel=(30, 1), size=(32, 1), padding=(2, 0), images=1, stride=(3, 1), dtype=torch.float16
@@ -150,3 +151,9 @@ def test_codes_are_the_edges_tap_by_tap(groups: int | None) -> None:
     edge = F.pad(edge, (0, -edge.shape[2] % 32)).flatten(1).unflatten(1, (-1, 8, 2))
     place = 2 * torch.arange(8)[:, None] + 16 * torch.arange(2)
     assert same(codes, (edge.long() << place).sum((2, 3)).to(torch.int32))
+
+
+def test_codes_are_counted_in_32_bits() -> None:
+    mask = torch.empty(1, 1 << 20, 1 << 12, dtype=torch.int32, device="meta")
+    with pytest.raises(ValueError, match=r"1048576 rows of 131072 channels .* 8589934592 codes"):
+        tap_codes(mask, mask[0], 1, 1 << 17, 4)

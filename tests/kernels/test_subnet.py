@@ -126,6 +126,17 @@ def test_a_threshold_below_every_number_selects_every_survivor(tau: int) -> None
         assert same(mask, case.survivors)
 
 
+@pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.parametrize("last", [1 << 40, -(1 << 40)])
+def test_a_last_tied_edge_far_from_the_layer(last: int, absolute: bool) -> None:
+    """All ties are selected, or none: what kernels count in 32 bits is clamped."""
+    case = plain_case(scores=torch.full((5, 131), 0.5), last=last, absolute=absolute)
+    for weight, mask in every_path(case.run):
+        chosen = case.chosen_plain()
+        assert torch.equal(unpack_plain(mask, 131), chosen)
+        assert torch.equal(weight, torch.where(chosen, case.theta_plain(), 0))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("source", SOURCES)
 def test_unselected_edges_weigh_plus_zero(source: str, dtype: torch.dtype) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import supermask.packed_edges
 from kernels import native
-from kernels.bits import pack
+from kernels.bits import pack, unpack
 from supermask.edges import SearchedEdges
 from supermask.layers import SupermaskConv2d, SupermaskLinear
 from supermask.making import choose
@@ -156,7 +156,6 @@ def test_a_call_with_large_activations_keeps_its_weights() -> None:
         assert edges.weight is None
         layer(torch.ones(4, 3, 32, 32))
     assert edges.weight is not None
-    assert edges.signs is None
     layer(torch.ones(4, 3, 32, 32, requires_grad=True)).sum().backward()  # no tensor of inference mode is left behind
 
 
@@ -176,26 +175,26 @@ def test_few_rows_are_multiplied_from_bits(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    ("device", "rows", "fused", "may_keep", "activations", "expected"),
+    ("device", "itemsize", "rows", "fused", "kept", "may_keep", "expected"),
     [
-        (CPU, 1, True, True, 8192, "on_the_fly"),
-        (CPU, 4096, True, True, 8192 * 4096, "on_the_fly"),
-        (CPU, 1, False, True, 8192, "materialised"),
-        (CPU, 4096, False, True, 8192 * 4096, "cached"),
-        (CPU, 4096, False, False, 8192 * 4096, "materialised"),
-        (GPU, 1, True, True, 8192, "on_the_fly"),
-        (GPU, 512, True, True, 8192 * 512, "on_the_fly"),
-        (GPU, 4096, True, True, 8192 * 4096, "cached"),
-        (GPU, 4096, True, False, 8192 * 4096, "materialised"),
+        (CPU, 4, 1, True, False, True, "on_the_fly"),
+        (CPU, 4, 4096, True, False, True, "on_the_fly"),
+        (CPU, 4, 1, False, False, True, "materialised"),
+        (CPU, 4, 1, False, True, True, "cached"),
+        (CPU, 4, 4096, False, False, True, "cached"),
+        (CPU, 4, 4096, False, False, False, "materialised"),
+        (CPU, 2, 4096, False, True, True, "materialised"),  # converting the kept float32 costs more
+        (GPU, 4, 1, True, True, True, "on_the_fly"),
+        (GPU, 2, 512, True, False, True, "on_the_fly"),
+        (GPU, 4, 4096, True, False, True, "cached"),
+        (GPU, 2, 4096, True, False, False, "materialised"),
     ],
 )
 def test_the_rule(
-    device: torch.device, rows: int, fused: bool, may_keep: bool, activations: int, expected: str
+    *, device: torch.device, itemsize: int, rows: int, fused: bool, kept: bool, may_keep: bool, expected: str
 ) -> None:
-    sizes: dict[str, Any] = {"edges": 4096 * 4096, "activations": activations, "itemsize": 2}
-    if device is CPU:
-        sizes["itemsize"] = 4
-    assert choose(device=device, rows=rows, fused=fused, may_keep=may_keep, **sizes) == expected
+    sizes = {"edges": 4096 * 4096, "activations": 8192 * rows, "itemsize": itemsize}
+    assert choose(device=device, rows=rows, fused=fused, kept=kept, may_keep=may_keep, **sizes) == expected
 
 
 def test_what_cannot_be_made_in_a_product_is_refused() -> None:
@@ -204,3 +203,35 @@ def test_what_cannot_be_made_in_a_product_is_refused() -> None:
         packed_of(searched, making="on_the_fly")
     with pytest.raises(ValueError, match="making='lazy'"):
         packed_of(searched, making="lazy")
+
+
+def test_what_was_made_of_a_mask_follows_it() -> None:
+    searched, x = SearchedEdges((24, 40), seed=3, remaining=0.4), torch.randn(2, 40)
+    other = pack(torch.rand(24, 40, generator=torch.Generator().manual_seed(1)) < 0.2)
+    for making in ("auto", "on_the_fly", "cached"):
+        edges, replaced = packed_of(searched, making=making), packed_of(searched, making=making)
+        edges.packed.copy_(other)
+        replaced.packed = other
+        dense = edges(torch.float32)
+        assert torch.equal(dense != 0, unpack(other, 40))
+        expected = F.linear(x, dense)
+        for each in (edges, replaced):
+            torch.testing.assert_close(each.linear(x, None, torch.float32), expected)
+
+
+@pytest.mark.parametrize("making", ["auto", "on_the_fly", "materialised", "cached"])
+def test_an_input_of_another_width_is_refused(making: Any) -> None:
+    layer = SupermaskLinear(36, 64, edges=packed_of(SearchedEdges((64, 36), seed=1), making=making))
+    for width in (19, 35, 37):
+        with pytest.raises((ValueError, RuntimeError), match=f"{width}"):
+            layer(torch.ones(3, width))
+
+
+def test_wrapped_tensors_take_the_op_or_are_refused() -> None:
+    layer = SupermaskLinear(36, 64, edges=packed_of(SearchedEdges((64, 36), seed=1)))
+    x = torch.randn(3, 36)
+    expected = layer(x)
+    assert torch.equal(torch.func.functionalize(layer)(x), expected)
+    assert torch.equal(layer(torch._neg_view(-x)), expected)
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(ValueError, match="tangent"):
+        layer(torch.autograd.forward_ad.make_dual(x, x))

@@ -143,7 +143,9 @@ def test_scores_are_selected_from_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [3]
 
 
-@pytest.mark.parametrize("meddle", ["scores", "kept", "survivors", "load", "optimiser", "fused optimiser"])
+@pytest.mark.parametrize(
+    "meddle", ["scores", "kept", "survivors", "load", "optimiser", "fused optimiser", "vector", "data"]
+)
 def test_a_known_threshold_is_used_for_its_own_scores_only(meddle: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = selections(monkeypatch)
     model = network()
@@ -159,7 +161,13 @@ def test_a_known_threshold_is_used_for_its_own_scores_only(meddle: str, monkeypa
                 edges.remaining = 0.05
             elif meddle == "survivors":
                 edges.remove_unselected()
-        if meddle == "load":
+        if meddle == "vector":
+            numbers = torch.nn.utils.parameters_to_vector(model.parameters())
+            torch.nn.utils.vector_to_parameters(numbers * torch.rand(numbers.shape), model.parameters())
+        elif meddle == "data":
+            for parameter in model.parameters():
+                parameter.data = parameter * torch.rand(parameter.shape)
+        elif meddle == "load":
             model.load_state_dict(network().state_dict())
     if "optimiser" in meddle:
         plain_step(model, other, second)
@@ -265,3 +273,94 @@ def test_compiled() -> None:
         plain_step(theirs, other, batch)
     for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_a_write_that_torch_does_not_count_is_noticed() -> None:
+    model = network()
+    optimiser = ScoreSGD(model, lr=0.5)
+    first, second = batches(2)
+    fused_step(model, optimiser, first)
+    for edges in searched_edges(model).values():
+        edges.scores.detach().numpy()[:] *= 0.5
+    with pytest.raises(RuntimeError, match=r"edges selected where \d+ are kept.*\.data, NumPy"):
+        fused_step(model, optimiser, second)
+
+
+@pytest.mark.parametrize("change", ["remaining", "survivors", "scores"])
+def test_nothing_changes_between_gradients_and_step(change: str) -> None:
+    model = network(weights="scaled_signed_constant")
+    optimiser = ScoreSGD(model, lr=0.5)
+    (x, y), *_ = batches(1)
+    with optimiser.searching():
+        F.cross_entropy(model(x), y).backward()
+    before = [parameter.clone() for parameter in model.parameters()]
+    with torch.no_grad():
+        for edges in searched_edges(model).values():
+            if change == "remaining":
+                edges.remaining = 0.2
+            elif change == "survivors":
+                edges.remove_unselected()
+    if change == "scores":
+        model.load_state_dict(network(weights="scaled_signed_constant").state_dict())
+    with pytest.raises(RuntimeError, match="between the gradients and their step"):
+        optimiser.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_a_block_that_raises_leaves_the_layers_as_they_were() -> None:
+    model = network()
+    optimiser = ScoreSGD(model, lr=0.5)
+    with pytest.raises(KeyError), optimiser.searching():
+        raise KeyError
+    assert all(edges.straight_through for edges in searched_edges(model).values())
+
+
+def test_gradients_stay_for_whoever_reads_them_after_a_step() -> None:
+    model = network(bias="train")
+    optimiser = ScoreSGD(model, lr=0.5)
+    (x, y), *_ = batches(1)
+    with optimiser.searching():
+        F.cross_entropy(model(x), y).backward()
+    grads = [parameter.grad for parameter in model.parameters()]
+    optimiser.step()
+    assert all(parameter.grad is grad for parameter, grad in zip(model.parameters(), grads, strict=True))
+
+
+def test_what_it_does_not_do_is_refused() -> None:
+    model = network()
+    optimiser = ScoreSGD(model, lr=0.5)
+    with pytest.raises(TypeError, match="state_dict"):
+        copy.deepcopy(optimiser)
+    (x, y), *_ = batches(1)
+    for name, value in (("maximize", True), ("dampening", 0.5)):
+        state = optimiser.state_dict()
+        state["param_groups"][0][name] = value
+        other = ScoreSGD(model, lr=0.5)
+        other.load_state_dict(state)
+        with other.searching():
+            F.cross_entropy(model(x), y).backward()
+        with pytest.raises(ValueError, match=name):
+            other.step()
+        other.zero_grad()
+    scores = optimiser.param_groups[0]["params"].pop()
+    optimiser.add_param_group({"params": [scores], "lr": 0.0})
+    with optimiser.searching():
+        F.cross_entropy(model(x), y).backward()
+    with pytest.raises(ValueError, match="another than the first"):
+        optimiser.step()
+    layers = list(searched_edges(model).values())
+    layers[1].scores = layers[0].scores
+    with pytest.raises(ValueError, match="share"):
+        ScoreSGD(model, lr=0.1)
+
+
+def test_a_first_step_keeps_the_sign_of_zeros() -> None:
+    ours, theirs = network(), network()
+    own = ScoreSGD(ours, lr=0.5, momentum=0.9)
+    other = torch.optim.SGD(groups(theirs, 0.0), lr=0.5, momentum=0.9)
+    x, y = torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])
+    fused_step(ours, own, (x, y))
+    plain_step(theirs, other, (x, y))
+    for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        mine, plain = own.state[found]["momentum_buffer"], other.state[expected]["momentum_buffer"]
+        assert torch.equal(mine.view(torch.int32), plain.view(torch.int32))

@@ -1,0 +1,178 @@
+/* Weights from scores or from a packed mask, and the gradient of the scores: kernels/subnet.py, kernels/packed.py. */
+#include "native.h"
+
+#include <stddef.h>
+
+#if SM_AVX512
+
+#define CHUNK 16384 /* edges: what a chunk reads and writes fits the second-level cache */
+
+typedef struct {
+    const float *scores;
+    const uint32_t *survivors, *signs;
+    const void *base, *constant;
+    uint32_t *mask, *ever;
+    void *weight;
+    const float *grad;
+    float *grad_scores;
+    int64_t rows, cols, words, last_tied, chunk;
+    int32_t tau;
+    int absolute, bytes;
+} one_layer_t;
+
+/* Which of 16 edges are selected; `tied` of them, from the first, also with key tau. */
+SM_TARGET static inline __mmask16 on_or_above(__m512i key, __m512i tau, int64_t tied, __mmask16 there) {
+    const __mmask16 above = _mm512_mask_cmpgt_epi32_mask(there, key, tau);
+    if (tied <= 0) return above;
+    return above | _mm512_mask_cmpeq_epi32_mask(there & first(tied), key, tau);
+}
+
+/* The weights of 32 columns from `edge` on: theta0 where `chosen`, +0.0 elsewhere; `left` columns exist. */
+SM_TARGET static inline __attribute__((always_inline)) void
+store_weights(const one_layer_t *l, int64_t edge, int64_t left, uint32_t chosen, uint32_t minus, const int wide) {
+    const __mmask16 there0 = first(left), there1 = left > 16 ? first(left - 16) : 0;
+    if (wide) {
+        const int32_t *base = l->base ? (const int32_t *)l->base + edge : NULL;
+        int32_t *weight = (int32_t *)l->weight + edge;
+        __m512i theta0, theta1;
+        if (base) {
+            theta0 = _mm512_maskz_loadu_epi32(there0, base), theta1 = _mm512_maskz_loadu_epi32(there1, base + 16);
+        } else {
+            const __m512i plus = _mm512_set1_epi32(*(const int32_t *)l->constant);
+            const __m512i sign = _mm512_set1_epi32((int)0x80000000);
+            theta0 = _mm512_mask_xor_epi32(plus, (__mmask16)minus, plus, sign);
+            theta1 = _mm512_mask_xor_epi32(plus, (__mmask16)(minus >> 16), plus, sign);
+        }
+        _mm512_mask_storeu_epi32(weight, there0, _mm512_maskz_mov_epi32((__mmask16)chosen, theta0));
+        _mm512_mask_storeu_epi32(weight + 16, there1, _mm512_maskz_mov_epi32((__mmask16)(chosen >> 16), theta1));
+    } else {
+        const __mmask32 there = there0 | (uint32_t)there1 << 16;
+        __m512i theta;
+        if (l->base) {
+            theta = _mm512_maskz_loadu_epi16(there, (const int16_t *)l->base + edge);
+        } else {
+            const __m512i plus = _mm512_set1_epi16(*(const int16_t *)l->constant);
+            theta = _mm512_mask_blend_epi16(minus, plus, _mm512_xor_si512(plus, _mm512_set1_epi16((short)0x8000)));
+        }
+        _mm512_mask_storeu_epi16((int16_t *)l->weight + edge, there, _mm512_maskz_mov_epi16(chosen, theta));
+    }
+}
+
+SM_TARGET static inline __attribute__((always_inline)) void weights_row(const one_layer_t *l, int64_t row,
+                                                                        const int absolute, const int wide) {
+    const __m512i tau = _mm512_set1_epi32(l->tau);
+    uint32_t *mask = l->mask + row * l->words;
+    for (int64_t word = 0; word < l->words; word++) {
+        const int64_t left = l->cols - word * 32, edge = row * l->cols + word * 32, tied = l->last_tied + 1 - edge;
+        if (left <= 0) {
+            mask[word] = 0;
+            continue;
+        }
+        const __mmask16 there0 = first(left), there1 = left > 16 ? first(left - 16) : 0;
+        const __m512i key0 = keys_of(_mm512_maskz_loadu_epi32(there0, l->scores + edge), absolute);
+        const __m512i key1 = keys_of(_mm512_maskz_loadu_epi32(there1, l->scores + edge + 16), absolute);
+        uint32_t chosen = on_or_above(key0, tau, tied, there0) | (uint32_t)on_or_above(key1, tau, tied - 16, there1) << 16;
+        if (l->survivors) chosen &= l->survivors[row * l->words + word];
+        mask[word] = chosen;
+        if (l->ever) l->ever[row * l->words + word] |= chosen;
+        store_weights(l, edge, left, chosen, l->signs ? l->signs[row * l->words + word] : 0, wide);
+    }
+}
+
+/* The same where the mask is given, in `survivors`. */
+SM_TARGET static void packed_chunk(void *arg, int64_t chunk) {
+    const one_layer_t *l = arg;
+    const int64_t begin = chunk * l->chunk, end = begin + l->chunk < l->rows ? begin + l->chunk : l->rows;
+    for (int64_t row = begin; row < end; row++)
+        for (int64_t word = 0; word * 32 < l->cols; word++) {
+            const int64_t at = row * l->words + word, edge = row * l->cols + word * 32, left = l->cols - word * 32;
+            const uint32_t minus = l->signs ? l->signs[at] : 0;
+            if (l->bytes == 4)
+                store_weights(l, edge, left, l->survivors[at], minus, 1);
+            else
+                store_weights(l, edge, left, l->survivors[at], minus, 0);
+        }
+}
+
+SM_TARGET static void weights_chunk(void *arg, int64_t chunk) {
+    const one_layer_t *l = arg;
+    const int64_t begin = chunk * l->chunk, end = begin + l->chunk < l->rows ? begin + l->chunk : l->rows;
+    for (int64_t row = begin; row < end; row++) {
+        if (l->absolute && l->bytes == 4)
+            weights_row(l, row, 1, 1);
+        else if (l->absolute)
+            weights_row(l, row, 1, 0);
+        else
+            weights_row(l, row, 0, l->bytes == 4);
+    }
+}
+
+SM_TARGET static void grads_chunk(void *arg, int64_t chunk) {
+    const one_layer_t *l = arg;
+    const __m512 constant = l->base ? _mm512_setzero_ps() : _mm512_set1_ps(*(const float *)l->constant);
+    const int64_t begin = chunk * l->chunk, end = begin + l->chunk < l->rows ? begin + l->chunk : l->rows;
+    for (int64_t row = begin; row < end; row++) {
+        const uint32_t *alive_row = l->survivors ? l->survivors + row * l->words : NULL;
+        const uint32_t *signs_row = l->signs ? l->signs + row * l->words : NULL;
+        for (int64_t col = 0; col < l->cols; col += 16) {
+            const int64_t edge = row * l->cols + col;
+            const __mmask16 there = first(l->cols - col);
+            const __mmask16 alive = alive_row ? bits16(alive_row, col) & there : there;
+            const __m512 s = _mm512_maskz_loadu_ps(there, l->scores + edge);
+            const float *base = l->base ? (const float *)l->base + edge : NULL;
+            const __mmask16 minus = signs_row ? bits16(signs_row, col) : 0;
+            _mm512_mask_storeu_ps(l->grad_scores + edge, there,
+                                  score_grad(l->grad + edge, s, base, constant, minus, alive, there, l->absolute));
+        }
+    }
+}
+#endif
+
+/* kernels.subnet.subnet of one layer: weights of `bytes` bytes each, mask, and the mask ORed into `ever`. */
+SM_EXPORT int64_t sm_subnet(const float *scores, int32_t tau, int64_t last_tied, const uint32_t *survivors,
+                            const void *constant, const uint32_t *signs, const void *base, void *weight, uint32_t *mask,
+                            uint32_t *ever, int64_t rows, int64_t cols, int64_t words, int absolute, int bytes,
+                            int threads) {
+#if SM_AVX512
+    if (!rows || !cols) return 0;
+    one_layer_t l = {.scores = scores, .survivors = survivors, .signs = signs, .base = base, .constant = constant,
+                     .mask = mask, .ever = ever, .weight = weight, .rows = rows, .cols = cols, .words = words,
+                     .last_tied = last_tied, .chunk = cols < CHUNK ? CHUNK / cols : 1, .tau = tau,
+                     .absolute = absolute, .bytes = bytes};
+    sm_for((rows + l.chunk - 1) / l.chunk, threads, weights_chunk, &l);
+    return 0;
+#else
+    return -1;
+#endif
+}
+
+/* Its backward: the gradient of the scores from that of the weights. */
+SM_EXPORT int64_t sm_subnet_backward(const float *grad, const float *scores, const uint32_t *survivors,
+                                     const void *constant, const uint32_t *signs, const void *base, float *grad_scores,
+                                     int64_t rows, int64_t cols, int64_t words, int absolute, int threads) {
+#if SM_AVX512
+    if (!rows || !cols) return 0;
+    one_layer_t l = {.scores = scores, .survivors = survivors, .signs = signs, .base = base, .constant = constant,
+                     .grad = grad, .grad_scores = grad_scores, .rows = rows, .cols = cols, .words = words,
+                     .chunk = cols < CHUNK ? CHUNK / cols : 1, .absolute = absolute};
+    sm_for((rows + l.chunk - 1) / l.chunk, threads, grads_chunk, &l);
+    return 0;
+#else
+    return -1;
+#endif
+}
+
+/* kernels.packed.packed_weight: weights of `bytes` bytes each from a mask. */
+SM_EXPORT int64_t sm_packed_weight(const uint32_t *mask, const void *constant, const uint32_t *signs, const void *base,
+                                   void *weight, int64_t rows, int64_t cols, int64_t words, int bytes, int threads) {
+#if SM_AVX512
+    if (!rows || !cols) return 0;
+    one_layer_t l = {.survivors = mask, .signs = signs, .base = base, .constant = constant, .weight = weight,
+                     .rows = rows, .cols = cols, .words = words, .chunk = cols < CHUNK ? CHUNK / cols : 1,
+                     .bytes = bytes};
+    sm_for((rows + l.chunk - 1) / l.chunk, threads, packed_chunk, &l);
+    return 0;
+#else
+    return -1;
+#endif
+}

@@ -98,7 +98,7 @@ def unwatched(*tensors: torch.Tensor | None) -> bool:
     """Whether an op on these CPU tensors may be called as the plain function it is: nothing traces or wraps it, no view
     is lazy, and no gradient is wanted. A custom op costs up to 0.1 ms more than its code, as much as a product from
     bits."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack():
         return False
     if torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0:
         return False

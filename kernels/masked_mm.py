@@ -296,7 +296,14 @@ def masked_mm(
             devices, or a theta of real-valued weights.
     """
     direct = unwatched(x, bias, codes, theta.constant) and cpu_path() != "triton"
-    if direct and codes is not None and mask.ndim == 2 and theta.real is theta.base is None and native.usable():
+    if (
+        direct
+        and codes is not None
+        and mask.ndim == 2
+        and theta.real is None
+        and theta.base is None
+        and native.usable()
+    ):
         found = by_tables(x, codes, theta.constant, bias, mask.shape[0])
         if found is not None:
             return found

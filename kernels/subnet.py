@@ -131,20 +131,10 @@ def _subnet_backward_torch(
 
 
 def _subnet_cpu(
-    scores: Tensor,
-    tau: Tensor,
-    last_tied: Tensor,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    absolute: bool,
-    dtype: torch.dtype,
-    ever: Optional[Tensor],
-) -> tuple[Tensor, Tensor]:
+    scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Optional[Tensor], constant: Tensor,
+    signs: Optional[Tensor], base: Optional[Tensor], seed: int, layer: int, stream: int, absolute: bool,
+    dtype: torch.dtype, ever: Optional[Tensor],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     signs = _signs_unless(base, signs, seed, layer, stream, scores)
     found = weights_and_mask(scores, int(tau), int(last_tied), survivors, constant, signs, base, absolute, dtype)
     if ever is not None:
@@ -153,36 +143,18 @@ def _subnet_cpu(
 
 
 def _subnet_backward_cpu(
-    grad_weight: Tensor,
-    scores: Tensor,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    absolute: bool,
-) -> Tensor:
+    grad_weight: Tensor, scores: Tensor, survivors: Optional[Tensor], constant: Tensor, signs: Optional[Tensor],
+    base: Optional[Tensor], seed: int, layer: int, stream: int, absolute: bool,
+) -> Tensor:  # fmt: skip
     signs = _signs_unless(base, signs, seed, layer, stream, scores)
     return grad_scores(grad_weight, scores, survivors, constant, signs, base, absolute)
 
 
 def _subnet_native(
-    scores: Tensor,
-    tau: Tensor,
-    last_tied: Tensor,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    absolute: bool,
-    dtype: torch.dtype,
-    ever: Optional[Tensor],
-) -> tuple[Tensor, Tensor]:
+    scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Optional[Tensor], constant: Tensor,
+    signs: Optional[Tensor], base: Optional[Tensor], seed: int, layer: int, stream: int, absolute: bool,
+    dtype: torch.dtype, ever: Optional[Tensor],
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     place = seed, layer, stream
     if dtype not in BITS_DTYPE:
         args = (scores, tau, last_tied, survivors, constant, signs, base, *place, absolute)
@@ -192,17 +164,9 @@ def _subnet_native(
 
 
 def _subnet_backward_native(
-    grad_weight: Tensor,
-    scores: Tensor,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    absolute: bool,
-) -> Tensor:
+    grad_weight: Tensor, scores: Tensor, survivors: Optional[Tensor], constant: Tensor, signs: Optional[Tensor],
+    base: Optional[Tensor], seed: int, layer: int, stream: int, absolute: bool,
+) -> Tensor:  # fmt: skip
     place = seed, layer, stream
     if scores.dtype is not torch.float32:
         return _subnet_backward_cpu(grad_weight, scores, survivors, constant, signs, base, *place, absolute)

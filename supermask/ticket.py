@@ -106,7 +106,8 @@ def load(
             a layer at a time. "on_the_fly": inside the product, from one bit an edge; what has no such product (1-d,
             3-d and transposed convolutions, and on CPU 2-d ones) is materialised. "auto": what costs least for the
             call (supermask/making.py). The weights have the same bits in all of them, and with the first two so do the
-            logits; products that make their weights add up in another order.
+            logits; products that make their weights add up in another order. Transforms of torch.func and forward-mode
+            gradients take the first two only.
         device: where the network goes.
 
     Raises:

@@ -71,12 +71,16 @@ def test_rounds(flags: dict[str, int], rounds: int) -> None:
     assert Options(**flags).rounds_of(11) == rounds
 
 
-def test_rounds_begin_with_another_each_time() -> None:
+def test_every_round_has_another_order() -> None:
     called: list[str] = []
-    calls = {name: lambda name=name: called.append(name) for name in "ab"}
-    samples = interleaved(calls, rounds=2, warmup=1, calls=2)
-    assert "".join(called) == "ab" + "aabb" + "bbaa"
-    assert [len(sample.rounds) for sample in samples.values()] == [2, 2]
+    calls = {name: lambda name=name: called.append(name) for name in "abc"}
+    samples = interleaved(calls, rounds=20, warmup=1, calls=2)
+    assert "".join(called[:3]) == "abc"
+    rounds = ["".join(called[at : at + 6]) for at in range(3, len(called), 6)]
+    assert all(sorted(each) == list("aabbcc") and each[::2] == each[1::2] for each in rounds)
+    neighbours = {each[at : at + 2] for each in (one[::2] for one in rounds) for at in (0, 1)}
+    assert neighbours == {"ab", "ac", "ba", "bc", "ca", "cb"}
+    assert [len(sample.rounds) for sample in samples.values()] == [20, 20, 20]
 
 
 def test_the_commit_is_named() -> None:

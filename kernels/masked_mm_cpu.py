@@ -43,20 +43,22 @@ _BLOCK = 1 << 22  # bytes of a block of W: enough that starting a product costs 
 _TABLE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def prefers_tables(n: int, rows: int, dtype: torch.dtype) -> bool:
+def prefers_tables(n: int, rows: int, cols: int, dtype: torch.dtype) -> bool:
     """Whether tables are faster than blocks for `n` rows of x in `dtype`, where both can be had.
 
-    Counted for three inputs, in the time of one look-up and addition for 16 rows of W and one of x, as measured on
-    Zen 4. Tables: one for each 16 rows, and 6 to make the table, once a chunk of rows, of which two threads have four.
-    Blocks: to make 16 rows of W, whatever n is, 47 in float32 and 26 in bfloat16, and their product, in float32 2.1 and
-    3 for the rows of x, in bfloat16 0.87 and 1.7. So at 4096 x 4096 tables are faster at any n in float32 (and float16,
-    widened), up to some 120 rows of x in bfloat16, and up to 55 and 30 for 1024 and 512 rows of W. Inputs count in all
-    of these alike.
+    Counted operations times what each takes, in nanoseconds, on two threads of Zen 4. Tables: a look-up and addition
+    for each 16 rows of W and 6 to make the tables of a chunk of rows, of which there are at most four; and each
+    element of y, which in 16 bits is written twice. Blocks: a call of the library, a weight made once, a product for
+    each row of x (in float32 as long for a few rows of W as for 48), and each element of y. So at 4096 x 4096 tables
+    are faster at any n in float32 (and float16, widened) and up to some 90 rows of x in bfloat16.
     """
-    groups = cdiv(rows, LANES)
-    tables = n * (groups + 6 * min(4, cdiv(groups, BAND)))
-    made, product = (26, 0.87 * groups + 1.7) if dtype is torch.bfloat16 else (47, 2.1 * groups + 3)
-    return dtype is not torch.float64 and tables < made * groups + n * product
+    groups, bands, edges = cdiv(rows, LANES), cdiv(rows, LANES * BAND), rows * cols
+    narrow = dtype is torch.bfloat16
+    lookups = cols * LANES * (groups + 6 * min(4, bands)) * 0.00645 * (1 if bands > 1 else 2)
+    tables = 40e3 + n * (lookups + rows * (0.5 if dtype is torch.float32 else 0.7))
+    product = edges * 0.0053 if narrow else max(rows, 48) * cols * 0.0207
+    blocks = (100e3 if narrow else 60e3) + edges * (0.155 if narrow else 0.3) + n * (product + rows * 0.4)
+    return dtype is not torch.float64 and tables < blocks
 
 
 def masked_mm_cpu(
@@ -125,7 +127,7 @@ def by_tables(x: Tensor, codes: Tensor, constant: Tensor, bias: Tensor | None, r
     if bias is not None and (bias.dtype not in (dtype, torch.float32) or bias.shape != (rows,)):
         return None
     n = x.numel() // cols
-    if codes.dtype is not torch.int32 or constant.dtype is not torch.float32 or not prefers_tables(n, rows, dtype):
+    if codes.dtype is not torch.int32 or constant.dtype is not torch.float32 or not prefers_tables(n, rows, cols, dtype):
         return None
     wide = x.float().contiguous()
     if bias is not None:
@@ -137,8 +139,10 @@ def by_tables(x: Tensor, codes: Tensor, constant: Tensor, bias: Tensor | None, r
 
 def _by_blocks(x: Tensor, blocks: "Blocks", bias: Tensor | None) -> Tensor:
     given = x.to(blocks.dtype)
-    y = torch.empty(len(x), blocks.rows, dtype=blocks.dtype)
     added = None if bias is None else bias.to(blocks.dtype)
+    if blocks.step == blocks.rows:
+        return F.linear(given, blocks.weights(slice(0, blocks.rows)), added).to(x.dtype)
+    y = torch.empty(len(x), blocks.rows, dtype=blocks.dtype)
     for rows in blocks:
         if added is None:
             torch.mm(given, blocks.weights(rows).t(), out=y[:, rows])

@@ -295,11 +295,12 @@ def test_codes_are_for_one_coat_and_for_the_extension() -> None:
 
 
 def test_the_rules() -> None:
-    assert all(prefers_tables(n, 4096, torch.float32) for n in (1, 8, 64, 1000))
-    assert prefers_tables(100, 4096, torch.bfloat16)
-    assert not prefers_tables(300, 4096, torch.bfloat16)
-    assert not prefers_tables(300, 10, torch.float32)
-    assert not prefers_tables(1, 4096, torch.float64)
+    assert all(prefers_tables(n, 4096, 4096, torch.float32) for n in (1, 8, 64, 1000))
+    assert prefers_tables(64, 4096, 4096, torch.bfloat16)
+    assert not prefers_tables(300, 4096, 4096, torch.bfloat16)
+    assert not prefers_tables(300, 10, 512, torch.float32)
+    assert not prefers_tables(64, 20000, 16, torch.bfloat16)
+    assert not prefers_tables(1, 4096, 4096, torch.float64)
     x = torch.zeros(1, 40)
     assert prefers_traced(x)
     assert prefers_traced(x[0])

@@ -5,7 +5,7 @@
 `packed` is a SupermaskLinear of a loaded ticket; `packed, compiled` is what torch.compile makes of
 it without the C extension; `materialise` makes the whole matrix from mask and signs, then multiplies, in memory that is
 reused. The sweep holds the rule of kernels/masked_mm_cpu.py against materialising at every number of rows. A timing is
-of ten calls in a row where rows are few, so what fits the caches is found there; in the cases called `cold` it is one
+of thirty calls in a row where rows are few, so what fits the caches is found there; in the cases called `cold` it is one
 call between the others', which have streamed their weights through the caches meanwhile.
 
 TQ2_0 (2.06 bits a weight, inputs rounded to 8 bits) is built from the copy of ggml in the source package of
@@ -120,7 +120,7 @@ def run(options: PackedLinearOptions) -> Report:
     for n in options.rows:
         calls = rivals(layer, n, ggml)
         case = f"{n} x {options.size} by {options.size} x {options.size}"
-        for name, streak in ((case, 10), (f"{case}, cold", 1)) if n <= FEW else ((case, 1),):
+        for name, streak in ((case, 30), (f"{case}, cold", 1)) if n <= FEW else ((case, 1),):
             samples = interleaved(calls, rounds=options.rounds_of(21), warmup=3, device=device, calls=streak)
             comparisons.append(Comparison(case=name, base="packed", seconds=samples, checked=checked))
     for dtype in (torch.float32, torch.bfloat16):

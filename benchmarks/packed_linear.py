@@ -5,8 +5,8 @@
 `packed` is a SupermaskLinear of a loaded ticket; `packed, compiled` is what torch.compile makes of
 it without the C extension; `materialise` makes the whole matrix from mask and signs, then multiplies, in memory that is
 reused. The sweep holds the rule of kernels/masked_mm_cpu.py against materialising at every number of rows. A timing is
-of thirty calls in a row where rows are few, so what fits the caches is found there; in the cases called `cold` it is one
-call between the others', which have streamed their weights through the caches meanwhile.
+of thirty calls in a row where rows are few, so what fits the caches is found there; in the cases called `cold` it is
+one call between the others', which have streamed their weights through the caches meanwhile.
 
 TQ2_0 (2.06 bits a weight, inputs rounded to 8 bits) is built from the copy of ggml in the source package of
 llama-cpp-python:

@@ -127,7 +127,9 @@ def by_tables(x: Tensor, codes: Tensor, constant: Tensor, bias: Tensor | None, r
     if bias is not None and (bias.dtype not in (dtype, torch.float32) or bias.shape != (rows,)):
         return None
     n = x.numel() // cols
-    if codes.dtype is not torch.int32 or constant.dtype is not torch.float32 or not prefers_tables(n, rows, cols, dtype):
+    if codes.dtype is not torch.int32 or constant.dtype is not torch.float32:
+        return None
+    if not prefers_tables(n, rows, cols, dtype):
         return None
     wide = x.float().contiguous()
     if bias is not None:

@@ -132,7 +132,7 @@ class PackedEdges(Edges):
 
     def linear(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         self._follow()
-        if x.shape[-1] != self.cols:
+        if x.ndim == 0 or x.shape[-1] != self.cols:
             raise ValueError(f"input of shape {tuple(x.shape)}: the layer takes [..., {self.cols}]")
         rows = x.numel() // self.cols
         # There are codes where this is the cheapest for any x, and a product of one row is over in 0.15 ms.
@@ -146,6 +146,9 @@ class PackedEdges(Edges):
         groups: int,
     ) -> Tensor:  # fmt: skip
         self._follow()
+        if x.ndim not in (3, 4) or x.shape[-3] != self.shape[1] * groups:
+            channels = self.shape[1] * groups
+            raise ValueError(f"input of shape {tuple(x.shape)}: the layer takes [N, {channels}, H, W]")
         positions = x.numel() // x.shape[-3] // math.prod(stride)  # of the output, about
         kernel = x.device.type != "cpu"  # on CPU masked_conv2d is the library's convolution over dense weights
         way = self._way(x, positions, dtype, has_kernel=kernel)
@@ -162,6 +165,9 @@ class PackedEdges(Edges):
             dilation=dilation,
             groups=groups,
         )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, making={self.making!r}"
 
     def _way(self, x: Tensor, rows: int, dtype: torch.dtype, *, has_kernel: bool) -> Making:
         if self.making != "auto":

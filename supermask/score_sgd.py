@@ -63,6 +63,7 @@ class ScoreSGD(torch.optim.SGD):
         self._found: dict[SearchedEdges, Found] = {}
         self._brackets: dict[tuple[SearchedEdges, ...], Tensor] = {}
         self._watches: list[Any] = []  # on scores whose gradient is that of the weights
+        self._stepped = False  # on gradients of weights
         self._used: dict[SearchedEdges, State] = {}  # what the layers were when these gradients were made
         _watch_others(weakref.ref(self))
 
@@ -78,11 +79,17 @@ class ScoreSGD(torch.optim.SGD):
             RuntimeError: scores have gradients from a backward outside of such a block, or change inside.
         """
         everything = list(searched_edges(self.model).values())
-        if not self._watches and any(edges.scores.grad is not None for edges in everything):
-            raise RuntimeError(
-                "scores have gradients from a backward outside of searching(): step or zero_grad first, and keep every "
-                "backward of a step inside"
-            )
+        if any(edges.scores.grad is not None for edges in everything):
+            if self._stepped:
+                raise RuntimeError(
+                    "the gradients of the last step are still there: call the optimiser's zero_grad first"
+                )
+            if not self._watches:
+                raise RuntimeError(
+                    "scores have gradients from a backward outside of searching(): step or zero_grad first, and keep "
+                    "every backward of a step inside"
+                )
+        self._stepped = False
         self._unwatch()
         for edges in everything:
             edges.straight_through = False
@@ -109,6 +116,7 @@ class ScoreSGD(torch.optim.SGD):
         if not self._watches:
             super().step()
             return loss
+        self._stepped = True
         scores, *others = self.param_groups
         everything = [edges for edges in self._used if edges.scores.grad is not None]
         self._check(everything)
@@ -127,6 +135,7 @@ class ScoreSGD(torch.optim.SGD):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
+        self._stepped = False
         self._unwatch()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,7 +151,8 @@ class ScoreSGD(torch.optim.SGD):
             raise ValueError("scores are in no parameter group or in another than the first: ScoreSGD has them in that")
         if not all(self._used[edges].holds(edges) for edges in layers):
             raise RuntimeError(
-                "scores, remaining or survivors changed between the gradients and their step: change them after it"
+                "scores, remaining or survivors changed between the gradients and their step, or these were stepped "
+                "already: call zero_grad, then forward and backward again"
             )
 
     def _step_scores(self, layers: tuple[SearchedEdges, ...], group: dict[str, Any], absolute: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from kernels.threshold import select
@@ -53,7 +54,7 @@ class State:
 
     def __init__(self, edges: SearchedEdges) -> None:
         self.tensors = edges.scores, edges.kept, edges.survivors
-        self.marks = [None if t is None else (t.data_ptr(), t._version) for t in self.tensors]
+        self.marks = [None if t is None else (_place(t), t._version) for t in self.tensors]
 
     def holds(self, edges: SearchedEdges) -> bool:
         """Whether `edges` are in this state still."""
@@ -79,7 +80,7 @@ def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = Mappi
     everything = list(searched_edges(model).values())
     before = [State(edges) for edges in everything]
     scores = {id(edges.scores) for edges in everything}
-    stale = "scores, remaining or survivors changed within one_selection: close the block before a step"
+    stale = "a step, or a change of scores, remaining or survivors, inside the block of a selection: close it first"
 
     def refuse(optimiser: torch.optim.Optimizer, *_: Any) -> None:
         if any(id(parameter) in scores for group in optimiser.param_groups for parameter in group["params"]):
@@ -113,3 +114,8 @@ def _select_together(layers: Sequence[SearchedEdges], absolute: bool) -> None:
     tau, last_tied = select(scores, kept, [edges.survivors for edges in layers], absolute)
     for index, edges in enumerate(layers):
         edges._threshold = tau[index : index + 1], last_tied[index : index + 1]
+
+
+def _place(tensor: Tensor) -> int:
+    """Where the data lie; tensors without any, in a trace, are told apart by what they are alone."""
+    return 0 if isinstance(tensor, FakeTensor) else tensor.data_ptr()

@@ -235,3 +235,12 @@ def test_wrapped_tensors_take_the_op_or_are_refused() -> None:
     assert torch.equal(layer(torch._neg_view(-x)), expected)
     with torch.autograd.forward_ad.dual_level(), pytest.raises(ValueError, match="tangent"):
         layer(torch.autograd.forward_ad.make_dual(x, x))
+
+
+@pytest.mark.parametrize("making", ["auto", "on_the_fly", "materialised", "cached"])
+def test_an_image_of_other_channels_is_refused(making: Any) -> None:
+    edges = packed_of(SearchedEdges((8, 3, 3, 3), seed=3), making=making)
+    for groups, channels in ((1, 2), (1, 4), (2, 3), (2, 8)):
+        layer = SupermaskConv2d(3 * groups, 8, 3, padding=1, groups=groups, edges=edges)
+        with pytest.raises(ValueError, match=rf"\(2, {channels}, 6, 6\): the layer takes \[N, {3 * groups}, H, W\]"):
+            layer(torch.ones(2, channels, 6, 6))

@@ -302,7 +302,7 @@ def test_nothing_changes_between_gradients_and_step(change: str) -> None:
                 edges.remove_unselected()
     if change == "scores":
         model.load_state_dict(network(weights="scaled_signed_constant").state_dict())
-    with pytest.raises(RuntimeError, match="between the gradients and their step"):
+    with pytest.raises(RuntimeError, match="changed between the gradients and their step"):
         optimiser.step()
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
@@ -364,3 +364,19 @@ def test_a_first_step_keeps_the_sign_of_zeros() -> None:
     for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
         mine, plain = own.state[found]["momentum_buffer"], other.state[expected]["momentum_buffer"]
         assert torch.equal(mine.view(torch.int32), plain.view(torch.int32))
+
+
+def test_gradients_are_stepped_once() -> None:
+    model = network()
+    optimiser = ScoreSGD(model, lr=0.5)
+    (x, y), *_ = batches(1)
+    with optimiser.searching():
+        F.cross_entropy(model(x), y).backward()
+    optimiser.step()
+    with pytest.raises(RuntimeError, match="gradients of the last step are still there"), optimiser.searching():
+        pass
+    with pytest.raises(RuntimeError, match="stepped already: call zero_grad"):
+        optimiser.step()
+    for parameter in model.parameters():
+        parameter.grad = None
+    fused_step(model, optimiser, (x, y))

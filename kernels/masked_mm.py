@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kernels import native
 from kernels._launch import cdiv, cpu_path, define_op, interpreted, jit, launch, tl, unwatched
-from kernels.masked_mm_cpu import by_tables, masked_mm_backward_cpu, masked_mm_cpu, masked_mm_traced, prefers_traced
+from kernels.masked_mm_cpu import masked_mm_backward_cpu, masked_mm_cpu, masked_mm_traced, prefers_traced
 from kernels.mm_arguments import check_mm
 from kernels.theta import Theta
 from kernels.tile import sign_quad, warps_of, weight_tile
@@ -295,18 +294,6 @@ def masked_mm(
         ValueError: shapes that do not belong together, packed bits that are not contiguous, tensors of several
             devices, or a theta of real-valued weights.
     """
-    direct = unwatched(x, bias, codes, theta.constant) and cpu_path() != "triton"
-    if (
-        direct
-        and codes is not None
-        and mask.ndim == 2
-        and theta.real is None
-        and theta.base is None
-        and native.usable()
-    ):
-        found = by_tables(x, codes, theta.constant, bias, mask.shape[0])
-        if found is not None:
-            return found
     check_mm(x, mask, theta, bias, flips, codes)
     if forward_ad.unpack_dual(x).tangent is not None:
         raise ValueError("x carries a tangent: masked_mm has no forward-mode derivative; use dense weights for it")
@@ -314,5 +301,5 @@ def masked_mm(
     coats = mask if mask.ndim == 3 else mask[None]
     if torch.compiler.is_compiling() and x.device.type == "cpu" and codes is None and prefers_traced(x):
         return masked_mm_traced(x, coats, constant.detach(), signs, flips, bias, *plain)
-    op = masked_mm_cpu if direct else _masked_mm
+    op = masked_mm_cpu if unwatched(x, bias) and cpu_path() != "triton" else _masked_mm
     return op(x, coats, constant.detach(), signs, flips, codes, bias, *plain)

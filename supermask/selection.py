@@ -80,7 +80,10 @@ def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = Mappi
     everything = list(searched_edges(model).values())
     before = [State(edges) for edges in everything]
     scores = {id(edges.scores) for edges in everything}
-    stale = "a step, or a change of scores, remaining or survivors, inside the block of a selection: close it first"
+    stale = (
+        "a step, or a change of scores, remaining or survivors, within one_selection or searching: close the block "
+        "before a step"
+    )
 
     def refuse(optimiser: torch.optim.Optimizer, *_: Any) -> None:
         if any(id(parameter) in scores for group in optimiser.param_groups for parameter in group["params"]):

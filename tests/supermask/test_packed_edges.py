@@ -166,7 +166,8 @@ def test_few_rows_are_multiplied_from_bits(monkeypatch: pytest.MonkeyPatch) -> N
         called.append(tuple(x.shape))
         return F.linear(x, torch.zeros(64, 256))
 
-    monkeypatch.setattr(supermask.packed_edges, "masked_mm", spy)
+    for name in ("masked_mm", "by_tables"):
+        monkeypatch.setattr(supermask.packed_edges, name, spy)
     searched = SearchedEdges((64, 256), seed=1, remaining=0.3)
     for making, calls in (("auto", 1), ("on_the_fly", 1), ("materialised", 0), ("cached", 0)):
         called.clear()

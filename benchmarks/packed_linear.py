@@ -94,6 +94,12 @@ def rivals(layer: Layer, n: int, ggml: Ggml | None) -> dict[str, Callable[[], ob
         "packed": lambda: layer.packed(x),
         "packed, x in bfloat16": lambda: layer.packed(narrow),
     }
+    if native.usable():
+        y, place = torch.empty(n, layer.size), (n, layer.size, layer.size)
+        tensors = x, layer.edges.codes, layer.edges.constant, None, y
+        found["packed, its kernel alone"] = lambda: native.call("sm_masked_mm", "ppppplll", *tensors, *place)
+        found["packed, its kernel alone"]()
+        check("the kernel alone", y, x, layer.weight, 2e-6)
     if n == 1:
         compiled = torch.compile(layer.traced, fullgraph=True)
         check("compiled", compiled(x), x, layer.weight, 2e-6)

@@ -4,6 +4,8 @@ A boolean matrix rows x cols becomes int32 [rows, words], words = 4 * ceil(cols 
 of word col // 32 of its row. Padding bits are zero, so that words can be counted, compared and combined as they are.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -63,9 +65,13 @@ def _pack_torch(mask: Tensor) -> Tensor:
     return torch.from_numpy(packed.view("<i4"))
 
 
+def bits_of(words: Tensor, cols: int) -> Any:
+    """Packed bits on CPU as a NumPy array, uint8 [rows, cols] of 0 and 1."""
+    return np.unpackbits(words.numpy().view(np.uint8), axis=1, count=cols, bitorder="little")
+
+
 def _unpack_torch(words: Tensor, cols: int) -> Tensor:
-    bits = np.unpackbits(words.numpy().view(np.uint8), axis=1, count=cols, bitorder="little")
-    return torch.from_numpy(bits.view(np.bool_))
+    return torch.from_numpy(bits_of(words, cols).view(np.bool_))
 
 
 def _popcount_torch(words: Tensor) -> Tensor:

@@ -1,15 +1,13 @@
 """Codes: mask and signs of a layer interleaved, 32 bits for 18 edges, as csrc/masked_mm.c reads them."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from kernels._launch import cdiv
-from kernels.bits import pack
+from kernels.bits import bits_of, pack
 
-__all__ = ["BAND", "LANES", "check_codes", "codes_shape", "deinterleave", "interleave", "unpacked"]
+__all__ = ["BAND", "LANES", "check_codes", "codes_shape", "deinterleave", "interleave"]
 
 LANES = 16  # rows in a vector of codes
 INPUTS = 18  # in a lane, three to 5 bits
@@ -53,9 +51,9 @@ def interleave(mask: Tensor, signs: Tensor, cols: int) -> Tensor:
     codes = np.empty((groups, width), np.uint32)
     for band in _bands(groups):
         part = slice(band.start * LANES, min(band.stop * LANES, rows))
-        kept = unpacked(mask[part], cols)
+        kept = bits_of(mask[part], cols)
         digits = np.zeros(((band.stop - band.start) * LANES, vectors * INPUTS), np.uint16)
-        digits[: len(kept), :cols] = kept + (kept & unpacked(signs[part], cols))
+        digits[: len(kept), :cols] = kept + (kept & bits_of(signs[part], cols))
         numbers = digits.reshape(-1, vectors, 2, 3, 3) @ np.array([1, 3, 9], np.uint16)
         lanes = (numbers << np.array([0, 5, 10], np.uint16)).sum(-1, dtype=np.uint16).view(np.uint32)
         codes[band] = lanes.reshape(-1, LANES, vectors).transpose(2, 0, 1).reshape(-1, width)
@@ -80,8 +78,3 @@ def deinterleave(codes: Tensor, rows: int, cols: int) -> tuple[Tensor, Tensor]:
 
 def _bands(groups: int) -> list[slice]:
     return [slice(group, min(group + BAND, groups)) for group in range(0, groups, BAND)]
-
-
-def unpacked(words: Tensor, cols: int) -> Any:
-    """Packed bits as uint8 of 0 and 1, [rows, cols]."""
-    return np.unpackbits(words.numpy().view(np.uint8), axis=1, count=cols, bitorder="little")

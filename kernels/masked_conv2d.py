@@ -20,7 +20,8 @@ from kernels._launch import define_op
 from kernels.bits import unpack
 from kernels.conv_arguments import check_conv2d, out_size, pair
 from kernels.masked_conv2d_triton import masked_conv2d_backward_triton, masked_conv2d_triton
-from kernels.theta import Theta, signs_of
+from kernels.packed import fill_weights
+from kernels.theta import Theta, kept_signs
 
 __all__ = ["masked_conv2d"]
 
@@ -36,11 +37,13 @@ def _weight(
     cols: int,
     dtype: torch.dtype,
 ) -> Tensor:
-    """The weights as a matrix rows x cols in `dtype`."""
+    """The weights as a matrix rows x cols in `dtype`; traced they are plain arithmetic, for the compiler to fuse."""
     coats, rows, _ = mask.shape
-    negative = signs_of(signs, seed, layer, stream, rows, cols)
-    if flips is not None:
-        negative = negative ^ unpack(flips, cols)
+    signs = kept_signs(signs, seed, layer, stream, rows, cols)
+    signs = signs if flips is None else signs ^ flips
+    if not torch.compiler.is_compiling():
+        return fill_weights(torch.empty(rows, cols, dtype=dtype), mask, constant, signs)
+    negative = unpack(signs, cols)
     count = unpack(mask[0], cols).to(torch.int16)
     for coat in range(1, coats):
         count = count + unpack(mask[coat], cols)

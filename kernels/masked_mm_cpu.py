@@ -19,14 +19,14 @@ import math
 from collections.abc import Iterator
 from typing import Optional
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import native
 from kernels._launch import cdiv
-from kernels.edge_codes import BAND, LANES, check_codes, codes_shape, interleave, unpacked
+from kernels.edge_codes import BAND, LANES, check_codes, codes_shape, interleave
+from kernels.packed import fill_weights
 from kernels.theta import kept_signs
 
 __all__ = [
@@ -140,11 +140,11 @@ def by_tables(x: Tensor, codes: Tensor, constant: Tensor, bias: Tensor | None, r
 
 
 def _by_blocks(x: Tensor, blocks: "Blocks", bias: Tensor | None) -> Tensor:
-    given = x.to(blocks.dtype)
-    added = None if bias is None else bias.to(blocks.dtype)
+    given = x.to(blocks.room.dtype)
+    added = None if bias is None else bias.to(blocks.room.dtype)
     if blocks.step == blocks.rows:
         return F.linear(given, blocks.weights(slice(0, blocks.rows)), added).to(x.dtype)
-    y = torch.empty(len(x), blocks.rows, dtype=blocks.dtype)
+    y = torch.empty(len(x), blocks.rows, dtype=blocks.room.dtype)
     for rows in blocks:
         if added is None:
             torch.mm(given, blocks.weights(rows).t(), out=y[:, rows])
@@ -177,8 +177,8 @@ class Blocks:
         cols: int,
         dtype: torch.dtype,
     ) -> None:
-        self.mask, self.dtype = mask, dtype
-        self.constant = constant.to(dtype)
+        self.mask = mask
+        self.constant = constant
         self.rows, self.cols = mask.shape[1], cols
         self.signs = kept_signs(signs, seed, layer, stream, self.rows, cols)
         self.flips = flips
@@ -192,18 +192,7 @@ class Blocks:
         """Rows of W, until the next call."""
         room = self.room[: rows.stop - rows.start]
         signs = self.signs[rows] if self.flips is None else self.signs[rows] ^ self.flips[rows]
-        if len(self.mask) == 1 and self.dtype in (torch.float32, torch.bfloat16) and native.usable():
-            sizes = len(room), self.cols, signs.shape[1], self.dtype.itemsize
-            native.call("sm_packed_weight", "pppppllli", self.mask[0, rows], self.constant, signs, None, room, *sizes)
-            return room
-        counts = unpacked(self.mask[0, rows], self.cols).view(np.int8)
-        for coat in self.mask[1:]:
-            counts += unpacked(coat[rows], self.cols).view(np.int8)
-        plus_or_minus = unpacked(signs, self.cols).view(np.int8)
-        plus_or_minus *= -2
-        plus_or_minus += 1
-        counts *= plus_or_minus  # a byte an edge all along, on one thread: what costs is memory
-        return room.copy_(torch.from_numpy(counts)).mul_(self.constant)
+        return fill_weights(room, self.mask[:, rows], self.constant, signs)
 
 
 _TRACED = 8  # rows of x: above, making W once for all of them is cheaper

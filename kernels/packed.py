@@ -8,11 +8,13 @@ import math
 from collections.abc import Sequence
 from typing import Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from kernels import native
 from kernels._launch import cdiv, define_op, jit, launch, tl
-from kernels.bits import check_words, unpack
+from kernels.bits import bits_of, check_words, unpack
 from kernels.edge_tile import is_set, tile_of_edges, tile_of_words, tile_rows
 from kernels.search_cpu import packed_weight_native
 from kernels.theta import BITS_DTYPE, Theta, draw_real, drawn_signs, kept_signs, signed_tile, weights_torch
@@ -62,7 +64,9 @@ def _packed_weight_native(
         return _packed_weight_torch(mask, shape, constant, signs, base, seed, layer, stream, dtype)
     if base is None:
         signs = kept_signs(signs, seed, layer, stream, shape[0], math.prod(shape[1:]))
-    return packed_weight_native(mask, shape, constant, signs, base, dtype)
+    weight = torch.empty(shape, dtype=dtype)
+    packed_weight_native(mask, constant, signs, base, weight)
+    return weight
 
 
 def _packed_weight_triton(
@@ -127,3 +131,26 @@ def packed_weight(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch
     constant, signs, base, seed, layer, stream = theta.schema()
     drawn = draw_real(theta.real, seed, layer, stream, rows, cols, mask.device)
     return op(mask, list(shape), constant, signs, base if drawn is None else drawn, seed, layer, stream, dtype)
+
+
+def fill_weights(out: Tensor, mask: Tensor, constant: Tensor, signs: Tensor) -> Tensor:
+    """Weights +-constant times the number of coats, on CPU, in memory that the caller has.
+
+    Args:
+        out: contiguous [rows, cols], of any floating dtype; it is returned.
+        mask: packed int32 [coats, rows, words].
+        constant: float32 [1].
+        signs: packed int32 [rows, words].
+    """
+    if len(mask) == 1 and out.dtype in BITS_DTYPE and native.usable():
+        packed_weight_native(mask[0], constant, signs, None, out)
+        return out
+    cols = out.shape[1]
+    counts = bits_of(mask[0], cols).view(np.int8)
+    for coat in mask[1:]:
+        counts += bits_of(coat, cols).view(np.int8)
+    plus_or_minus = bits_of(signs, cols).view(np.int8)
+    plus_or_minus *= -2
+    plus_or_minus += 1
+    counts *= plus_or_minus  # a byte an edge all along, on one thread: what costs is memory
+    return out.copy_(torch.from_numpy(counts)).mul_(constant.to(out.dtype))

@@ -108,21 +108,14 @@ def subnet_backward_native(
 
 
 def packed_weight_native(
-    mask: Tensor,
-    shape: Sequence[int],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    dtype: torch.dtype,
-) -> Tensor:
-    """Weights, in float32 or 16 bits, from a packed mask; `signs` are packed words wherever `base` is None."""
-    weight = torch.empty(shape, dtype=dtype)
-    constant = constant.to(dtype)
-    base = None if base is None else base.to(dtype)
-    cols = weight.numel() // shape[0]
-    sizes = shape[0], cols, words_per_row(cols), dtype.itemsize
-    native.call("sm_packed_weight", "pppppllli", mask, constant, signs, base, weight, *sizes)
-    return weight
+    mask: Tensor, constant: Tensor, signs: Optional[Tensor], base: Optional[Tensor], out: Tensor
+) -> None:
+    """Fill `out` [rows, ...], float32 or 16 bits, with weights; `signs` are packed words wherever `base` is None."""
+    constant = constant.to(out.dtype)
+    base = None if base is None else base.to(out.dtype)
+    cols = out.numel() // out.shape[0]
+    sizes = out.shape[0], cols, words_per_row(cols), out.dtype.itemsize
+    native.call("sm_packed_weight", "pppppllli", mask, constant, signs, base, out, *sizes)
 
 
 def score_step_native(

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.bits import words_per_row
-from kernels.threshold_cpu import bits_of, keys_of, row_blocks, scratch
+from kernels.bits import bits_of, words_per_row
+from kernels.threshold_cpu import keys_of, row_blocks, scratch
 
 
 def weights_and_mask(
@@ -46,7 +46,7 @@ def weights_and_mask(
         keys = keys_of(part, absolute, out=space[: len(part)])
         chosen = _on_or_above(keys, tau, last_tied + 1 - block.start * cols)
         if survivors is not None:
-            chosen &= bits_of(survivors, block, cols)
+            chosen &= bits_of(survivors[block], cols)
         packed[block, : -(-cols // 8)] = np.packbits(chosen, axis=1, bitorder="little")
         # float32 holds the weights of every dtype exactly, or is what they are rounded from.
         found = weight[block].numpy() if dtype is torch.float32 else keys.view(np.float32)
@@ -54,7 +54,7 @@ def weights_and_mask(
             np.copyto(found, base[block].numpy())
             _keep(found, chosen)
         elif signs is not None:
-            np.copyto(found, _plus_or_minus(bits_of(signs, block, cols)) * chosen.view(np.int8))
+            np.copyto(found, _plus_or_minus(bits_of(signs[block], cols)) * chosen.view(np.int8))
             found *= magnitude
         if dtype is not torch.float32:
             weight[block] = torch.from_numpy(found)
@@ -79,7 +79,7 @@ def grad_scores(
     for block in row_blocks(rows, cols):
         given = grad_weight[block].to(scores.dtype).reshape(-1, cols).numpy()
         found = grad[block].numpy()
-        negative = np.zeros(found.shape, np.uint8) if signs is None else bits_of(signs, block, cols)
+        negative = np.zeros(found.shape, np.uint8) if signs is None else bits_of(signs[block], cols)
         if absolute:
             negative ^= matrix[block].numpy() < 0
         sign = space[: len(found)]
@@ -88,7 +88,7 @@ def grad_scores(
         with np.errstate(over="ignore"):
             np.multiply(given, sign, out=found)
         if survivors is not None:
-            _keep(found, bits_of(survivors, block, cols))
+            _keep(found, bits_of(survivors[block], cols))
     return grad.view(scores.shape)
 
 

@@ -16,6 +16,8 @@ from typing import Any, Optional
 import numpy as np
 from torch import Tensor
 
+from kernels.bits import bits_of
+
 # Of NaN and of an edge that hard pruning removed: below every number's (kernels/threshold.py).
 NAN_KEY = -(2**31) + 1
 REMOVED_KEY = -(2**31)
@@ -54,11 +56,6 @@ def keys_of(scores: Any, absolute: bool, out: Any) -> Any:
     return keys
 
 
-def bits_of(words: Tensor, rows: slice, cols: int) -> Any:
-    """Those rows of packed bits, uint8 [rows, cols] of 0 and 1."""
-    return np.unpackbits(words[rows].numpy().view(np.uint8), axis=1, count=cols, bitorder="little")
-
-
 class _Layer:
     """The keys of one layer, made where they are read; those of removed edges are REMOVED_KEY."""
 
@@ -74,7 +71,7 @@ class _Layer:
             scores = self.scores[block]
             keys = keys_of(scores, self.absolute, out=space[: len(scores)])
             if self.survivors is not None:
-                _remove(keys, bits_of(self.survivors, block, cols))
+                _remove(keys, bits_of(self.survivors[block], cols))
             yield keys.reshape(-1)
 
     def sample(self) -> Any:

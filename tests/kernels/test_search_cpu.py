@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from kernels import native
 from kernels.packed import packed_weight
 from kernels.score_step import NO_BRACKET, score_step
 from kernels.subnet import subnet
@@ -201,7 +202,7 @@ def test_a_bracket_saves_reading_and_never_lies() -> None:
                 expected = select(given_scores, kept, [None])
             assert torch.equal(found[0], expected[0])
             assert torch.equal(found[1], expected[1])
-            if step:
+            if step and native.usable():  # the PyTorch path leaves brackets alone
                 low_key, high_key = brackets[0].tolist()
                 assert low_key <= int(found[0]) <= high_key
                 inside = scores.numel() // 4

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kernels._launch import cdiv, cpu_path, define_op, interpreted, jit, launch, tl, unwatched
+from kernels._launch import cdiv, define_op, interpreted, jit, launch, tl
 from kernels.masked_mm_cpu import masked_mm_backward_cpu, masked_mm_cpu, masked_mm_traced, prefers_traced
 from kernels.mm_arguments import check_mm
 from kernels.theta import Theta
@@ -301,5 +301,4 @@ def masked_mm(
     coats = mask if mask.ndim == 3 else mask[None]
     if torch.compiler.is_compiling() and x.device.type == "cpu" and codes is None and prefers_traced(x):
         return masked_mm_traced(x, coats, constant.detach(), signs, flips, bias, *plain)
-    op = masked_mm_cpu if unwatched(x, bias) and cpu_path() != "triton" else _masked_mm
-    return op(x, coats, constant.detach(), signs, flips, codes, bias, *plain)
+    return _masked_mm(x, coats, constant.detach(), signs, flips, codes, bias, *plain)

@@ -116,7 +116,7 @@ def packed_weight(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch
     """Effective weights of one layer from its packed mask.
 
     Args:
-        mask: packed int32 [rows, words].
+        mask: packed int32 [rows, words], or [coats, rows, words] where a weight counts its coats, nested.
         shape: of the weight, [rows, ...].
         theta: where the weights come from.
         dtype: of the weights.
@@ -125,6 +125,12 @@ def packed_weight(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch
         ValueError: a mask or a theta that does not fit `shape`, or that is not contiguous.
     """
     rows, cols = shape[0], math.prod(shape[1:])
+    if mask.ndim == 3:
+        weight = packed_weight(mask[0], shape, theta, dtype)
+        if len(mask) == 1:
+            return weight
+        counts = torch.stack([unpack(coat, cols) for coat in mask]).sum(0, dtype=torch.int16)
+        return weight * counts.view(weight.shape)  # rounded once: a weight is one constant, or its negative
     check_words("mask", mask, cols, rows)
     theta.check(rows, cols)
     op = _packed_weight_torch if torch.compiler.is_compiling() and mask.device.type == "cpu" else _packed_weight

@@ -94,20 +94,21 @@ def _philox_torch(
 
 
 def _calls_torch(
-    seed: int, layer: int, stream: int, rows: int, calls: int
+    seed: int, layer: int, stream: int, rows: range, calls: int
 ) -> Iterator[tuple[slice, tuple[Tensor, Tensor, Tensor, Tensor]]]:
-    """The words of calls 0..calls-1 of every row, a block of rows at a time."""
+    """The words of calls 0..calls-1 of every row, a block of rows at a time; blocks count from the first of `rows`."""
     position = torch.arange(calls)
     step = max(1, _CALLS_AT_ONCE // calls)
-    for start in range(0, rows, step):
-        block = slice(start, min(start + step, rows))
-        yield block, _philox_torch(position, torch.arange(block.start, block.stop)[:, None], layer, stream, seed)
+    for start in range(0, len(rows), step):
+        block = slice(start, min(start + step, len(rows)))
+        row = torch.arange(rows[0] + block.start, rows[0] + block.stop)
+        yield block, _philox_torch(position, row[:, None], layer, stream, seed)
 
 
 def _sign_words_torch(seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device) -> Tensor:
     calls = words_per_row(cols) // 4
     out = torch.empty(rows, calls, 4, dtype=torch.int32)
-    for block, words in _calls_torch(seed, layer, stream, rows, calls):
+    for block, words in _calls_torch(seed, layer, stream, range(rows), calls):
         for j, word in enumerate(words):
             out[block, :, j] = word.to(torch.int32)
     used = torch.clamp(cols - 32 * torch.arange(4 * calls), 0, 32)
@@ -119,7 +120,7 @@ def _uniform_torch(
     seed: int, layer: int, stream: int, low: float, width: float, rows: int, cols: int, device: torch.device
 ) -> Tensor:
     out = torch.empty(rows, cdiv(cols, 4), 4)
-    for block, words in _calls_torch(seed, layer, stream, rows, cdiv(cols, 4)):
+    for block, words in _calls_torch(seed, layer, stream, range(rows), cdiv(cols, 4)):
         for j, word in enumerate(words):
             out[block, :, j] = low + width * ((word >> 8).float() * 2.0**-24)
     return out.view(rows, -1)[:, :cols].contiguous()
@@ -127,7 +128,7 @@ def _uniform_torch(
 
 def _normal_torch(seed: int, layer: int, stream: int, std: float, rows: int, cols: int, device: torch.device) -> Tensor:
     out = torch.empty(rows, cdiv(cols, 4), 4)
-    for block, words in _calls_torch(seed, layer, stream, rows, cdiv(cols, 4)):
+    for block, words in _calls_torch(seed, layer, stream, range(rows), cdiv(cols, 4)):
         for j in (0, 2):
             radius = torch.sqrt(-2 * torch.log(((words[j] >> 8) + 1).double() * 2.0**-24))
             angle = 2 * math.pi * ((words[j + 1] >> 8).double() * 2.0**-24)
@@ -259,6 +260,20 @@ def uniform(
         cols,
         torch.device(device),
     )
+
+
+def draws(seed: int, layer: int, rows: range, cols: int, *, purpose: int, generation: int = 0) -> Tensor:
+    """The integers that uniform draws are made of: int32 [len(rows), cols] in [0, 2^24), on CPU.
+
+    Args:
+        rows: consecutive rows of the layer.
+    """
+    place = as_int64(seed), check_layer(layer), stream(purpose, generation)
+    out = torch.empty(len(rows), cdiv(cols, 4), 4, dtype=torch.int32)
+    for block, words in _calls_torch(*place, rows, cdiv(cols, 4)):
+        for j, word in enumerate(words):
+            out[block, :, j] = word >> 8
+    return out.view(len(rows), -1)[:, :cols]
 
 
 def normal(

@@ -52,7 +52,7 @@ from supermask.recipe import Conversion, Recipe, RunOptions, RunResult, main
 from supermask.score_sgd import ScoreSGD
 from supermask.selection import one_selection, searched_edges
 from supermask.stages import Evaluate, Export, Search, Train, search
-from supermask.ticket import TicketError, inspect, load, save
+from supermask.ticket import TicketError, inspect, load, save, save_folder, verify
 from supermask.train import NonFiniteError, Training
 
 __version__ = "0.1.0"
@@ -118,6 +118,7 @@ __all__ = [
     "one_selection",
     "recalibrate",
     "save",
+    "save_folder",
     "search",
     "searched_edges",
     "set_remaining",
@@ -127,4 +128,5 @@ __all__ = [
     "soft_iep_srw_zero",
     "soft_iep_zero",
     "summary",
+    "verify",
 ]

@@ -185,10 +185,12 @@ def _torchvision(model: str, /, **arguments: Any) -> nn.Module:
 class _WithoutMemory(TorchFunctionMode):
     """Tensors that layers allocate are on the meta device; those a builder computes with (sizes, index tables) are not.
 
-    Under `torch.device("meta")` in its place builders that read a number back from a tensor (RegNet) fail.
+    Under `torch.device("meta")` in its place builders that read a number back from a tensor (RegNet) fail. Initial
+    values are left out: there is nothing to write them to, and drawing into a meta tensor imports torch's compiler.
     """
 
     _allocate = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+    _initialise = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_})
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,6 +200,8 @@ class _WithoutMemory(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in self._initialise and args[0].is_meta:
+            return args[0]
         if func not in self._allocate:
             return func(*args, **kwargs)
         self._left -= 1

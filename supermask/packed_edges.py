@@ -15,10 +15,14 @@ from kernels.masked_conv2d import masked_conv2d
 from kernels.masked_mm import masked_mm
 from kernels.masked_mm_cpu import by_tables
 from kernels.packed import packed_weight
+from kernels.philox import sign_words
 from kernels.theta import BITS_DTYPE
 from supermask.draws import WeightInit, check_choice
 from supermask.edges import Edges, Ints
 from supermask.making import Making, choose
+
+
+SIGNED: tuple[WeightInit, ...] = ("signed_constant", "scaled_signed_constant")  # weights of which a sign can flip
 
 
 class PackedEdges(Edges):
@@ -26,15 +30,18 @@ class PackedEdges(Edges):
     for a linear layer, where the C extension is used, mask and sign interleaved (kernels/edge_codes.py), 1.8 bits.
 
     Args:
-        mask: packed int32 [rows, words].
+        mask: packed int32 [rows, words]; or [coats, rows, words], each coat within the one before it: a weight counts
+            the coats that select it.
+        flips: packed int32 [rows, words]: edges whose sign is not the seed's (weights that were re-drawn one by one).
         making: how a call comes by its weights (supermask/making.py); "auto" chooses at each.
         constant: magnitude of the weights.
 
     Raises:
-        ValueError: an unknown `making`, or "on_the_fly" for weights that are no constant with a sign.
+        ValueError: an unknown `making`, "on_the_fly" for weights that are no constant with a sign, or flips for them.
     """
 
     packed: Tensor
+    flips: Tensor | None
     weight: Tensor | None
     codes: Tensor | None
 
@@ -43,6 +50,7 @@ class PackedEdges(Edges):
         shape: Sequence[int],
         mask: Tensor,
         *,
+        flips: Tensor | None = None,
         seed: int,
         layer: int,
         generation: int = 0,
@@ -61,9 +69,13 @@ class PackedEdges(Edges):
                 f"making='on_the_fly' with weights={weights!r}: products make weights that are a constant with a sign; "
                 "use 'materialised', which makes these at each call"
             )
+        if flips is not None and weights not in SIGNED:
+            raise ValueError(f"flips with weights={weights!r}: they turn the signs of {' or '.join(SIGNED)}")
         self._magnitude = float(np.float32(constant))
         self._keep_source()
-        self.register_buffer("packed", mask.to(device=self.constant.device))
+        single = mask.ndim == 3 and len(mask) == 1
+        self.register_buffer("packed", (mask[0] if single else mask).to(device=self.constant.device))
+        self.register_buffer("flips", None if flips is None else flips.to(device=self.constant.device))
         self.register_buffer("weight", None, persistent=False)
         self.register_buffer("codes", None, persistent=False)
         if making == "cached":
@@ -88,9 +100,17 @@ class PackedEdges(Edges):
         if self.making == "cached" and self.weight is not None:
             self.signs = self.codes = None
             return None
+        if self.flips is not None:
+            self.signs = None
         super()._keep_signs()
+        if self.flips is not None:  # kept on every device: products then need to know of no flips
+            drawn = self.signs
+            if drawn is None:
+                place = self.seed, self.layer, self.rows, self.cols
+                drawn = sign_words(*place, generation=self.generation, device=self.packed.device)
+            self.signs = drawn ^ self.flips
         linear = self.making in ("auto", "on_the_fly") and len(self.shape) == 2
-        if not (linear and self._fused and self.packed.device.type == "cpu" and native.usable()):
+        if not (linear and self._fused and self.packed.ndim == 2 and self.packed.device.type == "cpu" and native.usable()):
             self.codes = None
         elif self.codes is None and self.signs is not None:
             self.codes = interleave(self.packed, self.signs, self.cols)
@@ -123,8 +143,13 @@ class PackedEdges(Edges):
             self._cache()
         self._keep_signs()
 
+    @property
+    def coats(self) -> Tensor:
+        """All coats, packed int32 [coats, rows, words]."""
+        return self.packed if self.packed.ndim == 3 else self.packed[None]
+
     def mask(self) -> Tensor:
-        return self.packed
+        return self.coats[0]
 
     def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
         self._follow()

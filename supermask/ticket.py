@@ -1,4 +1,4 @@
-"""Tickets: a searched network as a file of about one bit an edge, and back.
+"""Tickets: a searched network as a file of about one bit an edge or less, and back.
 
     save(model, "ticket.safetensors", architecture=architecture)
     network = load("ticket.safetensors")
@@ -8,90 +8,108 @@ The file holds masks, the seed, and what else the network computes with (superma
 from the seed. A reloaded network gives the searched one's logits to the bit, on the device both run on.
 """
 
+import json
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kernels.bits import pack, unpack
-from supermask import ticket_file
-from supermask.convert import NORMS, convertible, replace_layers, set_norm
+from supermask.convert import replace_layers, set_norm
 from supermask.draws import check_choice
 from supermask.edges import Edges, SearchedEdges
 from supermask.layers import Bias, MaskedLayer
 from supermask.making import Making
+from supermask.mask_coding import Encoding
 from supermask.networks import Architecture
 from supermask.packed_edges import PackedEdges
 from supermask.selection import all_edges
-from supermask.ticket_file import LayerInfo, TensorInfo, TicketError, TicketInfo
+from supermask.ticket_container import DTYPES, FOLDER_FILE, TicketError, named
+from supermask.ticket_file import Bits, Reader, reading, write, write_atomically
+from supermask.ticket_fit import check_fit, check_parts, folding, names_in, norms, others
+from supermask.ticket_header import LayerInfo, PlaneInfo, TensorInfo, TicketInfo
 
-__all__ = ["LayerInfo", "TensorInfo", "TicketError", "TicketInfo", "inspect", "load", "save"]
+__all__ = [
+    "LayerInfo", "PlaneInfo", "TensorInfo", "TicketError", "TicketInfo", "inspect", "load", "save", "save_folder", "verify",
+]  # fmt: skip
 
-_NAMED = 12  # differences that an error names
+Precision = Literal["exact", "bfloat16"]
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @torch.no_grad()
-def save(model: nn.Module, path: str | Path, *, architecture: Architecture | None) -> None:
+def save(
+    model: nn.Module,
+    file: str | Path | BinaryIO,
+    *,
+    architecture: Architecture | None,
+    encoding: Encoding = "ans",
+    precision: Precision = "exact",
+    fold: bool = False,
+) -> TicketInfo:
     """Write the ticket of `model`, with the masks of this moment; the file appears whole or not at all.
 
     Args:
         model: network with masked layers, searched or loaded from a ticket. It is not changed.
+        file: a path, or a binary file open for writing.
         architecture: what the network is rebuilt from; None where whoever loads it will bring the model.
+        encoding: of the masks. "ans": entropy-coded, as small as their structure allows. "raw": one bit an edge, faster
+            to load.
+        precision: of every other float32 tensor (batch-norm statistics, biases): "exact", or rounded to "bfloat16".
+        fold: store each batch norm's statistics, scale and shift as one scale and one shift a channel. The network is
+            the same up to rounding, and its statistics can no longer be recalibrated.
 
     Raises:
         TicketError: nothing masked, more than one seed, an architecture that is not the model's, a file that cannot be
-            written. What was at `path` is then still there.
+            written. What was at a path is then still there.
     """
-    path = Path(path)
+    where = str(file) if isinstance(file, str | Path) else named(file)
+    check_choice("encoding", encoding, Encoding)
+    check_choice("precision", precision, Precision)
     if not isinstance(architecture, Architecture | None):
         raise TypeError(f"architecture is {architecture!r}: expected a supermask.Architecture or None")
     edges = all_edges(model)
     if not edges:
-        raise TicketError(f"{path}: {type(model).__name__} has no masked layer, so there is no ticket to save")
+        raise TicketError(f"{where}: {type(model).__name__} has no masked layer, so there is no ticket to save")
     seeds = {layer.seed: name for name, layer in edges.items()}
     if len(seeds) > 1:
         each = ", ".join(f"{name!r} has {seed}" for seed, name in seeds.items())
-        raise TicketError(f"{path}: a ticket has one seed, and layer {each}")
-    tensors = {
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in _others(model, path).items()
-    }
-    layers = []
-    masks = {}
+        raise TicketError(f"{where}: a ticket has one seed, and layer {each}")
+    folded = sorted(folding(model)) if fold else []
+    tensors = _tensors(model, where, folded, precision)
+    layers, bits = [], {}
     for name, layer in sorted(edges.items(), key=lambda item: item[1].layer):
-        if isinstance(layer, SearchedEdges) and torch.isnan(layer.scores).any():
-            raise TicketError(
-                f"{path}: layer {name!r}: scores are NaN, so its mask means nothing: the search broke down"
+        bits[name] = _bits(layer, f"{where}: layer {name!r}")
+        if not math.isfinite(constant := float(layer.constant)):
+            raise TicketError(f"{where}: layer {name!r}: constant {constant}: expected a finite number")
+        layers.append(
+            LayerInfo(
+                name=name,
+                index=layer.layer,
+                shape=layer.shape,
+                weights=layer.weights,
+                constant=constant,
+                generation=layer.generation,
+                coats=(),
+                flips=None,
             )
-        bits = unpack(layer.mask().cpu(), layer.cols).numpy()
-        info = LayerInfo(
-            name=name,
-            index=layer.layer,
-            shape=layer.shape,
-            weights=layer.weights,
-            constant=float(layer.constant),
-            kept=int(bits.sum()),
-            generation=layer.generation,
         )
-        if not math.isfinite(info.constant):
-            raise TicketError(f"{path}: layer {name!r}: constant {info.constant}: expected a finite number")
-        if info.mask_name in tensors:
-            raise TicketError(f"{path}: layer {name!r}: a tensor of the model has its mask's name {info.mask_name!r}")
-        layers.append(info)
-        masks[info.mask_name] = torch.from_numpy(np.packbits(bits.reshape(-1), bitorder="little"))
     if architecture is not None:
-        _check_fit(path, _skeleton(path, architecture), str(architecture), layers, tensors)
-    ticket_file.write(path, masks | tensors, seed=next(iter(seeds)), architecture=architecture, layers=layers)
+        stored = {
+            name: TensorInfo(name=name, dtype=_DTYPE_NAMES[tensor.dtype], shape=tuple(tensor.shape))
+            for name, tensor in tensors.items()
+        }
+        check_parts(where, _skeleton(where, architecture), str(architecture), layers, stored, folded)
+    return write(
+        file, bits, tensors, encoding=encoding, seed=next(iter(seeds)), architecture=architecture, layers=layers,
+        folded=folded, narrowed=precision == "bfloat16",
+    )  # fmt: skip
 
 
 def load(
-    path: str | Path,
+    file: str | Path | BinaryIO,
     *,
     model: nn.Module | None = None,
     weights: Making = "auto",
@@ -100,6 +118,7 @@ def load(
     """The network of a ticket, in eval mode, all of it frozen. Torch's random state is not touched.
 
     Args:
+        file: a path, of a ticket or of a folder with one called model.safetensors, or a binary file open for reading.
         model: dense or masked network to turn into the ticket's, in place, where the ticket names no architecture or
             another one is wanted. One that does not fit is left as it was.
         weights: how layers come by them. "cached": made once, float32, and kept. "materialised": made at each forward,
@@ -115,171 +134,200 @@ def load(
             named. The file is checked before a network is built.
     """
     check_choice("weights", weights, Making)
-    path = Path(path)
-    info, tensors = ticket_file.read(path)
-    others = {tensor.name: tensors[tensor.name] for tensor in info.tensors}
-    if model is not None:
-        _check_fit(path, model, type(model).__name__, info.layers, others)
-    elif info.architecture is None:
-        raise TicketError(f"{path}: the ticket names no architecture: give the network it belongs to as model=")
-    else:
-        _check_fit(path, _skeleton(path, info.architecture), str(info.architecture), info.layers, others)
-        model = info.architecture.build()
-    edges = {
-        layer.name: PackedEdges(
-            layer.shape,
-            _words(layer, tensors[layer.mask_name]),
-            seed=info.seed,
-            layer=layer.index,
-            generation=layer.generation,
-            weights=layer.weights,
-            constant=layer.constant,
-            making=weights,
-            device=device,
-        )
-        for layer in info.layers
-    }
+    if model is not None and not isinstance(model, nn.Module):
+        raise TypeError(f"model is {model!r}: expected an nn.Module, a network and not its class")
+    with reading(file) as reader:
+        info = reader.info
+        network = model if model is not None else _skeleton_of(info)
+        called = str(info.architecture) if model is None else type(model).__name__
+        check_fit(info.path, network, called, info)
+        edges = {layer.name: _packed(reader, layer, weights, device) for layer in info.layers}
+        tensors = {tensor.name: _widened(reader.tensor(tensor.name), info) for tensor in info.tensors}
     try:
-        model = _attach(model, edges, others)
-        _fill(model, others)
+        network = _attach(network, edges, tensors, info)
+        if model is None and (unfilled := _allocate(network, tensors)):
+            # Something is computed where the architecture is built, and not stored: it takes the network itself.
+            assert info.architecture is not None, unfilled
+            network = _attach(info.architecture.build(), edges, tensors, info)
+        _fill(network, tensors)
     except (ValueError, RuntimeError) as error:
-        raise TicketError(f"{path}: the network does not take the ticket: {error}") from error
-    return model.requires_grad_(False).eval().to(device)
+        raise TicketError(f"{info.path}: the network does not take the ticket: {error}") from error
+    return network.requires_grad_(False).eval().to(device)
 
 
-def inspect(path: str | Path) -> TicketInfo:
-    """What a ticket holds, after all checks that `load` makes of the file; no network is built.
+def inspect(file: str | Path | BinaryIO) -> TicketInfo:
+    """What a ticket holds, after the checks of its header, sizes and digest; no mask is decoded, no network built.
 
     Raises:
-        TicketError: a file that is not a whole, consistent ticket.
+        TicketError: a file that is not a ticket, damaged, or contradicts itself.
     """
-    return ticket_file.read(Path(path))[0]
+    with reading(file) as reader:
+        return reader.info
 
 
-def _others(model: nn.Module, path: Path) -> dict[str, Tensor]:
-    """State-dict entries that are not of edges; a tensor with several names is there once, under the first."""
-    inside = tuple(
-        f"{name}.".lstrip(".")
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, Edges)
+def verify(file: str | Path | BinaryIO) -> TicketInfo:
+    """What a ticket holds, after every check: those of `inspect`, each mask decoded and counted, and its layers and
+    tensors compared with the architecture that it names.
+
+    Raises:
+        TicketError: one of them fails.
+    """
+    with reading(file) as reader:
+        info = reader.info
+        if info.architecture is not None:
+            check_fit(info.path, _skeleton_of(info), str(info.architecture), info)
+        for layer in info.layers:
+            reader.bits(layer)
+        return info
+
+
+def save_folder(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    architecture: Architecture | None,
+    encoding: Encoding = "ans",
+    precision: Precision = "exact",
+    fold: bool = False,
+) -> TicketInfo:
+    """Write a folder as model hubs have them: the ticket as model.safetensors, which is all that `load(folder)` reads; a
+    summary of it for people and hubs as config.json; and a model card README.md, unless there is one.
+
+    Raises:
+        TicketError: as `save`.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TicketError(f"{folder}: cannot be made: {error}") from error
+    info = save(
+        model, folder / FOLDER_FILE, architecture=architecture, encoding=encoding, precision=precision, fold=fold
     )
-    others: dict[str, Tensor] = {}
-    seen = set()
-    for name, value in model.state_dict(keep_vars=True).items():
-        if not isinstance(value, Tensor) or value.layout is not torch.strided:
-            raise TicketError(f"{path}: {name!r} of the state dict is no dense tensor, and a ticket holds nothing else")
-        if not name.startswith(inside) and id(value) not in seen:
-            seen.add(id(value))
-            others[name] = value
-    return others
+    config = {
+        "library_name": "supermask",
+        "format_version": info.version,
+        "architecture": None if architecture is None else architecture.to_json(),
+        "seed": info.seed,
+        "edges": info.edges,
+        "kept": info.kept,
+        "sha256": info.sha256,
+    }
+    texts = {"config.json": json.dumps(config, indent=2) + "\n"}
+    if not (folder / "README.md").exists():
+        texts["README.md"] = _CARD.format(info=info, name=architecture or "a network of your own")
+    for name, text in texts.items():
+        write_atomically(folder / name, text.encode(), lambda path: path)
+    return info
 
 
-def _skeleton(path: Path, architecture: Architecture) -> nn.Module:
+_CARD = """---
+library_name: supermask
+tags: [supermask, strong-lottery-ticket]
+---
+
+A strong lottery ticket of {name}: {info.kept:,} of {info.edges:,} edges, seed {info.seed}, {info.file_bytes:,} bytes.
+
+```python
+import supermask
+
+network = supermask.load("FOLDER")
+```
+"""
+
+
+def _skeleton(where: str, architecture: Architecture) -> nn.Module:
     try:
         return architecture.skeleton()
     except ValueError as error:
-        raise TicketError(f"{path}: {error}") from error
+        raise TicketError(f"{where}: {error}") from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Slot:
-    """Where a masked layer can go: its weight's shape, its outputs, and the tensors that it takes the place of."""
-
-    shape: tuple[int, ...]
-    outputs: int = 0
-    replaces: tuple[str, ...] = ()
-    masked: bool = False
+def _skeleton_of(info: TicketInfo) -> nn.Module:
+    """The network that a ticket names, without memory."""
+    if info.architecture is None:
+        raise TicketError(f"{info.path}: the ticket names no architecture: give the network it belongs to as model=")
+    return _skeleton(info.path, info.architecture)
 
 
-def _slots(model: nn.Module) -> dict[str, _Slot]:
-    slots = {name: _Slot(shape=edges.shape, masked=True) for name, edges in all_edges(model).items()}
-    uses = Counter(id(parameter) for module in model.modules() for parameter in module.parameters(recurse=False))
-    for name, module in model.named_modules():
-        at = f"{name}.".lstrip(".")
-        if isinstance(module, MaskedLayer):
-            slots[name] = _Slot(shape=module.edges.shape, outputs=module.outputs, replaces=(f"{at}bias",), masked=True)
-        elif not convertible(module) or any(uses[id(p)] > 1 for p in module.parameters(recurse=False)):
-            continue
-        elif isinstance(module, nn.MultiheadAttention):
-            size = module.embed_dim
-            for part, outputs, replaces in (
-                ("in_proj", 3 * size, ("in_proj_weight", "in_proj_bias")),
-                ("out_proj", size, ("out_proj.weight", "out_proj.bias")),
-            ):
-                slots[at + part] = _Slot(
-                    shape=(outputs, size), outputs=outputs, replaces=tuple(at + tensor for tensor in replaces)
-                )
-        else:
-            dense: Any = module
-            slots[name] = _Slot(
-                shape=tuple(dense.weight.shape),
-                outputs=dense.out_features if isinstance(module, nn.Linear) else dense.out_channels,
-                replaces=(f"{at}weight", f"{at}bias"),
-            )
-    return slots
+def _bits(edges: Edges, where: str) -> Bits:
+    """The planes of a layer, on CPU."""
+    if isinstance(edges, PackedEdges):
+        coats, flips = edges.coats.cpu(), edges.flips
+        if any((outer & ~inner).any() for inner, outer in zip(coats, coats[1:], strict=False)):
+            raise TicketError(f"{where}: its coats are not nested: each selects some edges of the one before it")
+        # Of an edge that no coat selects the sign does not matter, and is not stored.
+        return Bits(coats=tuple(coats), flips=None if flips is None else flips.cpu() & coats[0])
+    if isinstance(edges, SearchedEdges) and torch.isnan(edges.scores).any():
+        raise TicketError(f"{where}: scores are NaN, so its mask means nothing: the search broke down")
+    return Bits(coats=(edges.mask().cpu(),))
 
 
-def _check_fit(
-    path: Path, model: nn.Module, called: str, layers: Sequence[LayerInfo], others: Mapping[str, Tensor]
-) -> None:
-    """Raise TicketError, naming every difference, unless the layers and tensors of a ticket are those of `model`."""
-    slots = _slots(model)
-    names = {layer.name for layer in layers}
-    wrong = [f"layer {name!r}: not in the network" for name in names - slots.keys()]
-    wrong += [
-        f"layer {name!r}: masked in the network, not in the ticket"
-        for name, slot in slots.items()
-        if slot.masked and name not in names
-    ]
-    expected = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in _others(model, path).items()}
-    for norm in _norms(model).values():
-        if not norm & others.keys():
-            expected = {name: kind for name, kind in expected.items() if name not in norm}
-    for layer in layers:
-        if layer.name not in slots:
-            continue
-        slot = slots[layer.name]
-        if slot.shape != layer.shape:
-            wrong.append(f"layer {layer.name!r}: shape {layer.shape} in the ticket, {slot.shape} in the network")
-        expected = {name: kind for name, kind in expected.items() if name not in slot.replaces}
-        bias = f"{layer.name}.bias".lstrip(".")
-        if slot.outputs and bias in others:
-            expected[bias] = (slot.outputs,), torch.float32
-    wrong += [f"tensor {name!r}: not in the ticket" for name in expected.keys() - others.keys()]
-    wrong += [f"tensor {name!r}: not in the network" for name in others.keys() - expected.keys()]
-    for name in expected.keys() & others.keys():
-        (shape, dtype), found = expected[name], others[name]
-        floating = dtype.is_floating_point and found.is_floating_point()
-        if shape != found.shape or not (dtype is found.dtype or floating):
-            wrong.append(
-                f"tensor {name!r}: {found.dtype} {tuple(found.shape)} in the ticket, {dtype} {shape} in the network"
-            )
-    if wrong:
-        more = f"; and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
-        named = "; ".join(sorted(wrong)[:_NAMED]) + more
-        raise TicketError(f"{path}: the ticket is of another network than {called}: {named}")
-
-
-def _norms(model: nn.Module) -> dict[nn.Module, set[str]]:
-    """Normalisation layers with the names of their scale and shift."""
-    return {
-        module: {f"{at}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)}
-        for at, module in model.named_modules()
-        if isinstance(module, NORMS)
+def _tensors(model: nn.Module, where: str, folded: list[str], precision: Precision) -> dict[str, Tensor]:
+    """What a ticket holds beside the planes: copies on CPU."""
+    found = dict(others(model, where))
+    for name in folded:
+        norm = folding(model)[name]
+        for full in names_in(name, norm).values():
+            found.pop(full, None)
+        for part, tensor in zip(("weight", "bias"), _scale_and_shift(norm), strict=True):
+            found[f"{name}.{part}".lstrip(".")] = tensor
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in found.items()
     }
+    if precision == "exact":
+        return tensors
+    for name, tensor in tensors.items():
+        if tensor.dtype is torch.bfloat16:
+            raise TicketError(
+                f"{where}: tensor {name!r} is torch.bfloat16 already, and precision='bfloat16' stores float32 tensors "
+                "so that they are float32 again when loaded: save with precision='exact'"
+            )
+    return {name: t.to(torch.bfloat16) if t.dtype is torch.float32 else t for name, t in tensors.items()}
 
 
-def _words(layer: LayerInfo, mask: Tensor) -> Tensor:
-    bits = np.unpackbits(mask.numpy(), count=layer.edges, bitorder="little")
-    return pack(torch.from_numpy(bits).view(torch.bool).view(layer.shape[0], -1))
+def _scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+    """y = scale * x + shift of a batch norm in eval mode, in its dtype, computed in float64."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -norm.running_mean.double() * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.double()
+    return scale.to(norm.running_mean.dtype), shift.to(norm.running_mean.dtype)
 
 
-def _attach(model: nn.Module, edges: Mapping[str, PackedEdges], others: Mapping[str, Tensor]) -> nn.Module:
+def _packed(reader: Reader, layer: LayerInfo, making: Making, device: torch.device | str) -> PackedEdges:
+    """The edges of one layer of a ticket."""
+    bits = reader.bits(layer)
+    return PackedEdges(
+        layer.shape,
+        bits.coats[0] if len(bits.coats) == 1 else torch.stack(bits.coats),
+        flips=bits.flips,
+        seed=reader.info.seed,
+        layer=layer.index,
+        generation=layer.generation,
+        weights=layer.weights,
+        constant=layer.constant,
+        making=making,
+        device=device,
+    )
+
+
+def _widened(tensor: Tensor, info: TicketInfo) -> Tensor:
+    return tensor.float() if info.narrowed and tensor.dtype is torch.bfloat16 else tensor
+
+
+def _attach(
+    model: nn.Module, edges: Mapping[str, PackedEdges], tensors: Mapping[str, Tensor], info: TicketInfo
+) -> nn.Module:
     """`model` with masked layers over `edges`, and normalisation as affine as the ticket's."""
     waiting = dict(edges)
 
     def bias(layer: str) -> Tensor | None:
-        stored = others.get(f"{layer}.bias".lstrip("."))
+        stored = tensors.get(f"{layer}.bias".lstrip("."))
         return None if stored is None else stored.clone()
 
     def build(name: str, _weight: Tensor, _bias: Tensor | None) -> tuple[Edges, Bias] | None:
@@ -299,20 +347,58 @@ def _attach(model: nn.Module, edges: Mapping[str, PackedEdges], others: Mapping[
         model = replace_layers(model, build)
     if waiting:
         raise ValueError(f"layers {sorted(waiting)} cannot be masked in it")
-    for norm, names in _norms(model).items():
-        if not names & others.keys():
+    for name, norm in norms(model).items():
+        own = names_in(name, norm)
+        if name in info.folded:
+            _unfold(norm, name, tensors)
+        elif not {own.get("weight"), own.get("bias")} & tensors.keys():
             set_norm(norm, "non_affine")
     return model
 
 
-@torch.no_grad()
-def _fill(model: nn.Module, others: Mapping[str, Tensor]) -> None:
+def _unfold(norm: Any, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Make a batch norm a scale and a shift: its statistics those by which it changes nothing."""
+    scale, shift = (tensors[f"{name}.{part}".lstrip(".")] for part in ("weight", "bias"))
+    norm.affine = True
+    norm.weight, norm.bias = nn.Parameter(scale.clone()), nn.Parameter(shift.clone())
+    norm.running_mean = torch.zeros_like(scale)
+    norm.running_var = torch.full_like(scale, 1 - norm.eps)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)
+
+
+def _allocate(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Give tensors without memory some, to be filled from the ticket's; the names of those that it does not have.
+
+    Tensors that are one stay one.
+    """
+    made: dict[int, Tensor] = {}
+    filled: set[int] = {id(t) for name, t in model.state_dict(keep_vars=True).items() if name in tensors}
+    left = []
+    for owner_name, owner in model.named_modules():
+        if isinstance(owner, Edges):  # there, and on the device asked for
+            continue
+        for kind in (owner._parameters, owner._buffers):
+            for name, tensor in kind.items():
+                if tensor is None or not tensor.is_meta:
+                    continue
+                if id(tensor) not in filled:
+                    left.append(f"{owner_name}.{name}".lstrip("."))
+                if id(tensor) not in made:
+                    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    made[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
+                kind[name] = made[id(tensor)]  # type: ignore[assignment]
+    return left
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy the ticket's tensors into the network, in the ticket's dtypes; tensors that are one stay one."""
-    state = model.state_dict(keep_vars=True)
-    first: dict[int, str] = {}
-    for name, tensor in state.items():
-        stored = others.get(first.setdefault(id(tensor), name))
-        if stored is not None:
-            tensor.data = tensor.data.to(stored.dtype)
-            state[name] = stored
-    model.load_state_dict(state)
+    with torch.no_grad():
+        state = model.state_dict(keep_vars=True)
+        first: dict[int, str] = {}
+        for name, tensor in state.items():
+            stored = tensors.get(first.setdefault(id(tensor), name))
+            if stored is not None:
+                tensor.data = tensor.data.to(stored.dtype)
+                state[name] = stored
+        model.load_state_dict(state)

@@ -235,7 +235,7 @@ def convert_free(model: nn.Module) -> nn.Module:
 def test_model_that_is_one_layer(tmp_path: Path) -> None:
     model = lived(convert(nn.Linear(10, 3), 3, bias="train"), 2, 10)
     info = check_round_trip(model, tmp_path, torch.randn(2, 10), None, lambda: nn.Linear(10, 3))
-    assert (info.layers[0].name, info.layers[0].mask_name) == ("", "mask")
+    assert (info.layers[0].name, list(info.layers[0].planes)) == ("", ["mask"])
 
 
 def test_dtypes_are_kept(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_inspect(ticket: Path) -> None:
     info = inspect(ticket)
     assert info.file_bytes == ticket.stat().st_size
     assert info.dense_bytes == 4 * (45 + 15) + 2 * 20 + 8
-    assert [(layer.name, layer.index, layer.shape, layer.mask_bytes) for layer in info.layers] == [
+    assert [(layer.name, layer.index, layer.shape, layer.bytes) for layer in info.layers] == [
         ("fc1", 0, (5, 9), 6),
         ("fc2", 1, (3, 5), 2),
     ]

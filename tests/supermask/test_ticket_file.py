@@ -56,18 +56,17 @@ def test_the_format_is_as_described(ticket: Path, tmp_path: Path) -> None:
     header, tensors = parts_of(ticket)
     assert craft(tmp_path / "crafted", header, tensors).read_bytes() == ticket.read_bytes()
     assert header["layers"][1] == {
-        "coats": 1,
+        "coats": [{"encoding": "raw", "kept": 8}],
         "constant": float(np.float32((2 / 5) ** 0.5)),
-        "encoding": "raw",
+        "flips": None,
         "generation": 0,
         "index": 1,
-        "kept": 8,
         "name": "fc2",
         "shape": [3, 5],
         "weights": "signed_constant",
     }
     assert header["prng"] == {"name": "philox4x32", "rounds": 10}
-    assert (header["version"], header["seed"]) == (1, 7)
+    assert (header["version"], header["seed"], header["folded"], header["narrowed"]) == (2, 7, [], False)
     assert header["architecture"] == {"name": "mlp", "arguments": {"sizes": [9, 5, 3]}}
 
 
@@ -76,13 +75,20 @@ def test_order_of_the_bits_of_a_mask(tmp_path: Path) -> None:
     model = SupermaskLinear(5, 3, seed=0, remaining=3 / 15)
     with torch.no_grad():
         model.edges.scores.zero_()[0, 1] = model.edges.scores[1, 3] = model.edges.scores[2, 4] = 1  # type: ignore[index,operator]
-    save(model, tmp_path / "t", architecture=None)
+    save(model, tmp_path / "t", architecture=None, encoding="raw")
     assert parts_of(tmp_path / "t")[1]["mask"].tolist() == [1 << 1, 1 << 0 | 1 << 6]
 
 
 def layer(name: str, value: Any) -> Change:
     def change(header: Header, tensors: Tensors) -> None:
         header["layers"][1][name] = value
+
+    return change
+
+
+def plane(name: str, value: Any) -> Change:
+    def change(header: Header, tensors: Tensors) -> None:
+        header["layers"][1]["coats"][0][name] = value
 
     return change
 
@@ -115,10 +121,10 @@ def full_byte(mask: np.ndarray) -> np.ndarray:
 
 
 LIES: dict[str, tuple[Change, list[str]]] = {
-    "version": (field("version", 7), ["version 7", "reads 1", "upgrade supermask"]),
+    "version": (field("version", 7), ["version 7", "reads 1 and 2", "upgrade supermask"]),
     "version of another structure": (
-        both(field("version", 2), field("layers", {"all": "different"})),
-        ["version 2", "upgrade supermask"],
+        both(field("version", 3), field("layers", {"all": "different"})),
+        ["version 3", "upgrade supermask"],
     ),
     "version true": (field("version", True), ["version True"]),
     "no version": (lambda header, _: header.pop("version"), ["version", "fields"]),
@@ -157,8 +163,8 @@ LIES: dict[str, tuple[Change, list[str]]] = {
     "shape negative": (layer("shape", [-3, -5]), ["'fc2'", "[-3, -5]"]),
     "shape empty": (layer("shape", []), ["'fc2'", "[]"]),
     "shape of floats": (layer("shape", [3.0, 5]), ["'fc2'", "3.0"]),
-    "kept": (layer("kept", 9), ["'fc2'", "kept 9", "selects 8"]),
-    "kept true": (layer("kept", True), ["kept True", "int"]),
+    "kept": (plane("kept", 9), ["'fc2'", "kept 9", "selects 8"]),
+    "kept true": (plane("kept", True), ["kept True", "int"]),
     "index negative": (layer("index", -1), ["'fc2'", "index -1"]),
     "index large": (layer("index", 1 << 32), ["'fc2'", "index 4294967296"]),
     "index twice": (layer("index", 0), ["'fc1'", "'fc2'", "index 0"]),
@@ -170,8 +176,8 @@ LIES: dict[str, tuple[Change, list[str]]] = {
     "constant not float32": (layer("constant", 0.1), ["'fc2'", "constant 0.1", "float32"]),
     "constant beyond float32": (layer("constant", 1e300), ["'fc2'", "constant 1e+300"]),
     "constant an integer": (layer("constant", 1), ["constant 1", "float"]),
-    "coats": (layer("coats", 2), ["'fc2'", "2 coats", "1"]),
-    "encoding": (layer("encoding", "ans"), ["'fc2'", "'ans'", "'raw'"]),
+    "coats": (layer("coats", 2), ["coats 2", "list"]),
+    "encoding": (plane("encoding", "zip"), ["'fc2'", "'zip'", "'raw'", "'ans'"]),
     "generation": (layer("generation", 1 << 22), ["'fc2'", "generation 4194304"]),
     "layer without a field": (lambda header, _: header["layers"][1].pop("coats"), ["layer 1", "coats"]),
     "no mask": (lambda _, tensors: tensors.pop("fc2.mask"), ["'fc2'", "'fc2.mask'"]),
@@ -179,7 +185,7 @@ LIES: dict[str, tuple[Change, list[str]]] = {
     "long mask": (tensor("fc2.mask", lambda mask: np.append(mask, mask)), ["'fc2'", "[4]", "[2]"]),
     "mask of floats": (tensor("fc2.mask", lambda mask: mask.astype(np.float32)), ["'fc2'", "F32", "U8"]),
     "mask of two dimensions": (tensor("fc2.mask", lambda mask: mask[None]), ["'fc2'", "[1, 2]", "[2]"]),
-    "bits beyond the last edge": (both(tensor("fc2.mask", full_byte), layer("kept", 9)), ["'fc2'", "last byte"]),
+    "bits beyond the last edge": (both(tensor("fc2.mask", full_byte), plane("kept", 9)), ["'fc2'", "last byte"]),
     "tensor missing": (lambda _, tensors: tensors.pop("norm1.running_var"), ["'norm1.running_var': not in the ticket"]),
     "tensor unexpected": (
         lambda _, tensors: tensors.update(extra=np.zeros(3, np.float32)),

@@ -1,0 +1,182 @@
+"""The levels (supermask/mask_levels.py) that code a mask in the fewest bytes, found from the mask and the seed.
+
+Each part is added where it saves more than it takes to store: thresholds of the initial scores, from the density in each
+of their bins made monotone (pool adjacent violators); then for rows, channels and positions in turn the shift of the log
+odds with which each place's expected number of selected edges is its actual one, given the levels so far.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from kernels.bits import bits_of
+from supermask.mask_levels import BINS, MOST_BITS, Draws, Grid, Levels
+
+__all__ = ["Plane", "find_draws", "fit"]
+
+_STEPS = (0.25, 0.5, 1.0)  # of the log odds between levels: finer ones describe more and cost more
+_GENERATIONS = 32  # draws of the initial scores that are tried
+_SAMPLE = 1 << 15  # edges of a layer that tell which draw it was
+_WORTH = 256  # bits that a draw must save in a sample: chance gives a few dozen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plane:
+    """Bits to be coded: those of `words` where `within` selects."""
+
+    grid: Grid
+    words: Tensor
+    within: Tensor | None
+
+    def some(self, values: Any, rows: range) -> Any:
+        """A value an edge, [rows, cols], of the edges that have a bit."""
+        if self.within is None:
+            return values.reshape(-1)
+        where = bits_of(self.within[rows.start : rows.stop], self.grid.cols).view(np.bool_)
+        return values[where]
+
+    def bits(self, rows: range) -> Any:
+        return self.some(bits_of(self.words[rows.start : rows.stop], self.grid.cols), rows)
+
+
+def find_draws(planes: Sequence[Plane]) -> Draws | None:
+    """The draw of initial scores that says most about these masks, or None where none does."""
+    samples = [
+        (plane, range(min(plane.grid.rows, max(1, _SAMPLE // plane.grid.cols))))
+        for plane in sorted(planes, key=lambda plane: -plane.grid.rows * plane.grid.cols)[:4]
+    ]
+    bits = [plane.bits(rows) for plane, rows in samples]
+    best, saved = None, float(_WORTH)
+    for generation in range(_GENERATIONS):
+        for absolute in (True, False):
+            draws, saves = Draws(absolute=absolute, generation=generation), 0.0
+            for (plane, rows), found in zip(samples, bits, strict=True):
+                groups = plane.some(draws.bins(plane.grid, rows), rows) // (BINS // 32)
+                counts = _counts(groups, found, 32)
+                saves += _entropy(counts.sum(1, keepdims=True)) - _entropy(counts)
+            if saves > saved:
+                best, saved = draws, saves
+    return best
+
+
+def fit(plane: Plane, draws: Draws | None) -> Levels | None:
+    """The best levels for a plane, or None where its density alone costs less."""
+    layer = _Layer(plane, draws)
+    found: tuple[float, Levels | None] = (_entropy(layer.counts(layer.none, 1)), None)
+    for step in _STEPS:
+        cost, levels = layer.fit(step)
+        if cost < found[0]:
+            found = cost, levels
+    return found[1]
+
+
+class _Layer:
+    """The bits of a plane with the places of their edges, and the levels that are tried on them."""
+
+    def __init__(self, plane: Plane, draws: Draws | None) -> None:
+        whole = range(plane.grid.rows)
+        self.sizes = plane.grid.sizes
+        self.draws = draws
+        self.bits = plane.bits(whole)
+        self.places = [
+            plane.some(np.broadcast_to(index, self.sizes).reshape(plane.grid.rows, -1), whole)
+            for index in np.ogrid[tuple(slice(size) for size in self.sizes)]
+        ]
+        self.none = np.zeros(len(self.bits), np.int64)
+        self.bins = self.none
+        if draws is not None:
+            self.bins = plane.some(np.concatenate([draws.bins(plane.grid, rows) for rows in plane.grid.blocks()]), whole)
+            self.by_bin = self.counts(self.bins, BINS)
+
+    def counts(self, groups: Any, number: int) -> Any:
+        """Clear and set bits by group: int64 [2, number]."""
+        return _counts(groups, self.bits, number)
+
+    def fit(self, step: float) -> tuple[float, Levels]:
+        """Bits that the plane takes, and its levels, `step` apart in their log odds."""
+        axes = [np.zeros(size, np.uint8) for size in self.sizes]
+        levels, thresholds = self.none, np.zeros(0, np.int64)
+        cost = self._cost(levels, 1)
+        draws = None
+        if self.draws is not None:
+            tried = _thresholds(self.by_bin, step)
+            by_scores = np.searchsorted(tried, np.arange(BINS), side="right")[self.bins]
+            trial = self._cost(by_scores, len(tried) + 1) + 48 + 16 * len(tried)
+            if trial < cost:
+                cost, levels, thresholds, draws = trial, by_scores, tried, self.draws
+        number = 1 + len(thresholds)
+        for axis, place in enumerate(self.places):
+            if self.sizes[axis] == 1:
+                continue
+            shifts = self._shifts(levels, number, place, self.sizes[axis], step)
+            if not shifts.any():
+                continue
+            moved = levels + shifts[place]
+            before, after = self._cost(levels, number), self._cost(moved, number + int(shifts.max()))
+            if after + len(shifts) * int(shifts.max()).bit_length() < before:
+                levels, number, axes[axis] = moved, number + int(shifts.max()), shifts
+                cost += after + len(shifts) * int(shifts.max()).bit_length() - before
+        odds = _odds(self.counts(levels, number))
+        return cost, Levels(draws=draws, thresholds=thresholds, axes=(axes[0], axes[1], axes[2]), odds=odds)
+
+    def _cost(self, levels: Any, number: int) -> float:
+        """Bits that the plane and its odds take, the levels apart."""
+        clear, ones = self.counts(levels, number)
+        share = (256 * _odds(np.stack([clear, ones])).astype(np.float64) + 128) / (1 << 24)
+        return float(-(ones * np.log2(share) + clear * np.log2(1 - share)).sum()) + 16 * number + 32
+
+    def _shifts(self, levels: Any, number: int, place: Any, size: int, step: float) -> Any:
+        """Steps, from 0, by which the level at each place of an axis differs from the lowest: uint8."""
+        edges = np.bincount(place * number + levels, minlength=size * number).reshape(size, number)
+        ones = np.bincount(place, weights=self.bits, minlength=size)
+        clear, set_ = self.counts(levels, number)
+        log_odds = np.log((set_ + 0.5) / (clear + 0.5))
+        shift = np.zeros((size, 1))
+        for _ in range(6):  # Newton's method, held by a normal prior of width 1
+            share = 1 / (1 + np.exp(-(log_odds + shift)))
+            slope = (edges * share * (1 - share)).sum(1, keepdims=True) + 1
+            miss = ones[:, None] - (edges * share).sum(1, keepdims=True) - shift
+            shift = shift + np.clip(miss / slope, -1, 1)
+        steps = np.rint(shift[:, 0] / step)
+        half = 1 << (MOST_BITS - 1)
+        steps = np.clip(steps, 1 - half, half)
+        return (steps - steps.min()).astype(np.uint8)
+
+
+def _thresholds(by_bin: Any, step: float) -> Any:
+    """Bins where the monotone log odds of a set bit rise by a step, more than once where they rise by several."""
+    pooled: list[list[float]] = []  # clear, set, bins
+    for clear, ones in by_bin.T.tolist():
+        pooled.append([clear, ones, 1])
+        while len(pooled) > 1 and pooled[-2][1] * sum(pooled[-1][:2]) >= pooled[-1][1] * sum(pooled[-2][:2]):
+            last = pooled.pop()
+            pooled[-1] = [a + b for a, b in zip(pooled[-1], last, strict=True)]
+    log_odds = [math.log((ones + 0.5) / (clear + 0.5)) for clear, ones, _ in pooled]
+    heights = np.repeat(np.rint((np.array(log_odds) - log_odds[0]) / step), [int(bins) for *_, bins in pooled])
+    heights = np.maximum.accumulate(np.maximum(heights, 0)).astype(np.int64)
+    rises = np.diff(heights)
+    return np.repeat(np.arange(1, BINS), rises)[:255]
+
+
+def _odds(counts: Any) -> Any:
+    """uint16 by level, of clear and set bits [2, levels]; levels without an edge are even."""
+    clear, ones = counts
+    share = np.where(clear + ones > 0, ones / np.maximum(clear + ones, 1), 0.5)
+    return np.clip(np.rint((share * (1 << 24) - 128) / 256), 0, 65535).astype(np.uint16)
+
+
+def _counts(groups: Any, bits: Any, number: int) -> Any:
+    both = np.bincount(groups * 2 + bits, minlength=2 * number)
+    return both.reshape(number, 2).T
+
+
+def _entropy(counts: Any) -> float:
+    """Bits that it takes to say which bits are set, given how many are in each group: counts [2, groups]."""
+    total = counts.sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = np.where(counts > 0, counts * np.log2(total / np.maximum(counts, 1)), 0)
+    return float(parts.sum())

@@ -1,0 +1,225 @@
+"""A safetensors file as a ticket needs it read: nothing is trusted, and nothing allocated before it is checked.
+
+    8 bytes   length of the header, little-endian
+    header    JSON: {"__metadata__": {name: text}, "<tensor>": {"dtype", "shape", "data_offsets": [start, stop]}, ...}
+    data      the tensors; offsets count from here
+
+The tensors cover the data exactly, without gaps or overlaps. Files are written by the library safetensors; it reads from
+memory or from a path of its own opening, and lets one tensor of two with one name go unseen.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+__all__ = ["DTYPES", "FOLDER_FILE", "Container", "Entry", "TicketError", "named", "opened", "unique"]
+
+DTYPES = {
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+    "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+FOLDER_FILE = "model.safetensors"  # in a folder as model hubs have them
+
+_MOST_HEADER = 1 << 24  # bytes; the largest network of torchvision needs a fiftieth of it
+_CHUNK = 1 << 20
+_SHOWN = 200  # characters of a bad value in an error
+
+
+class TicketError(ValueError):
+    """A ticket that cannot be written or is not what it says; the message names the file, the layer and both values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Where a tensor lies: bytes start to stop of the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+    @property
+    def bytes(self) -> int:
+        return self.stop - self.start
+
+
+@contextmanager
+def opened(source: str | Path | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
+    """A ticket's file, open at its start, and its name in errors.
+
+    Args:
+        source: a path, of a file or of a folder that has one called model.safetensors, or an open binary file that can
+            seek, with the ticket from its present position to its end.
+
+    Raises:
+        TicketError: there is no such file.
+    """
+    if not isinstance(source, str | Path):
+        for method in ("read", "seek", "tell"):
+            if not hasattr(source, method):
+                raise TypeError(f"{source!r}: expected a path, or a binary file open for reading")
+        if not source.seekable():
+            raise TicketError(
+                f"{named(source)}: cannot seek: read it whole first, into io.BytesIO(file.read())"
+            )
+        yield source, named(source)
+        return
+    path = Path(source)
+    if path.is_dir():
+        path = path / FOLDER_FILE
+    if not path.is_file():
+        raise TicketError(f"{path}: no such file")
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - what goes wrong inside the block is not the opening's fault
+    except OSError as error:
+        raise TicketError(f"{path}: cannot be opened: {error}") from error
+    with file:
+        yield file, str(path)
+
+
+class Container:
+    """The parts of a safetensors file, found and checked; tensors are read when they are asked for.
+
+    Attributes:
+        metadata: text by name.
+        entries: by tensor, in the order of their data.
+        bytes: of the whole file.
+
+    Raises:
+        TicketError: not a safetensors file; one that contradicts itself or names a tensor twice; tensors beyond the
+            file, overlapping, or with gaps between them; a header of more than 16 MiB.
+    """
+
+    def __init__(self, file: BinaryIO, where: str) -> None:
+        self._file, self._where = file, where
+        try:
+            self._base = file.tell()
+            self.bytes = file.seek(0, 2) - self._base
+            file.seek(self._base)
+            prefix = file.read(8)
+        except OSError as error:
+            raise TicketError(f"{where}: cannot be read: {error}") from error
+        if not isinstance(prefix, bytes):
+            raise TypeError(f"{where}: read() gives {type(prefix).__name__}: open the file in binary mode")
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or length > self.bytes - 8:
+            said = f"its header takes {length:,} bytes" if len(prefix) == 8 else "8 bytes come before the header"
+            raise self._damaged(f"{said}, and the file has {self.bytes:,}")
+        if length > _MOST_HEADER:
+            raise self._damaged(f"its header takes {length:,} bytes, and the largest that is read {_MOST_HEADER:,}")
+        self._data = self._base + 8 + length
+        header = self._header(self._bytes(self._base + 8, length))
+        metadata = header.pop("__metadata__", {})
+        if type(metadata) is not dict or not all(type(text) is str for text in metadata.values()):
+            raise self._damaged(f"metadata {_short(metadata)}: expected texts by name")
+        self.metadata: dict[str, str] = metadata
+        found = {name: self._entry(name, value) for name, value in header.items()}
+        self.entries = dict(sorted(found.items(), key=lambda item: (item[1].start, item[1].stop)))
+        self._check_cover(self.bytes - 8 - length)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one tensor."""
+        entry = self.entries[name]
+        return self._bytes(self._data + entry.start, entry.bytes)
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor."""
+        entry = self.entries[name]
+        if not entry.bytes:
+            return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+        return torch.frombuffer(bytearray(self.read(name)), dtype=DTYPES[entry.dtype]).view(entry.shape)
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The bytes of one tensor, a MiB at a time."""
+        entry = self.entries[name]
+        for start in range(entry.start, entry.stop, _CHUNK):
+            yield self._bytes(self._data + start, min(_CHUNK, entry.stop - start))
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        try:
+            self._file.seek(start)
+            found = self._file.read(count)
+        except OSError as error:
+            raise TicketError(f"{self._where}: cannot be read: {error}") from error
+        if len(found) != count:
+            raise self._damaged(f"{len(found):,} bytes where {count:,} were to be read")
+        return found
+
+    def _header(self, text: bytes) -> dict[str, Any]:
+        try:
+            header = json.loads(text.decode(), object_pairs_hook=unique)
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(f"its header is not JSON: {_short(str(error))}") from error
+        if type(header) is not dict:
+            raise self._damaged("its header is no JSON object")
+        return header
+
+    def _entry(self, name: str, value: Any) -> Entry:
+        if not name.isprintable():
+            raise self._damaged(f"tensor {_short(name)} has no printable name")
+        if type(value) is not dict or set(value) != {"dtype", "shape", "data_offsets"}:
+            raise self._damaged(f"tensor {name!r} is {_short(value)}: expected dtype, shape and data_offsets")
+        dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+        if type(dtype) is not str or dtype not in DTYPES:
+            raise TicketError(f"{self._where}: tensor {name!r} is {_short(dtype)}: a ticket holds {', '.join(DTYPES)}")
+        for what, numbers in (("shape", shape), ("data_offsets", offsets)):
+            if type(numbers) is not list or any(type(number) is not int or number < 0 for number in numbers):
+                raise self._damaged(f"tensor {name!r}: {what} {_short(numbers)}: expected integers from 0")
+        if len(offsets) != 2 or len(shape) > 64:
+            raise self._damaged(f"tensor {name!r}: shape {_short(shape)}, data_offsets {_short(offsets)}")
+        # Before they are multiplied: numbers can have thousands of digits, and an empty tensor sides of any length.
+        small = all(number < 1 << 40 for number in shape) and math.prod(max(number, 1) for number in shape) < 1 << 60
+        size = math.prod(shape) * DTYPES[dtype].itemsize if small else -1
+        start, stop = offsets
+        if stop - start != size:
+            raise self._damaged(
+                f"tensor {name!r}: {dtype} of shape {_short(shape)} does not take {_short(stop - start)} bytes"
+            )
+        return Entry(dtype=dtype, shape=tuple(shape), start=start, stop=stop)
+
+    def _check_cover(self, size: int) -> None:
+        at, before = 0, "the start of the data"
+        for name, entry in self.entries.items():
+            if entry.start != at:
+                raise self._damaged(
+                    f"tensor {name!r} starts at byte {_short(entry.start)}, and {before} ends at {at}: tensors follow "
+                    "each other without gaps or overlaps"
+                )
+            at, before = entry.stop, f"tensor {name!r}"
+        if at != size:
+            raise self._damaged(f"its tensors end at byte {_short(at)} of the data, and the file has {size:,}")
+
+    def _damaged(self, said: str) -> TicketError:
+        return TicketError(f"{self._where}: not a readable safetensors file, truncated or damaged: {said}")
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, of which no name comes twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"the name {_short(twice)} comes twice in one object")
+    return found
+
+
+def named(file: Any) -> str:
+    """An open file's name in errors."""
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) else f"<{type(file).__name__}>"
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else "numbers of many digits"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

@@ -1,0 +1,426 @@
+"""The header of a ticket: what it says, spelt in one way, and checked against the tensors that are there.
+
+The format is specified in docs/ticket-format.md. Version 1 had one coat a layer, raw, and its fields in other places; it
+is read as what it says in version 2.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+
+from supermask.draws import WeightInit
+from supermask.mask_coding import Encoding
+from supermask.mask_levels import Grid
+from supermask.networks import Architecture
+from supermask.packed_edges import SIGNED
+from supermask.ticket_container import DTYPES, Entry, TicketError, unique
+
+__all__ = ["METADATA", "LayerInfo", "PlaneInfo", "TensorInfo", "TicketInfo", "canonical", "header_of", "parse", "plane_names"]
+
+VERSION = 2
+PRNG = {"name": "philox4x32", "rounds": 10}
+METADATA = "supermask"
+MOST_COATS = 64
+
+_ENTROPY_ALLOWANCE = 1 << 29  # bits of planes that any file may have: 64 MiB, 20 times ResNet-50
+_ENTROPY_RATIO = 1 << 13  # and for every byte of the file: no search keeps so few edges that a plane shrinks 1,024 times
+_MOST_EDGES = 1 << 60
+_LIMITS = {"index": 1 << 31, "generation": 1 << 22}  # of a layer's counter, kernels/philox.py
+_HEADER = {
+    "version": int, "prng": dict, "seed": int, "architecture": (dict, type(None)), "layers": list, "folded": list,
+    "narrowed": bool, "sha256": str,
+}  # fmt: skip
+_LAYER = {
+    "name": str, "index": int, "shape": list, "weights": str, "constant": float, "generation": int, "coats": list,
+    "flips": (dict, type(None)),
+}  # fmt: skip
+_PLANE = {"kept": int, "encoding": str}
+_HEADER_1 = {name: kind for name, kind in _HEADER.items() if name not in ("folded", "narrowed")}
+_LAYER_1 = {name: kind for name, kind in _LAYER.items() if name != "flips"} | {"coats": int, **_PLANE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaneInfo:
+    """Bits of a layer.
+
+    Attributes:
+        kept: how many are set.
+        encoding: how they are stored.
+        bytes: that they take.
+    """
+
+    kept: int
+    encoding: Encoding
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    """One masked layer of a ticket.
+
+    Attributes:
+        name: in the network.
+        index: third word of its counter.
+        shape: of the weight.
+        weights, constant: distribution of theta0, and its magnitude.
+        generation: how many times theta0 was re-drawn.
+        coats: nested masks; the first selects the layer's edges, and each other some of those of the one before.
+        flips: the selected edges whose sign is not the seed's, or None where all are.
+    """
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    weights: WeightInit
+    constant: float
+    generation: int
+    coats: tuple[PlaneInfo, ...]
+    flips: PlaneInfo | None
+
+    @property
+    def edges(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def kept(self) -> int:
+        """Edges that the mask selects."""
+        return self.coats[0].kept
+
+    @property
+    def planes(self) -> dict[str, tuple[PlaneInfo, int]]:
+        """By name of its tensor, each plane and how many bits it has."""
+        names = plane_names(self.name, len(self.coats), self.flips is not None)
+        found = list(zip(self.coats, (self.edges, *(coat.kept for coat in self.coats)), strict=False))
+        return dict(zip(names, found if self.flips is None else [*found, (self.flips, self.kept)], strict=True))
+
+    @property
+    def bytes(self) -> int:
+        """That its planes take."""
+        return sum(plane.bytes for plane, _ in self.planes.values())
+
+    @property
+    def entropy(self) -> float:
+        """Bits of its planes, were each bit drawn alone at its plane's density."""
+        return sum(entropy(plane.kept, bits) for plane, bits in self.planes.values())
+
+    @property
+    def encoding(self) -> str:
+        """Of its planes."""
+        return "+".join(sorted({plane.encoding for plane, _ in self.planes.values()}))
+
+    def grid(self, seed: int) -> Grid:
+        """Where its edges lie."""
+        return Grid(shape=self.shape, seed=seed, layer=self.index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInfo:
+    """One tensor of a ticket that is no plane; dtype as safetensors calls it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class TicketInfo:
+    """What a ticket holds.
+
+    Attributes:
+        path: of the file, as errors name it.
+        layers: masked, in the file's order.
+        tensors: those that are no planes.
+        folded: batch norms stored as a scale and a shift.
+        narrowed: whether float32 tensors are stored in bfloat16.
+        file_bytes: of the whole file.
+    """
+
+    path: str
+    version: int
+    seed: int
+    architecture: Architecture | None
+    layers: tuple[LayerInfo, ...]
+    tensors: tuple[TensorInfo, ...]
+    folded: tuple[str, ...]
+    narrowed: bool
+    file_bytes: int
+    sha256: str
+
+    @property
+    def edges(self) -> int:
+        return sum(layer.edges for layer in self.layers)
+
+    @property
+    def kept(self) -> int:
+        return sum(layer.kept for layer in self.layers)
+
+    @property
+    def plane_bytes(self) -> int:
+        """Of all masks and flips."""
+        return sum(layer.bytes for layer in self.layers)
+
+    @property
+    def entropy(self) -> float:
+        """Bits of all planes at their densities."""
+        return sum(layer.entropy for layer in self.layers)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Of the same network with four bytes an edge, and its other tensors as they are."""
+        return 4 * self.edges + sum(tensor.bytes for tensor in self.tensors)
+
+    @property
+    def bits_per_edge(self) -> float:
+        """The whole file, over the edges."""
+        return 8 * self.file_bytes / self.edges
+
+    def __str__(self) -> str:
+        width = max(len(layer.name) for layer in self.layers)
+        others = sum(tensor.bytes for tensor in self.tensors)
+        lines = [
+            f"{self.path}: ticket, version {self.version}, seed {self.seed}, {self.architecture or 'no architecture'}",
+            f"masked: {len(self.layers)} layers, {self.kept:,} of {self.edges:,} edges kept",
+        ]
+        for layer in self.layers:
+            lines.append(
+                f"  {layer.name:{width}}  layer {layer.index} {layer.shape}  {layer.kept:,} of {layer.edges:,} "
+                f"{layer.kept / layer.edges:7.2%}  {layer.weights} {layer.constant:.4g}, "
+                f"generation {layer.generation}, {layer.bytes:,} bytes {layer.encoding}"
+            )
+        stored = [f"{len(self.folded)} batch norms folded"] if self.folded else []
+        stored += ["float32 as bfloat16"] if self.narrowed else []
+        lines += [
+            f"other tensors: {len(self.tensors)}, {others:,} bytes" + "".join(f", {how}" for how in stored),
+            f"file: {self.file_bytes:,} bytes, {self.bits_per_edge:.3f} bits an edge, "
+            f"{self.dense_bytes / self.file_bytes:.1f} times smaller than dense float32 ({self.dense_bytes:,} bytes)",
+            f"sha256: {self.sha256}",
+        ]
+        return "\n".join(lines)
+
+
+def plane_names(layer: str, coats: int, flips: bool) -> list[str]:
+    """Names of the tensors that hold a layer's planes."""
+    parts = ["mask", *(f"mask.{number}" for number in range(1, coats)), *(["flips"] if flips else [])]
+    return [f"{layer}.{part}".lstrip(".") for part in parts]
+
+
+def entropy(kept: int, bits: int) -> float:
+    """Bits that a plane of `bits` bits takes, `kept` of them set, each drawn alone at its density."""
+    return sum(part * math.log2(bits / part) for part in (kept, bits - kept) if part)
+
+
+def canonical(value: Any) -> str:
+    """JSON in the one spelling that a ticket has."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def header_of(
+    *, seed: int, architecture: Architecture | None, layers: Sequence[LayerInfo], folded: Sequence[str], narrowed: bool
+) -> dict[str, Any]:
+    """The header, but for its digest."""
+
+    def plane(info: PlaneInfo) -> dict[str, Any]:
+        return {"kept": info.kept, "encoding": info.encoding}
+
+    return {
+        "version": VERSION,
+        "prng": PRNG,
+        "seed": seed,
+        "architecture": None if architecture is None else architecture.to_json(),
+        "layers": [
+            {
+                "name": layer.name,
+                "index": layer.index,
+                "shape": list(layer.shape),
+                "weights": layer.weights,
+                "constant": layer.constant,
+                "generation": layer.generation,
+                "coats": [plane(coat) for coat in layer.coats],
+                "flips": None if layer.flips is None else plane(layer.flips),
+            }
+            for layer in layers
+        ],
+        "folded": list(folded),
+        "narrowed": narrowed,
+    }
+
+
+def parse(where: str, text: str, entries: Mapping[str, Entry], file_bytes: int) -> TicketInfo:
+    """What a header says, checked in itself and against the dtypes, shapes and sizes of the stored tensors.
+
+    Raises:
+        TicketError: another version, or a header that does not hold; the message names the layer and both values.
+    """
+    try:
+        header = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise TicketError(f"{where}: the {METADATA!r} metadata is not JSON: {error}") from error
+    version = header.get("version", VERSION) if isinstance(header, dict) else VERSION
+    if type(version) is not int or version not in (1, VERSION):
+        raise TicketError(f"{where}: version {version!r}, and this release reads 1 and {VERSION}: upgrade supermask")
+    _check_fields(f"{where}: header", header, _HEADER if version == VERSION else _HEADER_1)
+    if header["prng"] != PRNG:
+        raise TicketError(f"{where}: weights from {header['prng']}, and this release draws them with {PRNG}")
+    if not 0 <= header["seed"] < 1 << 64:
+        raise TicketError(f"{where}: seed {header['seed']}: expected 0 to 2**64 - 1")
+    layers: list[LayerInfo] = []
+    names: set[str] = set()
+    for number, value in enumerate(header["layers"]):
+        if isinstance(value, dict) and isinstance(name := value.get("name"), str):
+            if name in names:
+                raise TicketError(f"{where}: two layers are called {name!r}")
+            names.add(name)
+        layers.append(_parse_layer(f"{where}: layer {number}", value, version, entries))
+    try:
+        architecture = None if header["architecture"] is None else Architecture.from_json(header["architecture"])
+        same = canonical(header) == text
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TicketError(f"{where}: {error}") from error
+    if not same:
+        raise TicketError(f"{where}: the header is not spelt as a ticket's is: damaged, or written by another program")
+    _check_layers(where, layers, file_bytes)
+    planes = {name for layer in layers for name in layer.planes}
+    tensors = [
+        TensorInfo(name=name, dtype=entry.dtype, shape=entry.shape)
+        for name, entry in sorted(entries.items())
+        if name not in planes
+    ]
+    folded = header.get("folded", [])
+    _check_folded(where, folded, {tensor.name for tensor in tensors})
+    return TicketInfo(
+        path=where,
+        version=version,
+        seed=header["seed"],
+        architecture=architecture,
+        layers=tuple(layers),
+        tensors=tuple(tensors),
+        folded=tuple(folded),
+        narrowed=header.get("narrowed", False),
+        file_bytes=file_bytes,
+        sha256=header["sha256"],
+    )
+
+
+def _parse_layer(where: str, value: Any, version: int, entries: Mapping[str, Entry]) -> LayerInfo:
+    _check_fields(where, value, _LAYER if version == VERSION else _LAYER_1)
+    where = f"{where} ({value['name']!r})"
+    shape, constant, weights = value["shape"], value["constant"], value["weights"]
+    wrong = any(type(size) is not int or not 1 <= size < _MOST_EDGES for size in shape)
+    if not shape or wrong or len(shape) > 16 or math.prod(shape) >= _MOST_EDGES:
+        raise TicketError(f"{where}: shape {shape}: expected positive integers, of product below {_MOST_EDGES}")
+    if not math.isfinite(constant) or torch.tensor(constant).item() != constant:
+        raise TicketError(f"{where}: constant {constant}: expected a finite float32")
+    if weights not in get_args(WeightInit):
+        raise TicketError(f"{where}: weights {weights!r}, and this release reads {_choices(WeightInit)}")
+    for name, limit in _LIMITS.items():
+        if not 0 <= value[name] < limit:
+            raise TicketError(f"{where}: {name} {value[name]}: expected 0 to {limit - 1}")
+    if version == 1:
+        if value["coats"] != 1 or value["encoding"] != "raw":
+            raise TicketError(
+                f"{where}: {value['coats']} coats, encoding {value['encoding']!r}: version 1 has 1 coat, 'raw'"
+            )
+        coats, flips = [{"kept": value["kept"], "encoding": "raw"}], None
+    else:
+        coats, flips = value["coats"], value["flips"]
+    if not 1 <= len(coats) <= MOST_COATS:
+        raise TicketError(f"{where}: {len(coats)} coats: expected 1 to {MOST_COATS}")
+    if flips is not None and weights not in SIGNED:
+        raise TicketError(f"{where}: flips, but its weights are {weights!r}, whose signs are not the seed's alone")
+    where = f"{where} of shape {shape}"
+    names = plane_names(value["name"], len(coats), flips is not None)
+    bits, found = math.prod(shape), []
+    for number, (name, coat) in enumerate(zip(names, coats, strict=False)):
+        found.append(_plane(where, f"coat {number}" if number else "its mask", name, coat, bits, entries))
+        bits = found[-1].kept
+    return LayerInfo(
+        name=value["name"],
+        index=value["index"],
+        shape=tuple(shape),
+        weights=weights,
+        constant=constant,
+        generation=value["generation"],
+        coats=tuple(found),
+        flips=None if flips is None else _plane(where, "its flips", names[-1], flips, found[0].kept, entries),
+    )
+
+
+def _plane(where: str, what: str, name: str, value: Any, bits: int, entries: Mapping[str, Entry]) -> PlaneInfo:
+    """A plane of `bits` bits, with what is stored for it."""
+    _check_fields(f"{where}: {what}", value, _PLANE)
+    kept, encoding = value["kept"], value["encoding"]
+    if not 0 <= kept <= bits:
+        raise TicketError(f"{where}: {what} has kept {kept}, of {bits} bits")
+    if encoding not in get_args(Encoding):
+        raise TicketError(f"{where}: encoding {encoding!r}, and this release reads {_choices(Encoding)}")
+    if name not in entries:
+        raise TicketError(f"{where}: no tensor {name!r} holds {what}")
+    entry, raw = entries[name], -(-bits // 8)
+    right = entry.bytes == raw if encoding == "raw" else entry.bytes <= raw
+    if entry.dtype != "U8" or len(entry.shape) != 1 or not right:
+        most = "" if encoding == "raw" else " at most"
+        raise TicketError(
+            f"{where}: {what} is {entry.dtype} of shape {list(entry.shape)}, and {bits} bits, {encoding}, are U8 of "
+            f"shape [{raw}]{most}"
+        )
+    return PlaneInfo(kept=kept, encoding=encoding, bytes=entry.bytes)
+
+
+def most_bits(file_bytes: int) -> int:
+    """Bits of planes that a file of so many bytes may have, however well they are coded: 64 MiB, and 1 KiB a byte."""
+    return _ENTROPY_ALLOWANCE + _ENTROPY_RATIO * file_bytes
+
+
+def _check_layers(where: str, layers: Sequence[LayerInfo], file_bytes: int) -> None:
+    if not layers:
+        raise TicketError(f"{where}: no layers: a ticket has at least one")
+    planes: set[str] = set()
+    indices: dict[int, str] = {}
+    for layer in layers:
+        if (other := indices.setdefault(layer.index, layer.name)) != layer.name:
+            raise TicketError(
+                f"{where}: layers {other!r} and {layer.name!r} both have index {layer.index}, so they draw the same "
+                "weights: give each layer its own"
+            )
+        if twice := planes & layer.planes.keys():
+            raise TicketError(f"{where}: layer {layer.name!r}: tensor {min(twice)!r} is another layer's, too")
+        planes |= layer.planes.keys()
+    bits = sum(layer.edges * len(layer.planes) for layer in layers)
+    if bits > (most := most_bits(file_bytes)):
+        largest = max(layers, key=lambda layer: layer.edges)
+        raise TicketError(
+            f"{where}: its masks have {bits:,} bits, and a file of {file_bytes:,} bytes may have {most:,} at most; layer "
+            f"{largest.name!r} of shape {list(largest.shape)} has the most"
+        )
+
+
+def _check_folded(where: str, folded: list[Any], tensors: set[str]) -> None:
+    if any(type(name) is not str for name in folded) or folded != sorted(set(folded)):
+        raise TicketError(f"{where}: folded {folded}: expected names of batch norms, each once, in order")
+    for name in folded:
+        for part in ("weight", "bias"):
+            if f"{name}.{part}".lstrip(".") not in tensors:
+                raise TicketError(f"{where}: batch norm {name!r} is folded, and there is no tensor of its {part}")
+
+
+def _check_fields(where: str, value: Any, kinds: Mapping[str, Any]) -> None:
+    """`value` has the fields `kinds` and no other, each of its type; true and false are no integers."""
+    if type(value) is not dict or set(value) != set(kinds):
+        found = sorted(value) if type(value) is dict else type(value).__name__
+        raise TicketError(f"{where}: found {found}, expected the fields {sorted(kinds)}")
+    for name, kind in kinds.items():
+        allowed = kind if isinstance(kind, tuple) else (kind,)
+        if type(value[name]) not in allowed:
+            raise TicketError(f"{where}: {name} {value[name]!r}: expected {' or '.join(k.__name__ for k in allowed)}")
+
+
+def _choices(choices: Any) -> str:
+    return ", ".join(map(repr, get_args(choices)))

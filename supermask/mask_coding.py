@@ -42,7 +42,9 @@ def encode_raw(words: Tensor, grid: Grid, within: Tensor | None) -> bytes:
     return np.packbits(np.concatenate(bits), bitorder="little").tobytes()
 
 
-def encode_ans(words: Tensor, grid: Grid, within: Tensor | None, *, kept: int, count: int, levels: Levels | None) -> bytes:
+def encode_ans(
+    words: Tensor, grid: Grid, within: Tensor | None, *, kept: int, count: int, levels: Levels | None
+) -> bytes:
     """The plane entropy-coded, at the odds of `levels` or (None) its own density; empty where all its bits are equal.
 
     Args:

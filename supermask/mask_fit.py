@@ -89,7 +89,9 @@ class _Layer:
         self.none = np.zeros(len(self.bits), np.int64)
         self.bins = self.none
         if draws is not None:
-            self.bins = plane.some(np.concatenate([draws.bins(plane.grid, rows) for rows in plane.grid.blocks()]), whole)
+            self.bins = plane.some(
+                np.concatenate([draws.bins(plane.grid, rows) for rows in plane.grid.blocks()]), whole
+            )
             self.by_bin = self.counts(self.bins, BINS)
 
     def counts(self, groups: Any, number: int) -> Any:

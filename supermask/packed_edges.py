@@ -21,7 +21,6 @@ from supermask.draws import WeightInit, check_choice
 from supermask.edges import Edges, Ints
 from supermask.making import Making, choose
 
-
 SIGNED: tuple[WeightInit, ...] = ("signed_constant", "scaled_signed_constant")  # weights of which a sign can flip
 
 
@@ -110,7 +109,9 @@ class PackedEdges(Edges):
                 drawn = sign_words(*place, generation=self.generation, device=self.packed.device)
             self.signs = drawn ^ self.flips
         linear = self.making in ("auto", "on_the_fly") and len(self.shape) == 2
-        if not (linear and self._fused and self.packed.ndim == 2 and self.packed.device.type == "cpu" and native.usable()):
+        if not (
+            linear and self._fused and self.packed.ndim == 2 and self.packed.device.type == "cpu" and native.usable()
+        ):
             self.codes = None
         elif self.codes is None and self.signs is not None:
             self.codes = interleave(self.packed, self.signs, self.cols)

@@ -387,7 +387,7 @@ def _allocate(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
                 if id(tensor) not in made:
                     empty = torch.empty(tensor.shape, dtype=tensor.dtype)
                     made[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
-                kind[name] = made[id(tensor)]  # type: ignore[assignment]
+                kind[name] = made[id(tensor)]
     return left
 
 

@@ -68,9 +68,7 @@ def opened(source: str | Path | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
             if not hasattr(source, method):
                 raise TypeError(f"{source!r}: expected a path, or a binary file open for reading")
         if not source.seekable():
-            raise TicketError(
-                f"{named(source)}: cannot seek: read it whole first, into io.BytesIO(file.read())"
-            )
+            raise TicketError(f"{named(source)}: cannot seek: read it whole first, into io.BytesIO(file.read())")
         yield source, named(source)
         return
     path = Path(source)

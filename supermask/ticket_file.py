@@ -230,9 +230,7 @@ def _coded(
     return coded, filled
 
 
-def _smallest(
-    plane: Plane, kept: int, count: int, draws: Draws | None, encoding: Encoding
-) -> tuple[bytes, Encoding]:
+def _smallest(plane: Plane, kept: int, count: int, draws: Draws | None, encoding: Encoding) -> tuple[bytes, Encoding]:
     raw = encode_raw(plane.words, plane.grid, plane.within)
     if encoding == "raw":
         return raw, "raw"
@@ -245,9 +243,7 @@ def _set(words: Tensor) -> int:
     return int(np.bitwise_count(words.numpy().view(np.uint32)).sum(dtype=np.int64))
 
 
-def _digest(
-    header: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...], Iterable[Any]]]
-) -> str:
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...], Iterable[Any]]]) -> str:
     """SHA-256 of a header without its digest, and of tensors: dtype, shape and bytes by name."""
     digest = hashlib.sha256(f"{canonical(header)}\n".encode())
     for name, (dtype, shape, chunks) in sorted(tensors.items()):

@@ -79,7 +79,9 @@ def others(model: nn.Module, where: str) -> dict[str, Tensor]:
     seen = set()
     for name, value in model.state_dict(keep_vars=True).items():
         if not isinstance(value, Tensor) or value.layout is not torch.strided:
-            raise TicketError(f"{where}: {name!r} of the state dict is no dense tensor, and a ticket holds nothing else")
+            raise TicketError(
+                f"{where}: {name!r} of the state dict is no dense tensor, and a ticket holds nothing else"
+            )
         if not name.startswith(inside) and id(value) not in seen:
             seen.add(id(value))
             found[name] = value
@@ -133,7 +135,9 @@ def check_parts(
     ]
     expected = {name: (tuple(t.shape), t.dtype) for name, t in others(model, where).items()}
     can_fold = folding(model)
-    wrong += [f"batch norm {name!r}: folded in the ticket, not in the network" for name in folded if name not in can_fold]
+    wrong += [
+        f"batch norm {name!r}: folded in the ticket, not in the network" for name in folded if name not in can_fold
+    ]
     for name, module in norms(model).items():
         own = names_in(name, module)
         affine = {own.get("weight"), own.get("bias")}

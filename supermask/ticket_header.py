@@ -19,15 +19,25 @@ from supermask.networks import Architecture
 from supermask.packed_edges import SIGNED
 from supermask.ticket_container import DTYPES, Entry, TicketError, unique
 
-__all__ = ["METADATA", "LayerInfo", "PlaneInfo", "TensorInfo", "TicketInfo", "canonical", "header_of", "parse", "plane_names"]
+__all__ = [
+    "METADATA",
+    "LayerInfo",
+    "PlaneInfo",
+    "TensorInfo",
+    "TicketInfo",
+    "canonical",
+    "header_of",
+    "parse",
+    "plane_names",
+]
 
 VERSION = 2
 PRNG = {"name": "philox4x32", "rounds": 10}
 METADATA = "supermask"
 MOST_COATS = 64
 
-_ENTROPY_ALLOWANCE = 1 << 29  # bits of planes that any file may have: 64 MiB, 20 times ResNet-50
-_ENTROPY_RATIO = 1 << 13  # and for every byte of the file: no search keeps so few edges that a plane shrinks 1,024 times
+_ALLOWANCE = 1 << 29  # bits of planes that any file may have: 64 MiB, 20 times ResNet-50
+_RATIO = 1 << 13  # and for every byte of the file: no search keeps so few edges that a plane shrinks 1,024 times
 _MOST_EDGES = 1 << 60
 _LIMITS = {"index": 1 << 31, "generation": 1 << 22}  # of a layer's counter, kernels/philox.py
 _HEADER = {
@@ -376,7 +386,7 @@ def _plane(where: str, what: str, name: str, value: Any, bits: int, entries: Map
 
 def most_bits(file_bytes: int) -> int:
     """Bits of planes that a file of so many bytes may have, however well they are coded: 64 MiB, and 1 KiB a byte."""
-    return _ENTROPY_ALLOWANCE + _ENTROPY_RATIO * file_bytes
+    return _ALLOWANCE + _RATIO * file_bytes
 
 
 def _check_layers(where: str, layers: Sequence[LayerInfo], file_bytes: int) -> None:
@@ -397,8 +407,8 @@ def _check_layers(where: str, layers: Sequence[LayerInfo], file_bytes: int) -> N
     if bits > (most := most_bits(file_bytes)):
         largest = max(layers, key=lambda layer: layer.edges)
         raise TicketError(
-            f"{where}: its masks have {bits:,} bits, and a file of {file_bytes:,} bytes may have {most:,} at most; layer "
-            f"{largest.name!r} of shape {list(largest.shape)} has the most"
+            f"{where}: its masks have {bits:,} bits, and a file of {file_bytes:,} bytes may have {most:,} at "
+            f"most; layer {largest.name!r} of shape {list(largest.shape)} has the most"
         )
 
 

@@ -113,8 +113,8 @@ def unwatched(*tensors: torch.Tensor | None) -> bool:
 
 
 class Op:
-    """A custom op, called as the plain function it is where nothing watches: a first call of a custom op imports torch's
-    compiler, which takes seconds, and each costs up to 0.1 ms.
+    """A custom op, called as the plain function it is where nothing watches: the first call of a custom op imports
+    torch's compiler, which takes seconds, and each costs up to 0.1 ms.
 
     Not where it writes into its arguments, since only the op counts that as a write.
     """

@@ -1,9 +1,10 @@
 """Planes of bits as bytes: `raw`, a bit an edge, and `ans`, entropy-coded, to below a mask's entropy where it pays.
 
-A plane has a bit for every edge of a layer, or for every edge that another plane (`within`) selects, in row-major order.
-Both encodings are specified in docs/ticket-format.md. `ans` is asymmetric numeral systems with 32-bit words, a 64-bit
-state and probabilities in 24 bits, by the library constriction, over odds that are the plane's density or those of
-supermask/mask_levels.py. Planes are coded and decoded a block of rows at a time, so that what is unpacked stays small.
+A plane has a bit for every edge of a layer, or for every edge that another plane (`within`) selects, in row-major
+order. Both encodings are specified in docs/ticket-format.md. `ans` is asymmetric numeral systems with 32-bit words, a
+64-bit state and probabilities in 24 bits, by the library constriction, over odds that are the plane's density or those
+of supermask/mask_levels.py. Planes are coded and decoded a block of rows at a time, so that what is unpacked stays
+small.
 """
 
 from typing import Any, Literal, get_args

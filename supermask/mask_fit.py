@@ -1,8 +1,8 @@
 """The levels (supermask/mask_levels.py) that code a mask in the fewest bytes, found from the mask and the seed.
 
-Each part is added where it saves more than it takes to store: thresholds of the initial scores, from the density in each
-of their bins made monotone (pool adjacent violators); then for rows, channels and positions in turn the shift of the log
-odds with which each place's expected number of selected edges is its actual one, given the levels so far.
+Each part is added where it saves more than it takes to store: thresholds of the initial scores, from the density in
+each of their bins made monotone (pool adjacent violators); then for rows, channels and positions in turn the shift of
+the log odds with which each place's expected number of selected edges is its actual one, given the levels so far.
 """
 
 import math

@@ -3,11 +3,11 @@
     level = (thresholds at or below the edge's initial score) + row[r] + channel[c] + position[k]
     P(selected) = (256 * odds[level] + 128) / 2^24
 
-Masks are far from random bits. A search leaves most edges as it drew them (dying edges), so that an edge's initial score
-tells much about whether it was selected, and that score is made again from the seed; what the search did learn shows in
-the densities of output rows, of input channels and of kernel positions. Any part can be missing: no thresholds, or zeros
-in place of an axis. Scores enter as their bins, the top 12 bits of the 24-bit draw they are made of, or of its distance
-from the middle where edges are ranked by |score|.
+Masks are far from random bits. A search leaves most edges about where it drew them (dying edges), so that the initial
+score of an edge tells much about whether it was selected, and that score is made again from the seed; what the search
+did learn shows in the densities of output rows, of input channels and of kernel positions. Any part can be missing: no
+thresholds, or zeros in place of an axis. Scores enter as their bins, the top 12 bits of the 24-bit draw they are made
+of, or of its distance from the middle where edges are ranked by |score|.
 """
 
 import struct

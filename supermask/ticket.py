@@ -11,6 +11,7 @@ from the seed. A reloaded network gives the searched one's logits to the bit, on
 import json
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -29,11 +30,20 @@ from supermask.selection import all_edges
 from supermask.ticket_container import DTYPES, FOLDER_FILE, TicketError, named
 from supermask.ticket_file import Bits, Reader, reading, write, write_atomically
 from supermask.ticket_fit import check_fit, check_parts, folding, names_in, norms, others
-from supermask.ticket_header import LayerInfo, PlaneInfo, TensorInfo, TicketInfo
+from supermask.ticket_info import LayerInfo, PlaneInfo, TensorInfo, TicketInfo
 
 __all__ = [
-    "LayerInfo", "PlaneInfo", "TensorInfo", "TicketError", "TicketInfo", "inspect", "load", "save", "save_folder", "verify",
-]  # fmt: skip
+    "LayerInfo",
+    "PlaneInfo",
+    "TensorInfo",
+    "TicketError",
+    "TicketInfo",
+    "inspect",
+    "load",
+    "save",
+    "save_folder",
+    "verify",
+]
 
 Precision = Literal["exact", "bfloat16"]
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -190,8 +200,8 @@ def save_folder(
     precision: Precision = "exact",
     fold: bool = False,
 ) -> TicketInfo:
-    """Write a folder as model hubs have them: the ticket as model.safetensors, which is all that `load(folder)` reads; a
-    summary of it for people and hubs as config.json; and a model card README.md, unless there is one.
+    """Write a folder as model hubs have them: the ticket as model.safetensors, which is all that `load(folder)` reads;
+    a summary of it for people and hubs as config.json; and a model card README.md, unless there is one.
 
     Raises:
         TicketError: as `save`.
@@ -254,7 +264,7 @@ def _bits(edges: Edges, where: str) -> Bits:
     """The planes of a layer, on CPU."""
     if isinstance(edges, PackedEdges):
         coats, flips = edges.coats.cpu(), edges.flips
-        if any((outer & ~inner).any() for inner, outer in zip(coats, coats[1:], strict=False)):
+        if any((outer & ~inner).any() for inner, outer in pairwise(coats)):
             raise TicketError(f"{where}: its coats are not nested: each selects some edges of the one before it")
         # Of an edge that no coat selects the sign does not matter, and is not stored.
         return Bits(coats=tuple(coats), flips=None if flips is None else flips.cpu() & coats[0])
@@ -289,7 +299,8 @@ def _tensors(model: nn.Module, where: str, folded: list[str], precision: Precisi
 
 def _scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
     """y = scale * x + shift of a batch norm in eval mode, in its dtype, computed in float64."""
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = torch.rsqrt(norm.running_var.double() + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight.double()

@@ -4,8 +4,8 @@
     header    JSON: {"__metadata__": {name: text}, "<tensor>": {"dtype", "shape", "data_offsets": [start, stop]}, ...}
     data      the tensors; offsets count from here
 
-The tensors cover the data exactly, without gaps or overlaps. Files are written by the library safetensors; it reads from
-memory or from a path of its own opening, and lets one tensor of two with one name go unseen.
+The tensors cover the data exactly, without gaps or overlaps. Files are written by the library safetensors; it reads
+from memory or from a path of its own opening, and lets one tensor of two with one name go unseen.
 """
 
 import json

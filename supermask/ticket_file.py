@@ -27,17 +27,8 @@ from supermask.mask_fit import Plane, find_draws, fit
 from supermask.mask_levels import Draws
 from supermask.networks import Architecture
 from supermask.ticket_container import DTYPES, Container, TicketError, named, opened
-from supermask.ticket_header import (
-    METADATA,
-    LayerInfo,
-    PlaneInfo,
-    TicketInfo,
-    canonical,
-    header_of,
-    most_bits,
-    parse,
-    plane_names,
-)
+from supermask.ticket_header import METADATA, canonical, header_of, most_bits, parse
+from supermask.ticket_info import LayerInfo, PlaneInfo, TicketInfo, plane_names
 
 __all__ = ["Bits", "Reader", "reading", "write"]
 
@@ -46,7 +37,7 @@ _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Bits:
-    """The planes of one layer: coats and flips, packed int32 [rows, words] each; flips None where no sign is flipped."""
+    """The planes of one layer, packed int32 [rows, words] each; flips None where no sign is flipped."""
 
     coats: tuple[Tensor, ...]
     flips: Tensor | None = None

@@ -13,7 +13,7 @@ from supermask.edges import Edges
 from supermask.layers import MaskedLayer
 from supermask.selection import all_edges
 from supermask.ticket_container import DTYPES, TicketError
-from supermask.ticket_header import LayerInfo, TensorInfo, TicketInfo
+from supermask.ticket_info import LayerInfo, TensorInfo, TicketInfo
 
 __all__ = ["Slot", "check_fit", "folding", "norms", "others", "slots"]
 

@@ -5,7 +5,6 @@ each of their bins made monotone (pool adjacent violators); then for rows, chann
 the log odds with which each place's expected number of selected edges is its actual one, given the levels so far.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from supermask.mask_levels import BINS, MOST_BITS, Draws, Grid, Levels
 
 __all__ = ["Plane", "find_draws", "fit"]
 
-_STEPS = (0.25, 0.5, 1.0)  # of the log odds between levels: finer ones describe more and cost more
+_STEPS = (0.5, 1.0)  # of the log odds between levels: finer ones describe little more and cost more to store
 _GENERATIONS = 32  # draws of the initial scores that are tried
 _SAMPLE = 1 << 15  # edges of a layer that tell which draw it was
 _WORTH = 256  # bits that a draw must save in a sample: chance gives a few dozen
@@ -92,7 +91,7 @@ class _Layer:
             self.bins = plane.some(
                 np.concatenate([draws.bins(plane.grid, rows) for rows in plane.grid.blocks()]), whole
             )
-            self.by_bin = self.counts(self.bins, BINS)
+            self.log_odds = _monotone(self.counts(self.bins, BINS))
 
     def counts(self, groups: Any, number: int) -> Any:
         """Clear and set bits by group: int64 [2, number]."""
@@ -105,7 +104,8 @@ class _Layer:
         cost = self._cost(levels, 1)
         draws = None
         if self.draws is not None:
-            tried = _thresholds(self.by_bin, step)
+            rises = np.diff(np.rint((self.log_odds - self.log_odds[0]) / step)).astype(np.int64)
+            tried = np.repeat(np.arange(1, BINS), rises)[:255]
             by_scores = np.searchsorted(tried, np.arange(BINS), side="right")[self.bins]
             trial = self._cost(by_scores, len(tried) + 1) + 48 + 16 * len(tried)
             if trial < cost:
@@ -149,19 +149,17 @@ class _Layer:
         return (steps - steps.min()).astype(np.uint8)
 
 
-def _thresholds(by_bin: Any, step: float) -> Any:
-    """Bins where the monotone log odds of a set bit rise by a step, more than once where they rise by several."""
-    pooled: list[list[float]] = []  # clear, set, bins
+def _monotone(by_bin: Any) -> Any:
+    """Log odds of a set bit by bin, where they must not fall from one bin to the next (pool adjacent violators)."""
+    pooled: list[tuple[int, int, int]] = []  # clear, set, bins
     for clear, ones in by_bin.T.tolist():
-        pooled.append([clear, ones, 1])
-        while len(pooled) > 1 and pooled[-2][1] * sum(pooled[-1][:2]) >= pooled[-1][1] * sum(pooled[-2][:2]):
-            last = pooled.pop()
-            pooled[-1] = [a + b for a, b in zip(pooled[-1], last, strict=True)]
-    log_odds = [math.log((ones + 0.5) / (clear + 0.5)) for clear, ones, _ in pooled]
-    heights = np.repeat(np.rint((np.array(log_odds) - log_odds[0]) / step), [int(bins) for *_, bins in pooled])
-    heights = np.maximum.accumulate(np.maximum(heights, 0)).astype(np.int64)
-    rises = np.diff(heights)
-    return np.repeat(np.arange(1, BINS), rises)[:255]
+        here = clear, ones, 1
+        while pooled and pooled[-1][1] * (here[0] + here[1]) >= here[1] * (pooled[-1][0] + pooled[-1][1]):
+            before = pooled.pop()
+            here = before[0] + here[0], before[1] + here[1], before[2] + here[2]
+        pooled.append(here)
+    clear, ones, bins = np.array(pooled).T
+    return np.repeat(np.maximum.accumulate(np.log((ones + 0.5) / (clear + 0.5))), bins)
 
 
 def _odds(counts: Any) -> Any:

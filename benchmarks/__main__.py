@@ -22,7 +22,7 @@ import tyro
 from benchmarks._report import Options
 from benchmarks._timing import environment
 
-BENCHMARKS = ("threshold", "search_work", "search_step", "recording", "packed_linear", "gpu")
+BENCHMARKS = ("threshold", "search_work", "search_step", "recording", "packed_linear", "tickets", "gpu")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,11 +126,11 @@ def packed_weight(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch
     """
     rows, cols = shape[0], math.prod(shape[1:])
     if mask.ndim == 3:
-        weight = packed_weight(mask[0], shape, theta, dtype)
         if len(mask) == 1:
-            return weight
+            return packed_weight(mask[0], shape, theta, dtype)
+        weight = packed_weight(mask[0], shape, theta)
         counts = torch.stack([unpack(coat, cols) for coat in mask]).sum(0, dtype=torch.int16)
-        return weight * counts.view(weight.shape)  # rounded once: a weight is one constant, or its negative
+        return (weight * counts.view(weight.shape)).to(dtype)
     check_words("mask", mask, cols, rows)
     theta.check(rows, cols)
     op = _packed_weight_torch if torch.compiler.is_compiling() and mask.device.type == "cpu" else _packed_weight

@@ -6,7 +6,7 @@ the log odds with which each place's expected number of selected edges is its ac
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from supermask.mask_levels import BINS, MOST_BITS, Draws, Grid, Levels
 __all__ = ["Plane", "find_draws", "fit"]
 
 _STEPS = (0.5, 1.0)  # of the log odds between levels: finer ones describe little more and cost more to store
+_LARGE = 1 << 18  # edges from which only the first of them is tried
 _GENERATIONS = 32  # draws of the initial scores that are tried
 _SAMPLE = 1 << 15  # edges of a layer that tell which draw it was
 _WORTH = 256  # bits that a draw must save in a sample: chance gives a few dozen
@@ -65,8 +66,8 @@ def find_draws(planes: Sequence[Plane]) -> Draws | None:
 def fit(plane: Plane, draws: Draws | None) -> Levels | None:
     """The best levels for a plane, or None where its density alone costs less."""
     layer = _Layer(plane, draws)
-    found: tuple[float, Levels | None] = (_entropy(layer.counts(layer.none, 1)), None)
-    for step in _STEPS:
+    found: tuple[float, Levels | None] = (_entropy(layer.total), None)
+    for step in _STEPS if len(layer.bits) < _LARGE else _STEPS[:1]:
         cost, levels = layer.fit(step)
         if cost < found[0]:
             found = cost, levels
@@ -80,73 +81,82 @@ class _Layer:
         whole = range(plane.grid.rows)
         self.sizes = plane.grid.sizes
         self.draws = draws
-        self.bits = plane.bits(whole)
+        self.bits = plane.bits(whole).astype(np.int64)
         self.places = [
             plane.some(np.broadcast_to(index, self.sizes).reshape(plane.grid.rows, -1), whole)
             for index in np.ogrid[tuple(slice(size) for size in self.sizes)]
         ]
-        self.none = np.zeros(len(self.bits), np.int64)
-        self.bins = self.none
+        ones = int(self.bits.sum())
+        self.total = np.array([[len(self.bits) - ones], [ones]])
         if draws is not None:
-            self.bins = plane.some(
-                np.concatenate([draws.bins(plane.grid, rows) for rows in plane.grid.blocks()]), whole
-            )
-            self.log_odds = _monotone(self.counts(self.bins, BINS))
-
-    def counts(self, groups: Any, number: int) -> Any:
-        """Clear and set bits by group: int64 [2, number]."""
-        return _counts(groups, self.bits, number)
+            self.bins = plane.some(np.concatenate([draws.bins(plane.grid, r) for r in plane.grid.blocks()]), whole)
+            self.by_bin = _counts(self.bins, self.bits, BINS)
+            self.log_odds = _monotone(self.by_bin)
 
     def fit(self, step: float) -> tuple[float, Levels]:
         """Bits that the plane takes, and its levels, `step` apart in their log odds."""
         axes = [np.zeros(size, np.uint8) for size in self.sizes]
-        levels, thresholds = self.none, np.zeros(0, np.int64)
-        cost = self._cost(levels, 1)
-        draws = None
+        draws, thresholds, counts = None, np.zeros(0, np.int64), self.total
+        levels = np.zeros(len(self.bits), np.int64)
+        cost = _cost(counts)
+        best = cost, Levels(draws=None, thresholds=thresholds, axes=(axes[0], axes[1], axes[2]), odds=_odds(counts))
         if self.draws is not None:
             rises = np.diff(np.rint((self.log_odds - self.log_odds[0]) / step)).astype(np.int64)
             tried = np.repeat(np.arange(1, BINS), rises)[:255]
-            by_scores = np.searchsorted(tried, np.arange(BINS), side="right")[self.bins]
-            trial = self._cost(by_scores, len(tried) + 1) + 48 + 16 * len(tried)
-            if trial < cost:
-                cost, levels, thresholds, draws = trial, by_scores, tried, self.draws
-        number = 1 + len(thresholds)
-        for axis, place in enumerate(self.places):
-            if self.sizes[axis] == 1:
+            table = np.searchsorted(tried, np.arange(BINS), side="right")
+            found = np.stack([np.bincount(table, weights=row, minlength=len(tried) + 1) for row in self.by_bin])
+            # Where the density jumps, levels between have no edges of their own: they are of use to the axes alone.
+            once = np.unique(tried)
+            odds = found[:, [0, *np.searchsorted(tried, once, side="right")]]
+            if (trial := _cost(odds) + 40 + 16 * len(once)) < cost:
+                best = trial, replace(best[1], draws=self.draws, thresholds=once, odds=_odds(odds))
+                draws, thresholds, counts = self.draws, tried, found
+                levels, cost = table[self.bins], _cost(found) + 40 + 16 * len(tried)
+        for axis, (place, size) in enumerate(zip(self.places, self.sizes, strict=True)):
+            if size == 1:
                 continue
-            shifts = self._shifts(levels, number, place, self.sizes[axis], step)
-            if not shifts.any():
-                continue
-            moved = levels + shifts[place]
-            before, after = self._cost(levels, number), self._cost(moved, number + int(shifts.max()))
-            if after + len(shifts) * int(shifts.max()).bit_length() < before:
-                levels, number, axes[axis] = moved, number + int(shifts.max()), shifts
-                cost += after + len(shifts) * int(shifts.max()).bit_length() - before
-        odds = _odds(self.counts(levels, number))
-        return cost, Levels(draws=draws, thresholds=thresholds, axes=(axes[0], axes[1], axes[2]), odds=odds)
+            number = counts.shape[1]
+            joint = _counts(place * number + levels, self.bits, size * number).reshape(2, size, number)
+            shifts = _shifts(joint, step)
+            most = int(shifts.max())
+            moved = np.zeros((2, number + most))
+            for shift in range(most + 1):
+                moved[:, shift : shift + number] += joint[:, shifts == shift].sum(1)
+            saved = _cost(counts) - _cost(moved) - size * most.bit_length()
+            if most and saved > 0:
+                levels = levels + shifts.astype(np.int64)[place]
+                counts, axes[axis], cost = moved, shifts, cost - saved
+                if cost < best[0]:
+                    every = axes[0], axes[1], axes[2]
+                    best = cost, Levels(draws=draws, thresholds=thresholds, axes=every, odds=_odds(counts))
+        return best
 
-    def _cost(self, levels: Any, number: int) -> float:
-        """Bits that the plane and its odds take, the levels apart."""
-        clear, ones = self.counts(levels, number)
-        share = (256 * _odds(np.stack([clear, ones])).astype(np.float64) + 128) / (1 << 24)
-        return float(-(ones * np.log2(share) + clear * np.log2(1 - share)).sum()) + 16 * number + 32
 
-    def _shifts(self, levels: Any, number: int, place: Any, size: int, step: float) -> Any:
-        """Steps, from 0, by which the level at each place of an axis differs from the lowest: uint8."""
-        edges = np.bincount(place * number + levels, minlength=size * number).reshape(size, number)
-        ones = np.bincount(place, weights=self.bits, minlength=size)
-        clear, set_ = self.counts(levels, number)
-        log_odds = np.log((set_ + 0.5) / (clear + 0.5))
-        shift = np.zeros((size, 1))
-        for _ in range(6):  # Newton's method, held by a normal prior of width 1
-            share = 1 / (1 + np.exp(-(log_odds + shift)))
-            slope = (edges * share * (1 - share)).sum(1, keepdims=True) + 1
-            miss = ones[:, None] - (edges * share).sum(1, keepdims=True) - shift
-            shift = shift + np.clip(miss / slope, -1, 1)
-        steps = np.rint(shift[:, 0] / step)
-        half = 1 << (MOST_BITS - 1)
-        steps = np.clip(steps, 1 - half, half)
-        return (steps - steps.min()).astype(np.uint8)
+def _cost(counts: Any) -> float:
+    """Bits that a plane and its odds take, of clear and set bits by level [2, levels]."""
+    clear, ones = counts
+    share = (256 * _odds(counts).astype(np.float64) + 128) / (1 << 24)
+    return float(-(ones * np.log2(share) + clear * np.log2(1 - share)).sum()) + 16 * counts.shape[1] + 32
+
+
+def _shifts(joint: Any, step: float) -> Any:
+    """Steps, from 0, by which the level at each place of an axis differs from the lowest: uint8.
+
+    Args:
+        joint: clear and set bits [2, places, levels].
+    """
+    ones, edges = joint[1].sum(1, keepdims=True), joint.sum(0)
+    clear, set_ = joint.sum(1)
+    log_odds = np.log((set_ + 0.5) / (clear + 0.5))
+    shift = np.zeros((len(edges), 1))
+    for _ in range(6):  # Newton's method, held by a normal prior of width 1
+        share = 1 / (1 + np.exp(-(log_odds + shift)))
+        slope = (edges * share * (1 - share)).sum(1, keepdims=True) + 1
+        miss = ones - (edges * share).sum(1, keepdims=True) - shift
+        shift = shift + np.clip(miss / slope, -1, 1)
+    half = 1 << (MOST_BITS - 1)
+    steps = np.clip(np.rint(shift[:, 0] / step), 1 - half, half)
+    return (steps - steps.min()).astype(np.uint8)
 
 
 def _monotone(by_bin: Any) -> Any:

@@ -156,6 +156,25 @@ def architectures() -> list[str]:
     return [*_BUILDERS, *(_TORCHVISION + name for name in models.list_models(module=models))]
 
 
+def input_shape(architecture: Architecture) -> tuple[int, ...] | None:
+    """The shape of one input, without the batch; None where neither the arguments nor the family say it.
+
+    Of torchvision's networks it is the size that they take unless told otherwise, not that of some trained weights.
+    """
+    arguments, name = architecture.arguments, architecture.name
+    if name == "mlp":
+        sizes = arguments.get("sizes")
+        return (sizes[0],) if sizes else None
+    if name in _BUILDERS:  # for small images, of a size that only Conv2 to Conv8 can be told
+        size = arguments.get("size", 32)
+        return arguments.get("channels", 3), size, size
+    model = name.removeprefix(_TORCHVISION)
+    if model == name:
+        return None
+    size = arguments.get("image_size", 299 if model == "inception_v3" else 224)  # of vision transformers
+    return 3, *arguments.get("input_size", (size, size))  # of MaxViT
+
+
 def _builder(name: str) -> Callable[..., nn.Module]:
     if name in _BUILDERS:
         return _BUILDERS[name]

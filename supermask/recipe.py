@@ -20,6 +20,7 @@ from supermask.checkpoint import CheckpointError, Checkpoints, read
 from supermask.convert import BiasPolicy, NormPolicy, convert, summary
 from supermask.cycles import check_cycles
 from supermask.data import Data, DataDamaged, DataMissing, Described
+from supermask.devices import device_named
 from supermask.draws import Magnitude, ScoreInit, WeightInit
 from supermask.event_files import EventFiles, event_writer
 from supermask.folder import (
@@ -170,7 +171,7 @@ class Recipe:
             try:
                 ranks, device = stack.enter_context(group(self.run.device))
                 console = Console(quiet=self.run.quiet or not ranks.first)
-                place = _device(device)
+                place = device_named(device)
                 if place.type == "cpu":
                     keep_freed_memory()
                 session = self._begin(console, ranks, place, interrupts)
@@ -347,15 +348,3 @@ def main(recipe: Callable[..., Recipe]) -> None:
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(128 + stop.signal)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r}: torch finds no GPU here; run on cpu")
-    return device

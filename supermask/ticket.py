@@ -10,27 +10,26 @@ from the seed. A reloaded network gives the searched one's logits to the bit, on
 
 import json
 import math
-from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import torch
 from torch import Tensor, nn
 
-from supermask.convert import replace_layers, set_norm
 from supermask.draws import check_choice
 from supermask.edges import Edges, SearchedEdges
-from supermask.layers import Bias, MaskedLayer
 from supermask.making import Making
 from supermask.mask_coding import Encoding
 from supermask.networks import Architecture
 from supermask.packed_edges import PackedEdges
 from supermask.selection import all_edges
 from supermask.ticket_container import DTYPES, FOLDER_FILE, TicketError, named
-from supermask.ticket_file import Bits, Reader, reading, write, write_atomically
-from supermask.ticket_fit import check_fit, check_parts, folding, names_in, norms, others
+from supermask.ticket_file import Bits, reading, write, write_atomically
+from supermask.ticket_fit import check_fit, check_parts, folding, names_in, others
 from supermask.ticket_info import LayerInfo, PlaneInfo, TensorInfo, TicketInfo
+from supermask.ticket_parts import masked, read_parts, skeleton, skeleton_of
 
 __all__ = [
     "LayerInfo",
@@ -111,7 +110,7 @@ def save(
             name: TensorInfo(name=name, dtype=_DTYPE_NAMES[tensor.dtype], shape=tuple(tensor.shape))
             for name, tensor in tensors.items()
         }
-        check_parts(where, _skeleton(where, architecture), str(architecture), layers, stored, folded)
+        check_parts(where, skeleton(where, architecture), str(architecture), layers, stored, folded)
     return write(
         file, bits, tensors, encoding=encoding, seed=next(iter(seeds)), architecture=architecture, layers=layers,
         folded=folded, narrowed=precision == "bfloat16",
@@ -144,25 +143,7 @@ def load(
             named. The file is checked before a network is built.
     """
     check_choice("weights", weights, Making)
-    if model is not None and not isinstance(model, nn.Module):
-        raise TypeError(f"model is {model!r}: expected an nn.Module, a network and not its class")
-    with reading(file) as reader:
-        info = reader.info
-        network = model if model is not None else _skeleton_of(info)
-        called = str(info.architecture) if model is None else type(model).__name__
-        check_fit(info.path, network, called, info)
-        edges = {layer.name: _packed(reader, layer, weights, device) for layer in info.layers}
-        tensors = {tensor.name: _widened(reader.tensor(tensor.name), info) for tensor in info.tensors}
-    try:
-        network = _attach(network, edges, tensors, info)
-        if model is None and (unfilled := _allocate(network, tensors)):
-            # Something is computed where the architecture is built, and not stored: it takes the network itself.
-            assert info.architecture is not None, unfilled
-            network = _attach(info.architecture.build(), edges, tensors, info)
-        _fill(network, tensors)
-    except (ValueError, RuntimeError) as error:
-        raise TicketError(f"{info.path}: the network does not take the ticket: {error}") from error
-    return network.requires_grad_(False).eval().to(device)
+    return masked(read_parts(file, model=model, weights=weights, device=device)).to(device)
 
 
 def inspect(file: str | Path | BinaryIO) -> TicketInfo:
@@ -185,7 +166,7 @@ def verify(file: str | Path | BinaryIO) -> TicketInfo:
     with reading(file) as reader:
         info = reader.info
         if info.architecture is not None:
-            check_fit(info.path, _skeleton_of(info), str(info.architecture), info)
+            check_fit(info.path, skeleton_of(info), str(info.architecture), info)
         for layer in info.layers:
             reader.bits(layer)
         return info
@@ -227,7 +208,7 @@ def save_folder(
     if not (folder / "README.md").exists():
         texts["README.md"] = _CARD.format(info=info, name=architecture or "a network of your own")
     for name, text in texts.items():
-        write_atomically(folder / name, text.encode(), lambda path: path)
+        write_atomically(folder / name, partial(Path.write_bytes, data=text.encode()), lambda path: path)
     return info
 
 
@@ -244,20 +225,6 @@ import supermask
 network = supermask.load("FOLDER")
 ```
 """
-
-
-def _skeleton(where: str, architecture: Architecture) -> nn.Module:
-    try:
-        return architecture.skeleton()
-    except ValueError as error:
-        raise TicketError(f"{where}: {error}") from error
-
-
-def _skeleton_of(info: TicketInfo) -> nn.Module:
-    """The network that a ticket names, without memory."""
-    if info.architecture is None:
-        raise TicketError(f"{info.path}: the ticket names no architecture: give the network it belongs to as model=")
-    return _skeleton(info.path, info.architecture)
 
 
 def _bits(edges: Edges, where: str) -> Bits:
@@ -308,108 +275,3 @@ def _scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Ten
     if norm.bias is not None:
         shift = shift + norm.bias.double()
     return scale.to(norm.running_mean.dtype), shift.to(norm.running_mean.dtype)
-
-
-def _packed(reader: Reader, layer: LayerInfo, making: Making, device: torch.device | str) -> PackedEdges:
-    """The edges of one layer of a ticket."""
-    bits = reader.bits(layer)
-    return PackedEdges(
-        layer.shape,
-        bits.coats[0] if len(bits.coats) == 1 else torch.stack(bits.coats),
-        flips=bits.flips,
-        seed=reader.info.seed,
-        layer=layer.index,
-        generation=layer.generation,
-        weights=layer.weights,
-        constant=layer.constant,
-        making=making,
-        device=device,
-    )
-
-
-def _widened(tensor: Tensor, info: TicketInfo) -> Tensor:
-    return tensor.float() if info.narrowed and tensor.dtype is torch.bfloat16 else tensor
-
-
-def _attach(
-    model: nn.Module, edges: Mapping[str, PackedEdges], tensors: Mapping[str, Tensor], info: TicketInfo
-) -> nn.Module:
-    """`model` with masked layers over `edges`, and normalisation as affine as the ticket's."""
-    waiting = dict(edges)
-
-    def bias(layer: str) -> Tensor | None:
-        stored = tensors.get(f"{layer}.bias".lstrip("."))
-        return None if stored is None else stored.clone()
-
-    def build(name: str, _weight: Tensor, _bias: Tensor | None) -> tuple[Edges, Bias] | None:
-        return (waiting.pop(name), bias(name)) if name in waiting else None
-
-    masked = {id(module): name for name, module in all_edges(model).items()}
-    for owner in list(model.modules()):
-        for child, module in list(owner.named_children()):
-            if id(module) in masked:
-                name = masked[id(module)]
-                setattr(owner, child, waiting.pop(name))
-                if isinstance(owner, MaskedLayer):
-                    owner._parameters.pop("bias", None)
-                    owner._buffers.pop("bias", None)
-                    owner.register_buffer("bias", bias(name))
-    if waiting:
-        model = replace_layers(model, build)
-    if waiting:
-        raise ValueError(f"layers {sorted(waiting)} cannot be masked in it")
-    for name, norm in norms(model).items():
-        own = names_in(name, norm)
-        if name in info.folded:
-            _unfold(norm, name, tensors)
-        elif not {own.get("weight"), own.get("bias")} & tensors.keys():
-            set_norm(norm, "non_affine")
-    return model
-
-
-def _unfold(norm: Any, name: str, tensors: Mapping[str, Tensor]) -> None:
-    """Make a batch norm a scale and a shift: its statistics those by which it changes nothing."""
-    scale, shift = (tensors[f"{name}.{part}".lstrip(".")] for part in ("weight", "bias"))
-    norm.affine = True
-    norm.weight, norm.bias = nn.Parameter(scale.clone()), nn.Parameter(shift.clone())
-    norm.running_mean = torch.zeros_like(scale)
-    norm.running_var = torch.full_like(scale, 1 - norm.eps)
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked = torch.zeros((), dtype=torch.int64)
-
-
-def _allocate(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Give tensors without memory some, to be filled from the ticket's; the names of those that it does not have.
-
-    Tensors that are one stay one.
-    """
-    made: dict[int, Tensor] = {}
-    filled: set[int] = {id(t) for name, t in model.state_dict(keep_vars=True).items() if name in tensors}
-    left = []
-    for owner_name, owner in model.named_modules():
-        if isinstance(owner, Edges):  # there, and on the device asked for
-            continue
-        for kind in (owner._parameters, owner._buffers):
-            for name, tensor in kind.items():
-                if tensor is None or not tensor.is_meta:
-                    continue
-                if id(tensor) not in filled:
-                    left.append(f"{owner_name}.{name}".lstrip("."))
-                if id(tensor) not in made:
-                    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
-                    made[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
-                kind[name] = made[id(tensor)]
-    return left
-
-
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copy the ticket's tensors into the network, in the ticket's dtypes; tensors that are one stay one."""
-    with torch.no_grad():
-        state = model.state_dict(keep_vars=True)
-        first: dict[int, str] = {}
-        for name, tensor in state.items():
-            stored = tensors.get(first.setdefault(id(tensor), name))
-            if stored is not None:
-                tensor.data = tensor.data.to(stored.dtype)
-                state[name] = stored
-        model.load_state_dict(state)

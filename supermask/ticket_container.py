@@ -8,6 +8,7 @@ The tensors cover the data exactly, without gaps or overlaps. Files are written 
 from memory or from a path of its own opening, and lets one tensor of two with one name go unseen.
 """
 
+import io
 import json
 import math
 from collections import Counter
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-__all__ = ["DTYPES", "FOLDER_FILE", "Container", "Entry", "TicketError", "named", "opened", "unique"]
+__all__ = ["DTYPES", "FOLDER_FILE", "Container", "Entry", "TicketError", "named", "opened", "parsed", "short"]
 
 DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
@@ -30,12 +31,23 @@ DTYPES = {
 FOLDER_FILE = "model.safetensors"  # in a folder as model hubs have them
 
 _MOST_HEADER = 1 << 24  # bytes; the largest network of torchvision needs a fiftieth of it
+_MOST_NAME = 1000  # characters, of a tensor
+_MOST_DEPTH = 64  # of lists and objects in each other
 _CHUNK = 1 << 20
 _SHOWN = 200  # characters of a bad value in an error
+_MOST_MESSAGE = 4000
 
 
 class TicketError(ValueError):
-    """A ticket that cannot be written or is not what it says; the message names the file, the layer and both values."""
+    """A ticket that cannot be written or is not what it says; the message names the file, the layer and both values.
+
+    A file can call things as it likes, so the message is cut at 4,000 characters, and what a terminal would obey is
+    escaped.
+    """
+
+    def __init__(self, message: str) -> None:
+        shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in message[: _MOST_MESSAGE + 1])
+        super().__init__(shown if len(shown) <= _MOST_MESSAGE else f"{shown[: _MOST_MESSAGE - 3]}...")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +79,8 @@ def opened(source: str | Path | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
         for method in ("read", "seek", "tell"):
             if not hasattr(source, method):
                 raise TypeError(f"{source!r}: expected a path, or a binary file open for reading")
+        if isinstance(source, io.TextIOBase):
+            raise TypeError(f"{named(source)} is open as text: open the file in binary mode")
         if not source.seekable():
             raise TicketError(f"{named(source)}: cannot seek: read it whole first, into io.BytesIO(file.read())")
         yield source, named(source)
@@ -103,11 +117,9 @@ class Container:
             self._base = file.tell()
             self.bytes = file.seek(0, 2) - self._base
             file.seek(self._base)
-            prefix = file.read(8)
         except OSError as error:
             raise TicketError(f"{where}: cannot be read: {error}") from error
-        if not isinstance(prefix, bytes):
-            raise TypeError(f"{where}: read() gives {type(prefix).__name__}: open the file in binary mode")
+        prefix = self._read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > self.bytes - 8:
             said = f"its header takes {length:,} bytes" if len(prefix) == 8 else "8 bytes come before the header"
@@ -118,7 +130,7 @@ class Container:
         header = self._header(self._bytes(self._base + 8, length))
         metadata = header.pop("__metadata__", {})
         if type(metadata) is not dict or not all(type(text) is str for text in metadata.values()):
-            raise self._damaged(f"metadata {_short(metadata)}: expected texts by name")
+            raise self._damaged(f"metadata {short(metadata)}: expected texts by name")
         self.metadata: dict[str, str] = metadata
         found = {name: self._entry(name, value) for name, value in header.items()}
         self.entries = dict(sorted(found.items(), key=lambda item: (item[1].start, item[1].stop)))
@@ -145,42 +157,58 @@ class Container:
     def _bytes(self, start: int, count: int) -> bytes:
         try:
             self._file.seek(start)
-            found = self._file.read(count)
         except OSError as error:
             raise TicketError(f"{self._where}: cannot be read: {error}") from error
+        found = self._read(count)
         if len(found) != count:
             raise self._damaged(f"{len(found):,} bytes where {count:,} were to be read")
         return found
 
+    def _read(self, count: int) -> bytes:
+        """So many bytes, or as many as there are: one call of read() gives fewer where a file is not buffered."""
+        parts: list[bytes] = []
+        while count:
+            try:
+                part = self._file.read(count)
+            except OSError as error:
+                raise TicketError(f"{self._where}: cannot be read: {error}") from error
+            if not isinstance(part, bytes):
+                raise TypeError(f"{self._where}: read() gives {type(part).__name__}: open the file in binary mode")
+            if not part:
+                break
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
     def _header(self, text: bytes) -> dict[str, Any]:
         try:
-            header = json.loads(text.decode(), object_pairs_hook=unique)
-        except (ValueError, RecursionError) as error:
-            raise self._damaged(f"its header is not JSON: {_short(str(error))}") from error
+            header = parsed(text.decode())
+        except ValueError as error:
+            raise self._damaged(f"its header is not JSON: {short(str(error))}") from error
         if type(header) is not dict:
             raise self._damaged("its header is no JSON object")
         return header
 
     def _entry(self, name: str, value: Any) -> Entry:
-        if not name.isprintable():
-            raise self._damaged(f"tensor {_short(name)} has no printable name")
+        if not name.isprintable() or len(name) > _MOST_NAME:
+            raise self._damaged(f"tensor {short(name)} has no printable name of at most {_MOST_NAME:,} characters")
         if type(value) is not dict or set(value) != {"dtype", "shape", "data_offsets"}:
-            raise self._damaged(f"tensor {name!r} is {_short(value)}: expected dtype, shape and data_offsets")
+            raise self._damaged(f"tensor {name!r} is {short(value)}: expected dtype, shape and data_offsets")
         dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
         if type(dtype) is not str or dtype not in DTYPES:
-            raise TicketError(f"{self._where}: tensor {name!r} is {_short(dtype)}: a ticket holds {', '.join(DTYPES)}")
+            raise TicketError(f"{self._where}: tensor {name!r} is {short(dtype)}: a ticket holds {', '.join(DTYPES)}")
         for what, numbers in (("shape", shape), ("data_offsets", offsets)):
             if type(numbers) is not list or any(type(number) is not int or number < 0 for number in numbers):
-                raise self._damaged(f"tensor {name!r}: {what} {_short(numbers)}: expected integers from 0")
+                raise self._damaged(f"tensor {name!r}: {what} {short(numbers)}: expected integers from 0")
         if len(offsets) != 2 or len(shape) > 64:
-            raise self._damaged(f"tensor {name!r}: shape {_short(shape)}, data_offsets {_short(offsets)}")
+            raise self._damaged(f"tensor {name!r}: shape {short(shape)}, data_offsets {short(offsets)}")
         # Before they are multiplied: numbers can have thousands of digits, and an empty tensor sides of any length.
         small = all(number < 1 << 40 for number in shape) and math.prod(max(number, 1) for number in shape) < 1 << 60
         size = math.prod(shape) * DTYPES[dtype].itemsize if small else -1
         start, stop = offsets
         if stop - start != size:
             raise self._damaged(
-                f"tensor {name!r}: {dtype} of shape {_short(shape)} does not take {_short(stop - start)} bytes"
+                f"tensor {name!r}: {dtype} of shape {short(shape)} does not take {short(stop - start)} bytes"
             )
         return Entry(dtype=dtype, shape=tuple(shape), start=start, stop=stop)
 
@@ -189,23 +217,47 @@ class Container:
         for name, entry in self.entries.items():
             if entry.start != at:
                 raise self._damaged(
-                    f"tensor {name!r} starts at byte {_short(entry.start)}, and {before} ends at {at}: tensors follow "
+                    f"tensor {name!r} starts at byte {short(entry.start)}, and {before} ends at {at}: tensors follow "
                     "each other without gaps or overlaps"
                 )
             at, before = entry.stop, f"tensor {name!r}"
         if at != size:
-            raise self._damaged(f"its tensors end at byte {_short(at)} of the data, and the file has {size:,}")
+            raise self._damaged(f"its tensors end at byte {short(at)} of the data, and the file has {size:,}")
 
     def _damaged(self, said: str) -> TicketError:
         return TicketError(f"{self._where}: not a readable safetensors file, truncated or damaged: {said}")
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def parsed(text: str) -> Any:
+    """JSON, no object of which has a name twice.
+
+    Raises:
+        ValueError: it is not, or lists and objects are nested so deeply that Python, too, would stop somewhere: where
+            depends on what calls it, and on what is done with them.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError(f"it is nested more than {_MOST_DEPTH} deep") from None
+    level = [value]
+    for _ in range(_MOST_DEPTH + 1):
+        if not level:
+            return value
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    raise ValueError(f"it is nested more than {_MOST_DEPTH} deep")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object, of which no name comes twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        raise ValueError(f"the name {_short(twice)} comes twice in one object")
+        raise ValueError(f"the name {short(twice)} comes twice in one object")
     return found
 
 
@@ -215,7 +267,8 @@ def named(file: Any) -> str:
     return name if isinstance(name, str) else f"<{type(file).__name__}>"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A bad value in an error: a file can make it as long as it likes."""
     try:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,7 +31,7 @@ from supermask.ticket_container import DTYPES, Container, TicketError, named, op
 from supermask.ticket_header import METADATA, canonical, header_of, most_bits, parse
 from supermask.ticket_info import LayerInfo, PlaneInfo, TicketInfo, plane_names
 
-__all__ = ["Bits", "Reader", "reading", "write"]
+__all__ = ["Bits", "Reader", "reading", "recode", "write", "write_atomically"]
 
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -161,23 +162,50 @@ def write(
         return reader.info
 
     if isinstance(target, str | Path):
-        return write_atomically(Path(target), data, check)
+        return write_atomically(Path(target), partial(Path.write_bytes, data=data), check)
     info = check(io.BytesIO(data))
-    target.write(data)
+    try:
+        written = target.write(data)
+    except OSError as error:
+        raise TicketError(f"{where}: cannot be written: {error}") from error
+    if written not in (None, len(data)):  # a file without a buffer may take less
+        raise TicketError(f"{where}: {written:,} bytes of {len(data):,} were written")
     return info
 
 
-def write_atomically(path: Path, data: bytes, check: Callable[[Path], Any]) -> Any:
-    """Write a file beside `path`, check it, and put it in the place of `path` in one step; what `check` returns.
+def recode(source: str | Path | BinaryIO, target: str | Path | BinaryIO, encoding: Encoding) -> TicketInfo:
+    """Write a ticket again with its planes in another encoding, and in this release's version; no network is built.
 
     Raises:
-        TicketError: it cannot be written, or what `check` raises. `path` is then as it was.
+        TicketError: as `reading` and `write`.
+    """
+    with reading(source) as reader:
+        info = reader.info
+        return write(
+            target,
+            {layer.name: reader.bits(layer) for layer in info.layers},
+            {tensor.name: reader.tensor(tensor.name) for tensor in info.tensors},
+            encoding=encoding,
+            seed=info.seed,
+            architecture=info.architecture,
+            layers=info.layers,
+            folded=info.folded,
+            narrowed=info.narrowed,
+        )
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any], check: Callable[[Path], Any]) -> Any:
+    """Have `write` fill a file beside `path`, check it, and put it in the place of `path` in one step; what `check`
+    returns.
+
+    Raises:
+        TicketError: it cannot be written, or what `write` or `check` raises. `path` is then as it was.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")  # two processes may write one file
     try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
+        temporary.touch(exist_ok=False)  # where nothing can be written, before what is written is made
+        write(temporary)
+        with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         found = check(temporary)
         os.replace(temporary, path)
@@ -215,7 +243,7 @@ def _coded(
         coats = tuple(planes[: len(given.coats)])
         flips = planes[-1] if given.flips is not None else None
         filled.append(LayerInfo(**(vars(layer) | {"coats": coats, "flips": flips})))
-    total = sum(layer.edges * len(layer.planes) for layer in filled)
+    total = sum(layer.held for layer in filled)
     if encoding == "ans" and total > most_bits(sum(map(len, coded.values()))):
         return _coded(bits, layers, seed, "raw")  # so empty a network that readers would take it for an attack
     return coded, filled

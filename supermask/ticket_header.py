@@ -15,7 +15,7 @@ from supermask.draws import WeightInit
 from supermask.mask_coding import Encoding
 from supermask.networks import Architecture
 from supermask.packed_edges import SIGNED
-from supermask.ticket_container import Entry, TicketError, unique
+from supermask.ticket_container import Entry, TicketError, parsed, short
 from supermask.ticket_info import LayerInfo, PlaneInfo, TensorInfo, TicketInfo, plane_names
 
 __all__ = [
@@ -38,6 +38,8 @@ MOST_COATS = 64
 _ALLOWANCE = 1 << 29  # bits of planes that any file may have: 64 MiB, 20 times ResNet-50
 _RATIO = 1 << 13  # and for every byte of the file: no search keeps so few edges that a plane shrinks 1,024 times
 _MOST_EDGES = 1 << 60
+_MOST_ROW = 1 << 24  # edges: a row is coded as a whole, in 40 bytes an edge
+_SHOWN = 500  # characters of an error from elsewhere
 _LIMITS = {"index": 1 << 31, "generation": 1 << 22}  # of a layer's counter, kernels/philox.py
 _HEADER = {
     "version": int, "prng": dict, "seed": int, "architecture": (dict, type(None)), "layers": list, "folded": list,
@@ -95,30 +97,35 @@ def parse(where: str, text: str, entries: Mapping[str, Entry], file_bytes: int) 
         TicketError: another version, or a header that does not hold; the message names the layer and both values.
     """
     try:
-        header = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        header = parsed(text)
+    except ValueError as error:
         raise TicketError(f"{where}: the {METADATA!r} metadata is not JSON: {error}") from error
     version = header.get("version", VERSION) if isinstance(header, dict) else VERSION
     if type(version) is not int or version not in (1, VERSION):
-        raise TicketError(f"{where}: version {version!r}, and this release reads 1 and {VERSION}: upgrade supermask")
+        raise TicketError(
+            f"{where}: version {short(version)}, and this release reads 1 and {VERSION}: upgrade supermask"
+        )
     _check_fields(f"{where}: header", header, _HEADER if version == VERSION else _HEADER_1)
+    _check_fields(f"{where}: prng", header["prng"], {name: type(value) for name, value in PRNG.items()})
     if header["prng"] != PRNG:
-        raise TicketError(f"{where}: weights from {header['prng']}, and this release draws them with {PRNG}")
+        raise TicketError(f"{where}: weights from {short(header['prng'])}, and this release draws them with {PRNG}")
     if not 0 <= header["seed"] < 1 << 64:
-        raise TicketError(f"{where}: seed {header['seed']}: expected 0 to 2**64 - 1")
+        raise TicketError(f"{where}: seed {short(header['seed'])}: expected 0 to 2**64 - 1")
     layers: list[LayerInfo] = []
     names: set[str] = set()
     for number, value in enumerate(header["layers"]):
         if isinstance(value, dict) and isinstance(name := value.get("name"), str):
             if name in names:
-                raise TicketError(f"{where}: two layers are called {name!r}")
+                raise TicketError(f"{where}: two layers are called {short(name)}")
             names.add(name)
         layers.append(_parse_layer(f"{where}: layer {number}", value, version, entries))
     try:
         architecture = None if header["architecture"] is None else Architecture.from_json(header["architecture"])
         same = canonical(header) == text
     except (TypeError, ValueError, RecursionError) as error:
-        raise TicketError(f"{where}: {error}") from error
+        raise TicketError(f"{where}: {str(error)[:_SHOWN]}") from error
+    if not str(architecture).isprintable():
+        raise TicketError(f"{where}: architecture {short(str(architecture))}: expected printable names")
     if not same:
         raise TicketError(f"{where}: the header is not spelt as a ticket's is: damaged, or written by another program")
     _check_layers(where, layers, file_bytes)
@@ -146,22 +153,26 @@ def parse(where: str, text: str, entries: Mapping[str, Entry], file_bytes: int) 
 
 def _parse_layer(where: str, value: Any, version: int, entries: Mapping[str, Entry]) -> LayerInfo:
     _check_fields(where, value, _LAYER if version == VERSION else _LAYER_1)
-    where = f"{where} ({value['name']!r})"
+    where = f"{where} ({short(value['name'])})"
     shape, constant, weights = value["shape"], value["constant"], value["weights"]
     wrong = any(type(size) is not int or not 1 <= size < _MOST_EDGES for size in shape)
-    if not shape or wrong or len(shape) > 16 or math.prod(shape) >= _MOST_EDGES:
-        raise TicketError(f"{where}: shape {shape}: expected positive integers, of product below {_MOST_EDGES}")
-    if not math.isfinite(constant) or torch.tensor(constant).item() != constant:
+    if not shape or wrong or len(shape) > 16 or math.prod(shape) >= _MOST_EDGES or math.prod(shape[1:]) > _MOST_ROW:
+        raise TicketError(
+            f"{where}: shape {short(shape)}: expected positive integers, of product below {_MOST_EDGES}, and "
+            f"{_MOST_ROW} at most without the first"
+        )
+    if not math.isfinite(constant) or torch.tensor(constant, dtype=torch.float32).item() != constant:
         raise TicketError(f"{where}: constant {constant}: expected a finite float32")
     if weights not in get_args(WeightInit):
-        raise TicketError(f"{where}: weights {weights!r}, and this release reads {_choices(WeightInit)}")
+        raise TicketError(f"{where}: weights {short(weights)}, and this release reads {_choices(WeightInit)}")
     for name, limit in _LIMITS.items():
         if not 0 <= value[name] < limit:
-            raise TicketError(f"{where}: {name} {value[name]}: expected 0 to {limit - 1}")
+            raise TicketError(f"{where}: {name} {short(value[name])}: expected 0 to {limit - 1}")
     if version == 1:
         if value["coats"] != 1 or value["encoding"] != "raw":
             raise TicketError(
-                f"{where}: {value['coats']} coats, encoding {value['encoding']!r}: version 1 has 1 coat, 'raw'"
+                f"{where}: {short(value['coats'])} coats, encoding {short(value['encoding'])}: "
+                "version 1 has 1 coat, 'raw'"
             )
         coats, flips = [{"kept": value["kept"], "encoding": "raw"}], None
     else:
@@ -193,18 +204,18 @@ def _plane(where: str, what: str, name: str, value: Any, bits: int, entries: Map
     _check_fields(f"{where}: {what}", value, _PLANE)
     kept, encoding = value["kept"], value["encoding"]
     if not 0 <= kept <= bits:
-        raise TicketError(f"{where}: {what} has kept {kept}, of {bits} bits")
+        raise TicketError(f"{where}: {what} has kept {short(kept)}, of {bits} bits")
     if encoding not in get_args(Encoding):
-        raise TicketError(f"{where}: encoding {encoding!r}, and this release reads {_choices(Encoding)}")
+        raise TicketError(f"{where}: encoding {short(encoding)}, and this release reads {_choices(Encoding)}")
     if name not in entries:
-        raise TicketError(f"{where}: no tensor {name!r} holds {what}")
+        raise TicketError(f"{where}: no tensor {short(name)} holds {what}")
     entry, raw = entries[name], -(-bits // 8)
     right = entry.bytes == raw if encoding == "raw" else entry.bytes <= raw
     if entry.dtype != "U8" or len(entry.shape) != 1 or not right:
         most = "" if encoding == "raw" else " at most"
         raise TicketError(
-            f"{where}: {what} is {entry.dtype} of shape {list(entry.shape)}, and {bits} bits, {encoding}, are U8 of "
-            f"shape [{raw}]{most}"
+            f"{where}: {what} is {entry.dtype} of shape {short(list(entry.shape))}, and {bits} bits, {encoding}, "
+            f"are U8 of shape [{raw}]{most}"
         )
     return PlaneInfo(kept=kept, encoding=encoding, bytes=entry.bytes)
 
@@ -228,33 +239,35 @@ def _check_layers(where: str, layers: Sequence[LayerInfo], file_bytes: int) -> N
         if twice := planes & layer.planes.keys():
             raise TicketError(f"{where}: layer {layer.name!r}: tensor {min(twice)!r} is another layer's, too")
         planes |= layer.planes.keys()
-    bits = sum(layer.edges * len(layer.planes) for layer in layers)
+    bits = sum(layer.held for layer in layers)
     if bits > (most := most_bits(file_bytes)):
-        largest = max(layers, key=lambda layer: layer.edges)
+        largest = max(layers, key=lambda layer: layer.held)
         raise TicketError(
-            f"{where}: its masks have {bits:,} bits, and a file of {file_bytes:,} bytes may have {most:,} at "
-            f"most; layer {largest.name!r} of shape {list(largest.shape)} has the most"
+            f"{where}: its planes have {bits:,} bits, rows padded to 128, and a file of {file_bytes:,} bytes may have "
+            f"{most:,} at most; layer {largest.name!r} of shape {list(largest.shape)} has the most"
         )
 
 
 def _check_folded(where: str, folded: list[Any], tensors: set[str]) -> None:
     if any(type(name) is not str for name in folded) or folded != sorted(set(folded)):
-        raise TicketError(f"{where}: folded {folded}: expected names of batch norms, each once, in order")
+        raise TicketError(f"{where}: folded {short(folded)}: expected names of batch norms, each once, in order")
     for name in folded:
         for part in ("weight", "bias"):
-            if f"{name}.{part}".lstrip(".") not in tensors:
-                raise TicketError(f"{where}: batch norm {name!r} is folded, and there is no tensor of its {part}")
+            if (f"{name}.{part}" if name else part) not in tensors:
+                raise TicketError(f"{where}: batch norm {short(name)} is folded, and there is no tensor of its {part}")
 
 
 def _check_fields(where: str, value: Any, kinds: Mapping[str, Any]) -> None:
     """`value` has the fields `kinds` and no other, each of its type; true and false are no integers."""
     if type(value) is not dict or set(value) != set(kinds):
-        found = sorted(value) if type(value) is dict else type(value).__name__
+        found = short(sorted(value)) if type(value) is dict else type(value).__name__
         raise TicketError(f"{where}: found {found}, expected the fields {sorted(kinds)}")
     for name, kind in kinds.items():
         allowed = kind if isinstance(kind, tuple) else (kind,)
         if type(value[name]) not in allowed:
-            raise TicketError(f"{where}: {name} {value[name]!r}: expected {' or '.join(k.__name__ for k in allowed)}")
+            raise TicketError(
+                f"{where}: {name} {short(value[name])}: expected {' or '.join(k.__name__ for k in allowed)}"
+            )
 
 
 def _choices(choices: Any) -> str:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from kernels.bits import words_per_row
 from supermask.draws import WeightInit
 from supermask.mask_coding import Encoding
 from supermask.mask_levels import Grid
@@ -65,6 +66,11 @@ class LayerInfo:
         names = plane_names(self.name, len(self.coats), self.flips is not None)
         found = list(zip(self.coats, (self.edges, *(coat.kept for coat in self.coats)), strict=False))
         return dict(zip(names, found if self.flips is None else [*found, (self.flips, self.kept)], strict=True))
+
+    @property
+    def held(self) -> int:
+        """Bits of its planes in memory, where rows are padded (kernels/bits.py)."""
+        return 32 * self.shape[0] * words_per_row(math.prod(self.shape[1:])) * len(self.planes)
 
     @property
     def bytes(self) -> int:
@@ -178,7 +184,7 @@ class TicketInfo:
 def plane_names(layer: str, coats: int, flips: bool) -> list[str]:
     """Names of the tensors that hold a layer's planes."""
     parts = ["mask", *(f"mask.{number}" for number in range(1, coats)), *(["flips"] if flips else [])]
-    return [f"{layer}.{part}".lstrip(".") for part in parts]
+    return [f"{layer}.{part}" if layer else part for part in parts]
 
 
 def entropy(kept: int, bits: int) -> float:

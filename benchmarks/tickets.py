@@ -70,14 +70,14 @@ NETWORKS = {
         name="resnet18",
         architecture=supermask.Architecture(name="resnet18", arguments={"channels": 1, "num_classes": 10}),
         data=EnlargedDigits(size=8, channels=1, batch=64),
-        epochs=16,
+        epochs=8,
         lr=0.1,
     ),
     "ResNet-50": Searched(
         name="resnet50",
         architecture=supermask.Architecture(name="torchvision/resnet50", arguments={"num_classes": 10}),
         data=EnlargedDigits(size=32, channels=3, batch=50),
-        epochs=10,
+        epochs=5,
         lr=0.1,
     ),
     "MLP": Searched(

@@ -23,8 +23,8 @@ def dense(file: str | Path | BinaryIO, *, model: nn.Module | None = None) -> nn.
     Weights that the mask does not select are 0, biases that the search dropped 0, and a normalisation without scale and
     shift has 1 and 0; a folded batch norm has its statistics 0 and 1 - eps. The state dict is that of the network as it
     is built, in names, shapes and dtypes: it loads strictly into any other. The logits are those of
-    `load(file, weights="cached")` to the bit; those of nn.MultiheadAttention once
-    `torch.backends.mha.set_fastpath_enabled(False)`, since the kernel that torch fuses it to adds up in another order.
+    `load(file, weights="cached")` to the bit; with nn.MultiheadAttention, where torch hands the whole layer to a kernel
+    that adds up in another order, only after `torch.backends.mha.set_fastpath_enabled(False)`.
 
     Args:
         file: as `supermask.load` takes it.

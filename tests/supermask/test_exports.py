@@ -271,7 +271,8 @@ def test_a_packed_program_is_plain_arithmetic_on_two_bits_an_edge(tmp_path: Path
     file = ticket(tmp_path, architecture, architecture.build(), digits(64, (64,)), remaining=0.1)
     path = tmp_path / "net.pt2"
     write_program(file, path, packed=True)
-    bits = sum(edges.packed.nbytes for edges in all_edges(load(file)).values())  # type: ignore[union-attr]
+    layers = all_edges(load(file)).values()
+    bits = sum(edges.packed.nbytes for edges in layers if isinstance(edges, PackedEdges))
     assert 2 * bits < path.stat().st_size < 2 * bits + 120_000
     x = digits(3, (64,))
     torch.save(x, tmp_path / "x")
@@ -398,6 +399,15 @@ def test_what_was_there_stays_where_the_file_does_not_hold(
     refused(lambda: write(linear, tmp_path / "none" / "net.pt2"), "net.pt2: cannot be written")
     assert path.read_bytes() == b"before"
     assert {each.name for each in tmp_path.iterdir()} == {"net.pt2", "folder.pt2"}
+
+
+def test_a_network_that_does_not_compile(linear: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr("torch._inductor.aoti_compile_and_package", fail)
+    refused(lambda: write_aoti(linear, tmp_path / "net.pt2"), "AOTInductor does not compile", "no C++ compiler")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

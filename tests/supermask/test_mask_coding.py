@@ -200,8 +200,14 @@ def test_any_bytes_decode_or_are_refused(data: bytes, kept: int) -> None:
 
 
 @settings(max_examples=60)
-@given(shape=SHAPES, draws=st.none() | st.builds(Draws, absolute=st.booleans(), generation=st.integers(0, 99)),
-       thresholds=st.integers(0, 255), bits=st.integers(0, 4), data=st.integers(0, 2**31), rest=st.binary(max_size=9))  # fmt: skip
+@given(
+    shape=SHAPES,
+    draws=st.none() | st.builds(Draws, absolute=st.booleans(), generation=st.integers(0, 99)),
+    thresholds=st.integers(0, 255),
+    bits=st.integers(0, 4),
+    data=st.integers(0, 2**31),
+    rest=st.binary(max_size=9),
+)
 def test_levels_come_back(
     shape: tuple[int, ...], draws: Draws | None, thresholds: int, bits: int, data: int, rest: bytes
 ) -> None:

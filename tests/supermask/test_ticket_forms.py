@@ -79,8 +79,8 @@ def test_folder(ticket: Path, tmp_path: Path) -> None:
     save_folder(network, folder, architecture=None)
     assert (folder / "README.md").read_text() == "mine"
     assert inspect(folder).architecture is None
+    (tmp_path / "empty").mkdir()
     with pytest.raises(TicketError, match=r"empty/model\.safetensors: no such file"):
-        (tmp_path / "empty").mkdir()
         load(tmp_path / "empty")
     with pytest.raises(TicketError, match="cannot be made"):
         save_folder(network, ticket / "inside", architecture=None)

@@ -228,7 +228,6 @@ def most_bits(file_bytes: int) -> int:
 def _check_layers(where: str, layers: Sequence[LayerInfo], file_bytes: int) -> None:
     if not layers:
         raise TicketError(f"{where}: no layers: a ticket has at least one")
-    planes: set[str] = set()
     indices: dict[int, str] = {}
     for layer in layers:
         if (other := indices.setdefault(layer.index, layer.name)) != layer.name:
@@ -236,9 +235,6 @@ def _check_layers(where: str, layers: Sequence[LayerInfo], file_bytes: int) -> N
                 f"{where}: layers {other!r} and {layer.name!r} both have index {layer.index}, so they draw the same "
                 "weights: give each layer its own"
             )
-        if twice := planes & layer.planes.keys():
-            raise TicketError(f"{where}: layer {layer.name!r}: tensor {min(twice)!r} is another layer's, too")
-        planes |= layer.planes.keys()
     bits = sum(layer.held for layer in layers)
     if bits > (most := most_bits(file_bytes)):
         largest = max(layers, key=lambda layer: layer.held)

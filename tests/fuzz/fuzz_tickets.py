@@ -19,7 +19,7 @@ CORPUS = Path(__file__).parent / "corpus"
 INSTRUMENTED = [
     "supermask.mask_coding", "supermask.mask_levels", "supermask.networks", "supermask.ticket",
     "supermask.ticket_container", "supermask.ticket_file", "supermask.ticket_fit", "supermask.ticket_header",
-    "supermask.ticket_info",
+    "supermask.ticket_info", "supermask.ticket_parts",
 ]  # fmt: skip
 _STATUS = re.compile(r"^#(\d+)\s+(\w+)\s+cov: (\d+) ft: (\d+) corp: (\d+)/(\S+)")
 _MOST_LENGTH = 16384  # bytes of an input

@@ -230,14 +230,15 @@ def _numbers(random: Random) -> Any:
 
 
 def _texts(random: Random) -> str:
-    return random.choice([
-        "", ".", "..", ".a", "a.", "a.b", "mask", "flips", "bias", "raw", "ans", "fc1", "fc2", "x" * 3000, "\x1b[2J",
-        "\ud800", "\u202e", "\0", "é", "'\"\\", "signed_constant", "scaled_signed_constant", "unsigned_constant",
-        "kaiming_normal",
-        "kaiming_uniform", "philox4x32", "mlp", "conv2", "vgg16_bn", "resnet18", "resnext29_32x4d", "convmixer",
-        "torchvision/squeezenet1_1", "torchvision/alexnet", "torchvision/swin_t", "BOOL", "U8", "I64", "F16", "BF16",
-        "F32", "F64", "F8_E4M3", "F8_E5M2", "C64", "sizes", "norm", "num_classes", "width", "channels", "weights",
-    ])  # fmt: skip
+    odd = ["", ".", "..", ".a", "a.", "x" * 3000, "\x1b[2J", "\ud800", "\u202e", "\0", "é", "'\"\\", "mlp\n"]
+    known = [
+        "a.b", "mask", "flips", "bias", "raw", "ans", "fc1", "fc2", "signed_constant", "scaled_signed_constant",
+        "unsigned_constant", "kaiming_normal", "kaiming_uniform", "philox4x32", "mlp", "conv2", "vgg16_bn", "resnet18",
+        "resnext29_32x4d", "convmixer", "torchvision/squeezenet1_1", "torchvision/alexnet", "torchvision/swin_t",
+        "BOOL", "U8", "I64", "F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2", "C64", "sizes", "norm", "num_classes",
+        "width", "channels", "weights",
+    ]  # fmt: skip
+    return random.choice(random.choice([odd, known]))
 
 
 def _structures(random: Random) -> Any:

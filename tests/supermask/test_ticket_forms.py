@@ -289,7 +289,7 @@ print(peak, held, largest)
 @pytest.mark.parametrize("encoding", ["raw", "ans"])
 def test_reading_takes_the_network_and_one_layer(encoding: Any, tmp_path: Path) -> None:
     """Peak memory above what the network of packed bits holds, mask and signs: less than one layer as float32."""
-    sizes = [2048, 2048, 2048, 10]
+    sizes = [2048, 2048, 10]
     save(
         convert(mlp(*sizes).build(), 3, remaining=0.3).eval(),
         tmp_path / "t",
@@ -305,7 +305,7 @@ def test_reading_takes_the_network_and_one_layer(encoding: Any, tmp_path: Path) 
     )  # fmt: skip
     peak, held, largest = map(int, ran.stdout.split())
     assert largest == 2048 * 2048
-    assert held < 2.1 * largest * 2 / 8 + 1e6  # packed: two bits an edge
+    assert held < 2.2 * largest / 8 + 1e5  # packed: two bits an edge
     assert peak < held + 4 * largest
 
 

@@ -91,8 +91,8 @@ def save(
     layers, bits = [], {}
     for name, layer in sorted(edges.items(), key=lambda item: item[1].layer):
         bits[name] = _bits(layer, f"{where}: layer {name!r}")
-        if not math.isfinite(constant := float(layer.constant)):
-            raise TicketError(f"{where}: layer {name!r}: constant {constant}: expected a finite number")
+        if not 0 <= (constant := float(layer.constant)) < math.inf:
+            raise TicketError(f"{where}: layer {name!r}: constant {constant}: expected a finite number from 0")
         layers.append(
             LayerInfo(
                 name=name,

@@ -36,7 +36,7 @@ METADATA = "supermask"
 MOST_COATS = 64
 
 _ALLOWANCE = 1 << 29  # bits of planes that any file may have: 64 MiB, 20 times ResNet-50
-_RATIO = 1 << 13  # and for every byte of the file: no search keeps so few edges that a plane shrinks 1,024 times
+_RATIO = 1 << 13  # and for every byte of the file: a plane that shrinks 1,024 times keeps one edge in 15,000
 _MOST_EDGES = 1 << 60
 _MOST_ROW = 1 << 24  # edges: a row is coded as a whole, in 40 bytes an edge
 _SHOWN = 500  # characters of an error from elsewhere
@@ -158,11 +158,11 @@ def _parse_layer(where: str, value: Any, version: int, entries: Mapping[str, Ent
     wrong = any(type(size) is not int or not 1 <= size < _MOST_EDGES for size in shape)
     if not shape or wrong or len(shape) > 16 or math.prod(shape) >= _MOST_EDGES or math.prod(shape[1:]) > _MOST_ROW:
         raise TicketError(
-            f"{where}: shape {short(shape)}: expected positive integers, of product below {_MOST_EDGES}, and "
-            f"{_MOST_ROW} at most without the first"
+            f"{where}: shape {short(shape)}: expected 1 to 16 positive integers, of product below {_MOST_EDGES} "
+            f"and, without the first, of {_MOST_ROW} at most"
         )
-    if not math.isfinite(constant) or torch.tensor(constant, dtype=torch.float32).item() != constant:
-        raise TicketError(f"{where}: constant {constant}: expected a finite float32")
+    if not 0 <= constant < math.inf or torch.tensor(constant, dtype=torch.float32).item() != constant:
+        raise TicketError(f"{where}: constant {constant}: expected a finite float32 from 0")
     if weights not in get_args(WeightInit):
         raise TicketError(f"{where}: weights {short(weights)}, and this release reads {_choices(WeightInit)}")
     for name, limit in _LIMITS.items():

@@ -66,7 +66,7 @@ def check(data: bytes) -> str:
         loaded = _reading(data, supermask.load, plain + _MOST_SKELETON)
         if isinstance(seen, supermask.TicketError):
             for later in (verified, loaded):
-                assert str(later) == str(seen), f"refused first with {seen!s:.300}, then with {later!s:.300}"
+                assert isinstance(later, supermask.TicketError), f"refused with {seen!s:.300}, and then read"
             return kind_of(seen)
         assert all(line.isprintable() for line in seen.split("\n")), f"unprintable: {seen!r:.300}"
         if isinstance(verified, supermask.TicketError):

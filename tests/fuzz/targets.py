@@ -88,14 +88,17 @@ def check(data: bytes) -> str:
 
 def kind_of(error: Exception) -> str:
     """A refusal without names and values: files that are refused for one reason have one kind."""
-    text = re.sub(r"'(?:[^'\\]|\\.)*'?|\"(?:[^\"\\]|\\.)*\"?", "#", str(error).replace("<BytesIO>: ", ""))
-    text = re.sub(r"its SHA-256 .*", "#", text, flags=re.DOTALL)
-    text = re.sub(r"\b(?:BOOL|[UIF]\d+\w*|BF16|nan|inf|True|False|None)\b", "#", text)
-    text = re.sub(r"-?\d[\d,.]*(?:e[+-]?\d+)?", "#", text)
-    text, before = re.sub(r"another network than .*|cannot be built: .*", "#", text, flags=re.DOTALL), ""
-    while text != before:
-        text, before = re.sub(r"\([^][(){}]*\)|\[[^][(){}]*\]|\{[^][(){}]*\}", "#", text), text
-    return re.sub(r"#(?:[\s,:.]*#)*", "#", re.sub(r"[\[({].*", "#", text, flags=re.DOTALL))[:120]
+    text = str(error).replace("<BytesIO>: ", "")
+    for pattern in (
+        r"(?<=its SHA-256 ).*|(?<=another network than ).*|^[\w/]+\(.*|(?<=arguments).*(?= is )",  # free texts
+        r".{200}\.\.\.",  # long values
+        r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"",
+        r"(?<=found )\w+|-?\b(?:BOOL|[UIF]\d+\w*|BF16|nan|inf|True|False|None)\b|-?\d[\d,.]*(?:e[+-]?\d+)?",
+        *[r"\([^][(){}]*\)|\[[^][(){}]*\]|\{[^][(){}]*\}"] * 4,  # from the inside
+        r"[\[({'\"].*",  # cut short
+    ):
+        text = re.sub(pattern, "#", text)
+    return re.sub(r"#(?:[\s,:.]*#)*", "#", text)[:120]
 
 
 def outcome(data: bytes) -> str:

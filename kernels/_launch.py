@@ -100,6 +100,8 @@ def unwatched(*tensors: torch.Tensor | None) -> bool:
     bits."""
     if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._len_torch_dispatch_stack():
         return False
+    if torch._C._len_torch_function_stack():  # a default device, for one, which an op sets aside
+        return False
     if torch._C._functorch.maybe_current_level() is not None or forward_ad._current_level >= 0:
         return False
     if torch.overrides.has_torch_function(tensors):

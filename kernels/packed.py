@@ -129,7 +129,9 @@ def packed_weight(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch
         if len(mask) == 1:
             return packed_weight(mask[0], shape, theta, dtype)
         weight = packed_weight(mask[0], shape, theta)
-        counts = torch.stack([unpack(coat, cols) for coat in mask]).sum(0, dtype=torch.int16)
+        counts = torch.zeros(rows, cols, dtype=torch.int16, device=mask.device)
+        for coat in mask:
+            counts = counts + unpack(coat, cols)
         return (weight * counts.view(weight.shape)).to(dtype)
     check_words("mask", mask, cols, rows)
     theta.check(rows, cols)
@@ -159,4 +161,6 @@ def fill_weights(out: Tensor, mask: Tensor, constant: Tensor, signs: Tensor) -> 
     plus_or_minus *= -2
     plus_or_minus += 1
     counts *= plus_or_minus  # a byte an edge all along, on one thread: what costs is memory
-    return out.copy_(torch.from_numpy(counts)).mul_(constant.to(out.dtype))
+    if len(mask) == 1:
+        return out.copy_(torch.from_numpy(counts)).mul_(constant.to(out.dtype))
+    return out.copy_(torch.from_numpy(counts) * constant)  # rounded once, as everywhere

@@ -269,7 +269,7 @@ def draws(seed: int, layer: int, rows: range, cols: int, *, purpose: int, genera
         rows: consecutive rows of the layer.
     """
     place = as_int64(seed), check_layer(layer), stream(purpose, generation)
-    out = torch.empty(len(rows), cdiv(cols, 4), 4, dtype=torch.int32)
+    out = torch.empty(len(rows), cdiv(cols, 4), 4, dtype=torch.int32, device="cpu")
     for block, words in _calls_torch(*place, rows, cdiv(cols, 4)):
         for j, word in enumerate(words):
             out[block, :, j] = word >> 8

@@ -7,7 +7,7 @@ of supermask/mask_levels.py. Planes are coded and decoded a block of rows at a t
 small.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import constriction
 import numpy as np
@@ -20,7 +20,6 @@ from supermask.mask_levels import Grid, Levels, LevelsError
 __all__ = ["CodeError", "Encoding", "decode", "encode_ans", "encode_raw"]
 
 Encoding = Literal["raw", "ans"]
-ENCODINGS: tuple[str, ...] = get_args(Encoding)
 
 _WHOLE = 1 << 24
 _FLAT, _LEVELS = b"\0", b"\1"
@@ -81,7 +80,11 @@ def decode(data: bytes, encoding: Encoding, grid: Grid, within: Tensor | None, *
     elif kept in (0, count):
         if data:
             raise CodeError(f"{len(data)} bytes, and {kept} set bits of {count} take none")
-        out = _filled(grid, within) if kept else torch.zeros(grid.rows, words_per_row(grid.cols), dtype=torch.int32)
+        out = (
+            _filled(grid, within)
+            if kept
+            else torch.zeros(grid.rows, words_per_row(grid.cols), dtype=torch.int32, device="cpu")
+        )
     else:
         out = _decode_ans(data, grid, within, kept, count)
     found = int(np.bitwise_count(out.numpy().view(np.uint32)).sum(dtype=np.int64))
@@ -141,7 +144,7 @@ def _probability(ones: Any) -> Any:
 
 def _gathered(bits: Any, grid: Grid, within: Tensor | None) -> Tensor:
     """Packed words of a plane whose bits `bits(rows, how many)` gives, block after block."""
-    out = torch.empty(grid.rows, words_per_row(grid.cols), dtype=torch.int32)
+    out = torch.empty(grid.rows, words_per_row(grid.cols), dtype=torch.int32, device="cpu")
     for rows in grid.blocks():
         if within is None:
             block = bits(rows, len(rows) * grid.cols)

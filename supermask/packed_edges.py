@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kernels import native
 from kernels._launch import unwatched
+from kernels.bits import check_words
 from kernels.edge_codes import interleave
 from kernels.masked_conv2d import masked_conv2d
 from kernels.masked_mm import masked_mm
@@ -70,6 +71,12 @@ class PackedEdges(Edges):
             )
         if flips is not None and weights not in SIGNED:
             raise ValueError(f"flips with weights={weights!r}: they turn the signs of {' or '.join(SIGNED)}")
+        for name, bits in (("mask", mask if mask.ndim == 2 else mask.reshape(-1, mask.shape[-1])), ("flips", flips)):
+            if bits is not None:
+                check_words(name, bits, self.cols)
+        planes = {"mask": mask.shape[-2], "flips": self.rows if flips is None else len(flips)}
+        if wrong := [name for name, rows in planes.items() if rows != self.rows]:
+            raise ValueError(f"{wrong[0]} has {planes[wrong[0]]} rows: a weight of shape {self.shape} has {self.rows}")
         self._magnitude = float(np.float32(constant))
         self._keep_source()
         single = mask.ndim == 3 and len(mask) == 1
@@ -95,7 +102,7 @@ class PackedEdges(Edges):
         buffers = self._buffers
         if "codes" not in buffers:  # not all of it is there yet
             return super()._keep_signs()
-        self._made_of = self.packed, _version(self.packed)
+        self._made_of = self._state()
         if self.making == "cached" and self.weight is not None:
             self.signs = self.codes = None
             return None
@@ -104,10 +111,10 @@ class PackedEdges(Edges):
         super()._keep_signs()
         if self.flips is not None:  # kept on every device: products then need to know of no flips
             drawn = self.signs
-            if drawn is None:
+            if drawn is None and not self.packed.is_meta:
                 place = self.seed, self.layer, self.rows, self.cols
                 drawn = sign_words(*place, generation=self.generation, device=self.packed.device)
-            self.signs = drawn ^ self.flips
+            self.signs = None if drawn is None else drawn ^ self.flips
         linear = self.making in ("auto", "on_the_fly") and len(self.shape) == 2
         if not (
             linear and self._fused and self.packed.ndim == 2 and self.packed.device.type == "cpu" and native.usable()
@@ -119,14 +126,18 @@ class PackedEdges(Edges):
 
     def _follow(self) -> None:
         """Make again what was made of the mask if the mask is another, or was written to."""
-        if torch.compiler.is_compiling() or (self.codes is None and self.weight is None):
+        if torch.compiler.is_compiling() or (self.codes is None and self.weight is None and self.flips is None):
             return
-        packed, version = self._made_of
-        if packed is not self.packed or version != _version(packed):
+        now = self._state()
+        if any(a is not b or one != two for (a, one), (b, two) in zip(self._made_of, now, strict=True)):
             self.codes = None
             if self.weight is not None:
                 self._cache()
             self._keep_signs()
+
+    def _state(self) -> list[tuple[Tensor | None, int]]:
+        """The bits that others are made of, and how often torch has counted a write into them."""
+        return [(bits, 0 if bits is None else _version(bits)) for bits in (self.packed, self.flips)]
 
     @property
     def _fused(self) -> bool:
@@ -138,6 +149,9 @@ class PackedEdges(Edges):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
+        state, prefix = args[:2]
+        if prefix + "packed" not in state:
+            return
         self.constant.fill_(self._magnitude)
         self.codes = None
         if self.weight is not None and not self.weight.is_meta:

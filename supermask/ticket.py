@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from supermask.draws import check_choice
 from supermask.edges import Edges, SearchedEdges
+from supermask.layers import MaskedLayer
 from supermask.making import Making
 from supermask.mask_coding import Encoding
 from supermask.networks import Architecture
 from supermask.packed_edges import PackedEdges
 from supermask.selection import all_edges
-from supermask.ticket_container import DTYPES, FOLDER_FILE, TicketError, named
+from supermask.ticket_container import DTYPE_NAMES, DTYPES, FOLDER_FILE, TicketError, target_name
 from supermask.ticket_file import Bits, reading, write, write_atomically
 from supermask.ticket_fit import check_fit, check_parts, folding, names_in, others
 from supermask.ticket_info import LayerInfo, PlaneInfo, TensorInfo, TicketInfo
@@ -45,7 +46,6 @@ __all__ = [
 ]
 
 Precision = Literal["exact", "bfloat16"]
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @torch.no_grad()
@@ -74,12 +74,17 @@ def save(
         TicketError: nothing masked, more than one seed, an architecture that is not the model's, a file that cannot be
             written. What was at a path is then still there.
     """
-    where = str(file) if isinstance(file, str | Path) else named(file)
+    where = target_name(file)
     check_choice("encoding", encoding, Encoding)
     check_choice("precision", precision, Precision)
     if not isinstance(architecture, Architecture | None):
         raise TypeError(f"architecture is {architecture!r}: expected a supermask.Architecture or None")
     edges = all_edges(model)
+    owners = [module.edges for module in model.modules() if isinstance(module, MaskedLayer)]
+    if twice := [name for name, layer in edges.items() if sum(owner is layer for owner in owners) > 1]:
+        raise TicketError(
+            f"{where}: several layers share the edges of {twice[0]!r}: a ticket has a mask for each layer"
+        )
     if not edges:
         raise TicketError(f"{where}: {type(model).__name__} has no masked layer, so there is no ticket to save")
     seeds = {layer.seed: name for name, layer in edges.items()}
@@ -107,7 +112,7 @@ def save(
         )
     if architecture is not None:
         stored = {
-            name: TensorInfo(name=name, dtype=_DTYPE_NAMES[tensor.dtype], shape=tuple(tensor.shape))
+            name: TensorInfo(name=name, dtype=DTYPE_NAMES[tensor.dtype], shape=tuple(tensor.shape))
             for name, tensor in tensors.items()
         }
         check_parts(where, skeleton(where, architecture), str(architecture), layers, stored, folded)
@@ -253,6 +258,9 @@ def _tensors(model: nn.Module, where: str, folded: list[str], precision: Precisi
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in found.items()
     }
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPE_NAMES:
+            raise TicketError(f"{where}: tensor {name!r} is {tensor.dtype}: a ticket holds {', '.join(DTYPES)}")
     if precision == "exact":
         return tensors
     for name, tensor in tensors.items():

@@ -21,16 +21,29 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-__all__ = ["DTYPES", "FOLDER_FILE", "Container", "Entry", "TicketError", "named", "opened", "parsed", "short"]
+__all__ = [
+    "DTYPES",
+    "DTYPE_NAMES",
+    "FOLDER_FILE",
+    "Container",
+    "Entry",
+    "TicketError",
+    "named",
+    "opened",
+    "parsed",
+    "short",
+    "target_name",
+]
 
 DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
     "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 FOLDER_FILE = "model.safetensors"  # in a folder as model hubs have them
 
-_MOST_HEADER = 1 << 24  # bytes; the largest network of torchvision needs a fiftieth of it
+_MOST_HEADER = 1 << 22  # bytes; the largest network of torchvision needs a tenth of it
 _MOST_NAME = 1000  # characters, of a tensor
 _MOST_DEPTH = 64  # of lists and objects in each other
 _CHUNK = 1 << 20
@@ -76,26 +89,45 @@ def opened(source: str | Path | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
         TicketError: there is no such file.
     """
     if not isinstance(source, str | Path):
-        for method in ("read", "seek", "tell"):
+        for method in ("read", "seek", "tell", "seekable"):
             if not hasattr(source, method):
                 raise TypeError(f"{source!r}: expected a path, or a binary file open for reading")
         if isinstance(source, io.TextIOBase):
             raise TypeError(f"{named(source)} is open as text: open the file in binary mode")
+        if getattr(source, "closed", False):
+            raise TicketError(f"{named(source)}: is closed: open it again")
         if not source.seekable():
             raise TicketError(f"{named(source)}: cannot seek: read it whole first, into io.BytesIO(file.read())")
         yield source, named(source)
         return
     path = Path(source)
-    if path.is_dir():
-        path = path / FOLDER_FILE
-    if not path.is_file():
-        raise TicketError(f"{path}: no such file")
     try:
+        if path.is_dir():
+            path = path / FOLDER_FILE
+        if not path.is_file():
+            raise TicketError(f"{path}: no such file")
         file = open(path, "rb")  # noqa: SIM115 - what goes wrong inside the block is not the opening's fault
     except OSError as error:
         raise TicketError(f"{path}: cannot be opened: {error}") from error
     with file:
         yield file, str(path)
+
+
+def target_name(target: str | Path | BinaryIO) -> str:
+    """The name in errors of what a ticket is to be written to.
+
+    Raises:
+        TypeError, TicketError: it is neither a path nor a binary file open for writing.
+    """
+    if isinstance(target, str | Path):
+        if not Path(target).name:
+            raise TicketError(f"{str(target)!r}: expected the path of a file")
+        return str(target)
+    if not hasattr(target, "write") or isinstance(target, io.TextIOBase):
+        raise TypeError(f"{target!r}: expected a path, or a binary file open for writing")
+    if getattr(target, "closed", False):
+        raise TicketError(f"{named(target)}: is closed: open it again")
+    return named(target)
 
 
 class Container:

@@ -102,5 +102,5 @@ def _largest(a: torch.Tensor, b: torch.Tensor) -> float:
     if torch.equal(a, b) or not a.numel():
         return 0.0
     apart = (a.double() - b.double()).abs().nan_to_num(torch.inf)
-    apart[a.isnan() & b.isnan()] = 0
+    apart[(a == b) | (a.isnan() & b.isnan())] = 0
     return float(apart.max())

@@ -27,13 +27,11 @@ from supermask.mask_coding import CodeError, Encoding, decode, encode_ans, encod
 from supermask.mask_fit import Plane, find_draws, fit
 from supermask.mask_levels import Draws
 from supermask.networks import Architecture
-from supermask.ticket_container import DTYPES, Container, TicketError, named, opened
+from supermask.ticket_container import DTYPE_NAMES, Container, TicketError, opened, target_name
 from supermask.ticket_header import METADATA, canonical, header_of, most_bits, parse
 from supermask.ticket_info import LayerInfo, PlaneInfo, TicketInfo, plane_names
 
 __all__ = ["Bits", "Reader", "reading", "recode", "write", "write_atomically"]
-
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,17 +129,14 @@ def write(
 
     Args:
         bits: the planes, by layer.
-        tensors: the others, contiguous on CPU, none sharing memory with another.
+        tensors: the others, of dtypes that a ticket holds, contiguous on CPU, none sharing memory with another.
         encoding: "ans" falls back to "raw" for planes that are no smaller coded.
         layers: without planes: these are filled in.
 
     Raises:
         TicketError: the file cannot be written, or could not be read. `target` is then as it was.
     """
-    where = str(target) if isinstance(target, str | Path) else named(target)
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _DTYPE_NAMES:
-            raise TicketError(f"{where}: tensor {name!r} is {tensor.dtype}: a ticket holds {', '.join(DTYPES)}")
+    where = target_name(target)
     coded, layers = _coded(bits, layers, seed, encoding)
     if clash := coded.keys() & tensors.keys():
         raise TicketError(f"{where}: a tensor of the model has the name of a mask's tensor, {min(clash)!r}")
@@ -149,7 +144,7 @@ def write(
     stored = {name: torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
               for name, data in coded.items()} | dict(tensors)  # fmt: skip
     header["sha256"] = _digest(
-        header, {name: (_DTYPE_NAMES[t.dtype], tuple(t.shape), [_bytes_of(t)]) for name, t in stored.items()}
+        header, {name: (DTYPE_NAMES[t.dtype], tuple(t.shape), [_bytes_of(t)]) for name, t in stored.items()}
     )
     data = safetensors.torch.save(stored, {METADATA: canonical(header)})
 
@@ -250,12 +245,12 @@ def _coded(
 
 
 def _smallest(plane: Plane, kept: int, count: int, draws: Draws | None, encoding: Encoding) -> tuple[bytes, Encoding]:
-    raw = encode_raw(plane.words, plane.grid, plane.within)
-    if encoding == "raw":
-        return raw, "raw"
-    levels = None if kept in (0, count) else fit(plane, draws)
-    ans = encode_ans(plane.words, plane.grid, plane.within, kept=kept, count=count, levels=levels)
-    return (ans, "ans") if len(ans) < len(raw) else (raw, "raw")
+    if encoding == "ans":
+        levels = None if kept in (0, count) else fit(plane, draws)
+        data = encode_ans(plane.words, plane.grid, plane.within, kept=kept, count=count, levels=levels)
+        if 8 * len(data) < count:
+            return data, "ans"
+    return encode_raw(plane.words, plane.grid, plane.within), "raw"
 
 
 def _set(words: Tensor) -> int:

@@ -15,7 +15,7 @@ from supermask.selection import all_edges
 from supermask.ticket_container import DTYPES, TicketError
 from supermask.ticket_info import LayerInfo, TensorInfo, TicketInfo
 
-__all__ = ["Slot", "check_fit", "folding", "norms", "others", "slots"]
+__all__ = ["Slot", "check_fit", "first_names", "folding", "names_in", "norms", "others", "slots"]
 
 _NAMED = 12  # differences that an error names
 
@@ -100,6 +100,12 @@ def folding(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
         for name, module in norms(model).items()
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
     }
+
+
+def first_names(model: nn.Module) -> dict[str, str]:
+    """State-dict names, each with the first name of the same tensor: a ticket has it under that one."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(tensor), name) for name, tensor in model.state_dict(keep_vars=True).items()}
 
 
 def names_in(name: str, module: nn.Module) -> dict[str, str]:

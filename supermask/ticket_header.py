@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-import torch
+import numpy as np
 
 from supermask.draws import WeightInit
 from supermask.mask_coding import Encoding
@@ -35,10 +35,10 @@ PRNG = {"name": "philox4x32", "rounds": 10}
 METADATA = "supermask"
 MOST_COATS = 64
 
-_ALLOWANCE = 1 << 29  # bits of planes that any file may have: 64 MiB, 20 times ResNet-50
+_ALLOWANCE = 1 << 27  # bits of planes that any file may have: 16 MiB, 5 times ResNet-50
 _RATIO = 1 << 13  # and for every byte of the file: a plane that shrinks 1,024 times keeps one edge in 15,000
 _MOST_EDGES = 1 << 60
-_MOST_ROW = 1 << 24  # edges: a row is coded as a whole, in 40 bytes an edge
+_MOST_ROW = 1 << 20  # edges: a row is coded as a whole, in 40 bytes an edge; the widest of torchvision has 25,088
 _SHOWN = 500  # characters of an error from elsewhere
 _LIMITS = {"index": 1 << 31, "generation": 1 << 22}  # of a layer's counter, kernels/philox.py
 _HEADER = {
@@ -161,7 +161,7 @@ def _parse_layer(where: str, value: Any, version: int, entries: Mapping[str, Ent
             f"{where}: shape {short(shape)}: expected 1 to 16 positive integers, of product below {_MOST_EDGES} "
             f"and, without the first, of {_MOST_ROW} at most"
         )
-    if not 0 <= constant < math.inf or torch.tensor(constant, dtype=torch.float32).item() != constant:
+    if not 0 <= constant < math.inf or float(np.float32(constant)) != constant:
         raise TicketError(f"{where}: constant {constant}: expected a finite float32 from 0")
     if weights not in get_args(WeightInit):
         raise TicketError(f"{where}: weights {short(weights)}, and this release reads {_choices(WeightInit)}")
@@ -221,7 +221,7 @@ def _plane(where: str, what: str, name: str, value: Any, bits: int, entries: Map
 
 
 def most_bits(file_bytes: int) -> int:
-    """Bits of planes that a file of so many bytes may have, however well they are coded: 64 MiB, and 1 KiB a byte."""
+    """Bits of planes that a file of so many bytes may have, however well they are coded: 16 MiB, and 1 KiB a byte."""
     return _ALLOWANCE + _RATIO * file_bytes
 
 

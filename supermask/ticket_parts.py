@@ -17,7 +17,7 @@ from supermask.packed_edges import PackedEdges
 from supermask.selection import all_edges
 from supermask.ticket_container import TicketError
 from supermask.ticket_file import Reader, reading
-from supermask.ticket_fit import check_fit, names_in, norms
+from supermask.ticket_fit import check_fit, first_names, names_in, norms
 from supermask.ticket_info import LayerInfo, TicketInfo
 
 __all__ = ["Parts", "allocate", "masked", "read_parts", "skeleton", "skeleton_of", "unfolded"]
@@ -57,6 +57,10 @@ def read_parts(
         network = model if model is not None else skeleton_of(info)
         called = str(info.architecture) if model is None else type(model).__name__
         check_fit(info.path, network, called, info)
+        if model is not None and (empty := [n for n, t in model.state_dict(keep_vars=True).items() if t.is_meta]):
+            raise TicketError(
+                f"{info.path}: tensor {empty[0]!r} of {called} is on the meta device: build it on a real one"
+            )
         edges = {layer.name: _packed(reader, layer, weights, device) for layer in info.layers}
         tensors = {tensor.name: _widened(reader.tensor(tensor.name), info) for tensor in info.tensors}
     return Parts(info=info, network=network, is_skeleton=model is None, edges=edges, tensors=tensors)
@@ -98,18 +102,21 @@ def skeleton_of(info: TicketInfo) -> nn.Module:
 def _packed(reader: Reader, layer: LayerInfo, making: Making, device: torch.device | str) -> PackedEdges:
     """The edges of one layer of a ticket."""
     bits = reader.bits(layer)
-    return PackedEdges(
-        layer.shape,
-        bits.coats[0] if len(bits.coats) == 1 else torch.stack(bits.coats),
-        flips=bits.flips,
-        seed=reader.info.seed,
-        layer=layer.index,
-        generation=layer.generation,
-        weights=layer.weights,
-        constant=layer.constant,
-        making=making,
-        device=device,
-    )
+    try:
+        return PackedEdges(
+            layer.shape,
+            bits.coats[0] if len(bits.coats) == 1 else torch.stack(bits.coats),
+            flips=bits.flips,
+            seed=reader.info.seed,
+            layer=layer.index,
+            generation=layer.generation,
+            weights=layer.weights,
+            constant=layer.constant,
+            making=making,
+            device=device,
+        )
+    except ValueError as error:
+        raise TicketError(f"{reader.info.path}: layer {layer.name!r}: {error}") from error
 
 
 def _widened(tensor: Tensor, info: TicketInfo) -> Tensor:
@@ -142,11 +149,13 @@ def _attach(model: nn.Module, parts: Parts) -> nn.Module:
         model = replace_layers(model, build)
     if waiting:
         raise ValueError(f"layers {sorted(waiting)} cannot be masked in it")
+    first = first_names(model)
     for name, norm in norms(model).items():
         own = names_in(name, norm)
+        affine = {first[own[part]] for part in ("weight", "bias") if part in own}
         if name in parts.info.folded:
             _unfold(norm, name, tensors)
-        elif not {own.get("weight"), own.get("bias")} & tensors.keys():
+        elif affine.isdisjoint(tensors):
             set_norm(norm, "non_affine")
     return model
 
@@ -191,7 +200,7 @@ def allocate(model: nn.Module, names: Collection[str]) -> list[str]:
                 if id(tensor) not in filled:
                     left.append(f"{owner_name}.{name}".lstrip("."))
                 if id(tensor) not in made:
-                    empty = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
                     made[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
                 kind[name] = made[id(tensor)]
     return left
@@ -201,10 +210,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copy the ticket's tensors into the network, in the ticket's dtypes; tensors that are one stay one."""
     with torch.no_grad():
         state = model.state_dict(keep_vars=True)
-        first: dict[int, str] = {}
-        for name, tensor in state.items():
-            stored = tensors.get(first.setdefault(id(tensor), name))
-            if stored is not None:
-                tensor.data = tensor.data.to(stored.dtype)
-                state[name] = stored
-        model.load_state_dict(state)
+        stored = {name: tensors[first] for name, first in first_names(model).items() if first in tensors}
+        for name, value in stored.items():
+            state[name].data = state[name].data.to(value.dtype)
+        model.load_state_dict(stored, strict=False)  # edges have theirs

@@ -10,6 +10,7 @@ A writer reads its file back, compares it with the ticket's network, and only th
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -34,6 +35,7 @@ _ROUNDING = 1e-4  # of the largest output; float32 sums in another order differ 
 _ROUNDING_ON_GPU = 5e-3  # the factors of float32 convolutions have TF32's ten bits there
 _TRACED = 2  # inputs in the batch that is traced: torch.export takes 1 for a constant
 _RUN = 3  # in the batch that is compared: another number, since the batch is dynamic
+_MOST_INPUT = 1 << 28  # numbers of one input
 _ONE_FILE = 2_000_000_000  # bytes that one ONNX file holds: protocol buffers end at 2 GiB
 
 
@@ -236,12 +238,15 @@ def _network(
 def _batch(info: TicketInfo, shape: Sequence[int] | None) -> Tensor:
     """Random inputs [_RUN, *shape]."""
     if shape is None:
-        shape = None if info.architecture is None else input_shape(info.architecture)
+        with _saying(f"{info.path}: the inputs of {info.architecture} are not known: give shape=, without the batch"):
+            shape = None if info.architecture is None else input_shape(info.architecture)
         if shape is None:
             named = info.architecture or "a network without a name"
             raise TicketError(f"{info.path}: what inputs {named} takes is not known: give shape=, without the batch")
     if any(type(size) is not int or size < 1 for size in shape):
         raise TicketError(f"shape={tuple(shape)}: expected positive integers, the shape of one input without the batch")
+    if math.prod(shape) > _MOST_INPUT:
+        raise TicketError(f"shape={tuple(shape)}: an input of more than {_MOST_INPUT:,} numbers: give a smaller shape=")
     return torch.randn(_RUN, *shape, generator=torch.Generator().manual_seed(0))
 
 

@@ -67,7 +67,7 @@ def fit(plane: Plane, draws: Draws | None) -> Levels | None:
     """The best levels for a plane, or None where its density alone costs less."""
     layer = _Layer(plane, draws)
     found: tuple[float, Levels | None] = (_entropy(layer.total), None)
-    for step in _STEPS if len(layer.bits) < _LARGE else _STEPS[:1]:
+    for step in _STEPS if layer.count < _LARGE else _STEPS[:1]:
         cost, levels = layer.fit(step)
         if cost < found[0]:
             found = cost, levels
@@ -75,29 +75,44 @@ def fit(plane: Plane, draws: Draws | None) -> Levels | None:
 
 
 class _Layer:
-    """The bits of a plane with the places of their edges, and the levels that are tried on them."""
+    """The bits of a plane with the places of their edges, a block of rows at a time, and the levels tried on them.
+
+    Three bytes an edge are kept: its bit and its bin.
+    """
 
     def __init__(self, plane: Plane, draws: Draws | None) -> None:
-        whole = range(plane.grid.rows)
-        self.sizes = plane.grid.sizes
-        self.draws = draws
-        self.bits = plane.bits(whole).astype(np.int64)
-        self.places = [
-            plane.some(np.broadcast_to(index, self.sizes).reshape(plane.grid.rows, -1), whole)
-            for index in np.ogrid[tuple(slice(size) for size in self.sizes)]
-        ]
-        ones = int(self.bits.sum())
-        self.total = np.array([[len(self.bits) - ones], [ones]])
-        if draws is not None:
-            self.bins = plane.some(np.concatenate([draws.bins(plane.grid, r) for r in plane.grid.blocks()]), whole)
-            self.by_bin = _counts(self.bins, self.bits, BINS)
-            self.log_odds = _monotone(self.by_bin)
+        self.plane, self.draws, self.sizes = plane, draws, plane.grid.sizes
+        self.blocks = plane.grid.blocks()
+        self.bits = [plane.bits(rows) for rows in self.blocks]
+        self.count = sum(map(len, self.bits))
+        ones = sum(int(bits.sum()) for bits in self.bits)
+        self.total = np.array([[self.count - ones], [ones]])
+        if draws is None:
+            return
+        self.bins = [plane.some(draws.bins(plane.grid, rows), rows).astype(np.uint16) for rows in self.blocks]
+        self.by_bin = sum(_counts(bins, bits, BINS) for bins, bits in zip(self.bins, self.bits, strict=True))
+        self.log_odds = _monotone(self.by_bin)
+
+    def joint(self, axis: int, table: Any, axes: Sequence[Any], number: int) -> Any:
+        """Clear and set bits by place along an axis and by level: int64 [2, places, number].
+
+        Args:
+            table: by bin, the part of the level that initial scores give; None where they do not count.
+            axes: levels by row, channel and position, so far.
+        """
+        size, found = self.sizes[axis], np.zeros((2, self.sizes[axis] * number), np.int64)
+        for index, (rows, bits) in enumerate(zip(self.blocks, self.bits, strict=True)):
+            shape = len(rows), *self.sizes[1:]
+            places = np.ogrid[rows.start : rows.stop, : shape[1], : shape[2]]
+            levels = sum(levels[place].astype(np.int64) for levels, place in zip(axes, places, strict=True))
+            keys = self.plane.some((places[axis] * number + levels).reshape(len(rows), -1), rows)
+            found += _counts(keys if table is None else keys + table[self.bins[index]], bits, size * number)
+        return found.reshape(2, size, number)
 
     def fit(self, step: float) -> tuple[float, Levels]:
         """Bits that the plane takes, and its levels, `step` apart in their log odds."""
         axes = [np.zeros(size, np.uint8) for size in self.sizes]
-        draws, thresholds, counts = None, np.zeros(0, np.int64), self.total
-        levels = np.zeros(len(self.bits), np.int64)
+        draws, thresholds, counts, used = None, np.zeros(0, np.int64), self.total, None
         cost = _cost(counts)
         best = cost, Levels(draws=None, thresholds=thresholds, axes=(axes[0], axes[1], axes[2]), odds=_odds(counts))
         if self.draws is not None:
@@ -110,13 +125,13 @@ class _Layer:
             odds = found[:, [0, *np.searchsorted(tried, once, side="right")]]
             if (trial := _cost(odds) + 40 + 16 * len(once)) < cost:
                 best = trial, replace(best[1], draws=self.draws, thresholds=once, odds=_odds(odds))
-                draws, thresholds, counts = self.draws, tried, found
-                levels, cost = table[self.bins], _cost(found) + 40 + 16 * len(tried)
-        for axis, (place, size) in enumerate(zip(self.places, self.sizes, strict=True)):
+                draws, thresholds, counts, used = self.draws, tried, found, table
+                cost = _cost(found) + 40 + 16 * len(tried)
+        for axis, size in enumerate(self.sizes):
             if size == 1:
                 continue
             number = counts.shape[1]
-            joint = _counts(place * number + levels, self.bits, size * number).reshape(2, size, number)
+            joint = self.joint(axis, used, axes, number)
             shifts = _shifts(joint, step)
             most = int(shifts.max())
             moved = np.zeros((2, number + most))
@@ -124,7 +139,6 @@ class _Layer:
                 moved[:, shift : shift + number] += joint[:, shifts == shift].sum(1)
             saved = _cost(counts) - _cost(moved) - size * most.bit_length()
             if most and saved > 0:
-                levels = levels + shifts.astype(np.int64)[place]
                 counts, axes[axis], cost = moved, shifts, cost - saved
                 if cost < best[0]:
                     every = axes[0], axes[1], axes[2]
@@ -180,7 +194,7 @@ def _odds(counts: Any) -> Any:
 
 
 def _counts(groups: Any, bits: Any, number: int) -> Any:
-    both = np.bincount(groups * 2 + bits, minlength=2 * number)
+    both = np.bincount(groups.astype(np.int64) * 2 + bits, minlength=2 * number)
     return both.reshape(number, 2).T
 
 

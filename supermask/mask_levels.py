@@ -7,7 +7,8 @@ Masks are far from random bits. A search leaves most edges about where it drew t
 score of an edge tells much about whether it was selected, and that score is made again from the seed; what the search
 did learn shows in the densities of output rows, of input channels and of kernel positions. Any part can be missing: no
 thresholds, or zeros in place of an axis. Scores enter as their bins, the top 12 bits of the 24-bit draw they are made
-of, or of its distance from the middle where edges are ranked by |score|.
+of, or of its distance from the middle where edges are ranked by |score|. So they say something of uniform scores
+(kaiming_uniform, the default) alone: a normal score is made of two draws.
 """
 
 import struct

@@ -211,7 +211,8 @@ def save_folder(
     }
     texts = {"config.json": json.dumps(config, indent=2) + "\n"}
     if not (folder / "README.md").exists():
-        texts["README.md"] = _CARD.format(info=info, name=architecture or "a network of your own")
+        call = '"FOLDER"' if architecture is not None else '"FOLDER", model=...'
+        texts["README.md"] = _CARD.format(name=architecture or "a network of your own", call=call)
     for name, text in texts.items():
         write_atomically(folder / name, partial(Path.write_bytes, data=text.encode()), lambda path: path)
     return info
@@ -222,12 +223,12 @@ library_name: supermask
 tags: [supermask, strong-lottery-ticket]
 ---
 
-A strong lottery ticket of {name}: {info.kept:,} of {info.edges:,} edges, seed {info.seed}, {info.file_bytes:,} bytes.
+A strong lottery ticket of {name}; config.json says more.
 
 ```python
 import supermask
 
-network = supermask.load("FOLDER")
+network = supermask.load({call})
 ```
 """
 

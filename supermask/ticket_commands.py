@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from supermask import exports
-from supermask.data import Data, Digits, Part
+from supermask.data import Data, DataMissing, Digits, Part
 from supermask.devices import device_named
 from supermask.image_folder import ImageFolder
 from supermask.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
@@ -61,6 +61,8 @@ def verify_command(files: Files, /) -> None:
     Args:
         files: tickets.
     """
+    if not files:
+        raise TicketError("verify: no file: name one at least")
     for file in files:
         info = verify(file)
         _print(
@@ -136,11 +138,17 @@ def eval_command(
         where = device_named(device)
     except ValueError as error:
         raise TicketError(str(error)) from error
-    network = load(file, weights=weights, device=where)
     info = inspect(file)
     chosen = _data(data, root, info.architecture is not None and info.architecture.name == "mlp")
     begun, right, count = time.perf_counter(), 0, 0
-    loaded = chosen.open(seed=0, device=where)
+    try:
+        loaded = chosen.open(seed=0, device=where)
+    except DataMissing as error:
+        raise TicketError(
+            f"{data} is not there: name its folder with --root; where it can be fetched, a recipe does, with "
+            f"--data.download ({error})"
+        ) from error
+    network = load(file, weights=weights, device=where)
     with torch.inference_mode():
         for inputs, labels in loaded.test(Part()):
             try:

@@ -18,17 +18,7 @@ from supermask.packed_edges import SIGNED
 from supermask.ticket_container import Entry, TicketError, parsed, short
 from supermask.ticket_info import LayerInfo, PlaneInfo, TensorInfo, TicketInfo, plane_names
 
-__all__ = [
-    "METADATA",
-    "LayerInfo",
-    "PlaneInfo",
-    "TensorInfo",
-    "TicketInfo",
-    "canonical",
-    "header_of",
-    "parse",
-    "plane_names",
-]
+__all__ = ["METADATA", "canonical", "header_of", "most_bits", "parse"]
 
 VERSION = 2
 PRNG = {"name": "philox4x32", "rounds": 10}

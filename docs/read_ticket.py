@@ -77,6 +77,8 @@ def mask(data: np.ndarray, plane: dict, where: np.ndarray, layer: dict, seed: in
     if plane["encoding"] == "raw":
         check(len(data) == -(-count // 8), f"{layer['name']}: a raw plane of {len(data)} bytes for {count} bits")
         bits = np.unpackbits(data, count=count, bitorder="little")
+    elif plane["encoding"] != "ans":
+        raise ValueError(f"{layer['name']}: encoding {plane['encoding']!r}, and raw and ans are known")
     elif kept in (0, count):
         bits = np.full(count, kept > 0)
     else:

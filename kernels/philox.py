@@ -81,7 +81,7 @@ def _philox_torch(
     position: Tensor, row: Tensor, layer: int, stream: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The four words of every call, int64 in [0, 2^32), of the broadcast shape of `position` and `row` (int64)."""
-    a, b, c, d = torch.broadcast_tensors(position, row, torch.tensor(layer), torch.tensor(stream))
+    a, b, c, d = torch.broadcast_tensors(position, row, *torch.tensor([layer, stream], device="cpu"))
     key_a, key_b = seed & _LOW32, seed >> 32 & _LOW32
     for _ in range(10):
         # int64 products wrap, which leaves all 64 bits of the unsigned product in place.
@@ -97,11 +97,11 @@ def _calls_torch(
     seed: int, layer: int, stream: int, rows: range, calls: int
 ) -> Iterator[tuple[slice, tuple[Tensor, Tensor, Tensor, Tensor]]]:
     """The words of calls 0..calls-1 of every row, a block of rows at a time; blocks count from the first of `rows`."""
-    position = torch.arange(calls)
+    position = torch.arange(calls, device="cpu")
     step = max(1, _CALLS_AT_ONCE // calls)
     for start in range(0, len(rows), step):
         block = slice(start, min(start + step, len(rows)))
-        row = torch.arange(rows[0] + block.start, rows[0] + block.stop)
+        row = torch.arange(rows[0] + block.start, rows[0] + block.stop, device="cpu")
         yield block, _philox_torch(position, row[:, None], layer, stream, seed)
 
 

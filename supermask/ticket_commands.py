@@ -156,6 +156,9 @@ def eval_command(
             except (RuntimeError, ValueError) as error:
                 shape = tuple(inputs.shape[1:])
                 raise TicketError(f"{info.path}: does not take inputs of {data}, of shape {shape}: {error}") from error
+            if logits.ndim != 2 or logits.shape[1] != loaded.classes:
+                shape = tuple(logits.shape[1:])
+                raise TicketError(f"{info.path}: outputs of shape {shape}, and {data} has {loaded.classes} classes")
             right += int((logits.argmax(1) == labels).sum())
             count += len(labels)
     if json:

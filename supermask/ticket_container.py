@@ -91,7 +91,8 @@ def opened(source: str | Path | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
     if not isinstance(source, str | Path):
         for method in ("read", "seek", "tell", "seekable"):
             if not hasattr(source, method):
-                raise TypeError(f"{source!r}: expected a path, or a binary file open for reading")
+                kind = type(source).__name__
+                raise TypeError(f"a ticket from {kind}: expected a path, or a binary file open for reading")
         if isinstance(source, io.TextIOBase):
             raise TypeError(f"{named(source)} is open as text: open the file in binary mode")
         if getattr(source, "closed", False):
@@ -104,8 +105,10 @@ def opened(source: str | Path | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
     try:
         if path.is_dir():
             path = path / FOLDER_FILE
-        if not path.is_file():
+        if not path.exists():
             raise TicketError(f"{path}: no such file")
+        if not path.is_file():
+            raise TicketError(f"{path}: is no regular file: open it, and give the file object")
         file = open(path, "rb")  # noqa: SIM115 - what goes wrong inside the block is not the opening's fault
     except OSError as error:
         raise TicketError(f"{path}: cannot be opened: {error}") from error
@@ -124,7 +127,7 @@ def target_name(target: str | Path | BinaryIO) -> str:
             raise TicketError(f"{str(target)!r}: expected the path of a file")
         return str(target)
     if not hasattr(target, "write") or isinstance(target, io.TextIOBase):
-        raise TypeError(f"{target!r}: expected a path, or a binary file open for writing")
+        raise TypeError(f"a ticket to {type(target).__name__}: expected a path, or a binary file open for writing")
     if getattr(target, "closed", False):
         raise TicketError(f"{named(target)}: is closed: open it again")
     return named(target)
@@ -151,6 +154,8 @@ class Container:
             file.seek(self._base)
         except OSError as error:
             raise TicketError(f"{where}: cannot be read: {error}") from error
+        if not self.bytes:
+            raise self._damaged("it is empty from where it stands: seek(0) first?")
         prefix = self._read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > self.bytes - 8:

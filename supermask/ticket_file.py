@@ -194,12 +194,21 @@ def write_atomically(path: Path, write: Callable[[Path], Any], check: Callable[[
     returns.
 
     Raises:
-        TicketError: it cannot be written, or what `write` or `check` raises. `path` is then as it was.
+        TicketError: it cannot be written, is no regular file, or what `write` or `check` raises. `path` is then as it
+            was.
     """
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise TicketError(
+            f"{path}: is no regular file, and would be replaced by one: write elsewhere, or to a file object"
+        )
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")  # two processes may write one file
     try:
         temporary.touch(exist_ok=False)  # where nothing can be written, before what is written is made
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # what is written may come by renaming a file of another mode
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         found = check(temporary)

@@ -95,7 +95,9 @@ def skeleton(where: str, architecture: Architecture) -> nn.Module:
 def skeleton_of(info: TicketInfo) -> nn.Module:
     """The network that a ticket names, without memory."""
     if info.architecture is None:
-        raise TicketError(f"{info.path}: the ticket names no architecture: give the network it belongs to as model=")
+        raise TicketError(
+            f"{info.path}: the ticket names no architecture: give the network it belongs to as model=, in Python"
+        )
     return skeleton(info.path, info.architecture)
 
 

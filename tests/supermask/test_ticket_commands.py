@@ -93,6 +93,7 @@ def test_verify(tickets: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "bad").write_bytes(data)
     assert "damaged: its SHA-256 is" in command("verify", tickets["mlp"], tmp_path / "bad", status=2)
     assert "no such file" in command("verify", tmp_path / "none", status=2)
+    assert "no file" in command("verify", status=2)
 
 
 def test_convert_between_encodings(tickets: dict[str, Path], tmp_path: Path) -> None:
@@ -125,6 +126,8 @@ def test_what_eval_refuses(tickets: dict[str, Path], tmp_path: Path) -> None:
     assert str(tmp_path) in command("eval", tickets["mlp"], "--data", "cifar10", "--root", tmp_path, status=2)
     assert "device 'tpu'" in command("eval", tickets["mlp"], "--data", "digits", "--device", "tpu", status=2)
     save(searched(mlp(9, 3), 4, 9), tmp_path / "small", architecture=mlp(9, 3))
+    save(searched(mlp(64, 3), 4, 64), tmp_path / "few", architecture=mlp(64, 3))
+    assert "outputs of shape (3,), and digits has 10" in command("eval", tmp_path / "few", "--data", "digits", status=2)
     said = command("eval", tmp_path / "small", "--data", "digits", status=2)
     assert "does not take inputs of digits, of shape (64,)" in said
 

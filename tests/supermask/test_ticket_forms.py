@@ -3,6 +3,7 @@ norms, coats and flips, earlier versions; and how much memory reading takes."""
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kernels.bits import pack, unpack
-from supermask import Architecture, SupermaskConv2d, SupermaskLinear, inspect, load, save, save_folder, verify
+from supermask import Architecture, SupermaskConv2d, SupermaskLinear, exports, inspect, load, save, save_folder, verify
 from supermask.convert import convert
 from supermask.packed_edges import PackedEdges
 from supermask.selection import all_edges
@@ -318,3 +319,116 @@ def test_architectures_that_compute_buffers(tmp_path: Path) -> None:
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(load(tmp_path / "t", weights="cached")(x), model(x))
+
+
+class TiedNorms(nn.Module):
+    """Two batch norms with one scale and one shift."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+        self.one, self.two = nn.BatchNorm1d(8), nn.BatchNorm1d(8)
+        self.two.weight, self.two.bias = self.one.weight, self.one.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.two(self.fc(self.one(x)))
+
+
+def test_tied_norms_keep_their_scale(tmp_path: Path) -> None:
+    model = lived(convert(TiedNorms(), 3, norm="freeze"), 5, 8)
+    with torch.no_grad():
+        model.one.weight.copy_(torch.linspace(0.5, 2, 8))  # type: ignore[union-attr,operator]
+    save(model, tmp_path / "t", architecture=None)
+    network: Any = load(tmp_path / "t", model=TiedNorms(), weights="cached")
+    x = torch.randn(4, 8)
+    assert torch.equal(network(x), model.eval()(x))
+    assert network.two.weight is network.one.weight
+    assert torch.equal(exports.dense(tmp_path / "t", model=TiedNorms())(x), network(x))
+
+
+def test_flips_that_change_change_the_weights() -> None:
+    for making in ("auto", "cached", "materialised", "on_the_fly"):
+        edges = coated((7, 33), 1, 5, flips=True)
+        edges = PackedEdges((7, 33), edges.packed, flips=edges.flips, seed=5, layer=0, weights="signed_constant",
+                            constant=0.3, making=making)  # type: ignore[arg-type]  # fmt: skip
+        plain = PackedEdges((7, 33), edges.packed, seed=5, layer=0, weights="signed_constant", constant=0.3)
+        assert not torch.equal(edges(torch.float32), plain(torch.float32))
+        assert edges.flips is not None
+        edges.flips.zero_()
+        assert torch.equal(edges(torch.float32), plain(torch.float32))
+
+
+@pytest.mark.parametrize("bits", [torch.ones(6, 4, dtype=torch.int32), torch.ones(7, 8, dtype=torch.int32)])
+def test_planes_of_another_shape_are_refused(bits: torch.Tensor) -> None:
+    mask = torch.ones(7, 4, dtype=torch.int32)
+    place: dict[str, Any] = {"seed": 5, "layer": 0, "weights": "signed_constant", "constant": 1.0}
+    with pytest.raises(ValueError, match="flips"):
+        PackedEdges((7, 33), mask, flips=bits, **place)
+    with pytest.raises(ValueError, match="mask"):
+        PackedEdges((7, 33), bits, **place)
+
+
+def test_under_a_default_device(ticket: Path, tmp_path: Path) -> None:
+    """Whatever device torch makes tensors on, tickets are read on the CPU, and searched layers stay where they are."""
+    network = load(ticket)
+    with torch.device("meta"):
+        info = save(network, tmp_path / "t", architecture=mlp(9, 5, 3))
+        assert verify(tmp_path / "t") == info
+        again = load(tmp_path / "t")
+        layer = SupermaskLinear(9, 5, seed=1, device="cpu")
+        assert layer.edges.mask().device.type == "cpu"
+    assert same(again, network)
+
+
+def test_networks_on_the_meta_device_are_refused_as_they_are(ticket: Path) -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(3, 3))
+    with pytest.raises(TicketError, match="not in the network"):
+        load(ticket, model=model)
+    with torch.device("meta"):
+        other = mlp(9, 5, 3).skeleton()
+    with pytest.raises(TicketError, match="on the meta device"):
+        load(ticket, model=other)
+    assert isinstance(other.fc1, nn.Linear)
+
+
+def test_shared_edges_are_no_ticket(tmp_path: Path) -> None:
+    first = SupermaskLinear(4, 4, seed=1)
+    second = SupermaskLinear(4, 4, seed=1)
+    second.edges = first.edges
+    with pytest.raises(TicketError, match="several layers share the edges of '0'"):
+        save(nn.Sequential(first, second), tmp_path / "t", architecture=None)
+
+
+def test_links_are_followed_and_other_files_left_alone(ticket: Path, tmp_path: Path) -> None:
+    network, real = load(ticket), tmp_path / "real"
+    real.write_bytes(b"old")
+    (tmp_path / "link").symlink_to(real)
+    save(network, tmp_path / "link", architecture=None)
+    assert (tmp_path / "link").is_symlink()
+    assert inspect(real).architecture is None
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TicketError, match="is no regular file"):
+        save(network, tmp_path / "pipe", architecture=None)
+    with pytest.raises(TicketError, match="is no regular file"):
+        load(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_written_files_have_the_usual_mode(ticket: Path, tmp_path: Path) -> None:
+    exports.write_state_dict(ticket, tmp_path / "dense")
+    save(load(ticket), tmp_path / "t", architecture=None)
+    assert (tmp_path / "dense").stat().st_mode == (tmp_path / "t").stat().st_mode
+
+
+def test_files_that_are_closed_or_at_their_end(ticket: Path) -> None:
+    with open(ticket, "rb") as file:
+        file.read()
+        with pytest.raises(TicketError, match=r"seek\(0\) first"):
+            load(file)
+    with pytest.raises(TicketError, match="is closed"):
+        load(file)
+    with pytest.raises(TypeError, match="a ticket to StringIO"):
+        save(load(ticket), io.StringIO(), architecture=None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a ticket from bytes"):
+        load(ticket.read_bytes())  # type: ignore[arg-type]

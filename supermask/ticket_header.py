@@ -151,7 +151,7 @@ def _parse_layer(where: str, value: Any, version: int, entries: Mapping[str, Ent
             f"{where}: shape {short(shape)}: expected 1 to 16 positive integers, of product below {_MOST_EDGES} "
             f"and, without the first, of {_MOST_ROW} at most"
         )
-    if not 0 <= constant < math.inf or float(np.float32(constant)) != constant:
+    if not 0 <= constant <= float(np.finfo(np.float32).max) or float(np.float32(constant)) != constant:
         raise TicketError(f"{where}: constant {constant}: expected a finite float32 from 0")
     if weights not in get_args(WeightInit):
         raise TicketError(f"{where}: weights {short(weights)}, and this release reads {_choices(WeightInit)}")

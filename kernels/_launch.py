@@ -4,6 +4,7 @@ Nothing here touches a device at import. Where Triton is not installed (it ships
 import, and the CPU path works; starting a kernel then raises.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -156,13 +157,21 @@ def define_op(
     All take the same arguments; the schema is read from the annotations of `triton_impl`. SUPERMASK_KERNELS in the
     environment chooses the CPU's path: "torch" without the extension, "triton" (with TRITON_INTERPRET=1) the launcher.
     """
-    op = torch.library.custom_op(f"supermask::{name}", triton_impl, mutates_args=mutates, device_types="cuda")
-
     paths = {"native": native_impl or torch_impl, "torch": torch_impl, "triton": triton_impl}
 
     def on_cpu(*args: Any, **kwargs: Any) -> Any:
         return paths[cpu_path()](*args, **kwargs)
 
-    op.register_kernel("cpu")(on_cpu)
+    def by_device(*args: Any) -> Any:
+        device = next(arg for arg in args if isinstance(arg, torch.device))
+        return (on_cpu if device.type == "cpu" else triton_impl)(*args)
+
+    called, schema = f"supermask::{name}", torch.library.infer_schema(triton_impl, mutates_args=mutates)
+    if torch.device in inspect.get_annotations(triton_impl).values():
+        # It may take no tensor whose device would choose: torch 2.11 lets such an op have one implementation only.
+        op = torch.library.custom_op(called, by_device, mutates_args=mutates, schema=schema)
+    else:
+        op = torch.library.custom_op(called, triton_impl, mutates_args=mutates, device_types="cuda", schema=schema)
+        op.register_kernel("cpu")(on_cpu)
     op.register_fake(fake)
     return op if mutates else Op(op, on_cpu)

@@ -35,9 +35,9 @@ from kernels import native
 from kernels.bits import pack
 from kernels.masked_mm_cpu import masked_mm_traced
 from kernels.packed import packed_weight
-from supermask.layers import SupermaskLinear
-from supermask.memory import keep_freed_memory
-from supermask.packed_edges import PackedEdges
+from supermask.edges.packed import PackedEdges
+from supermask.networks.layers import SupermaskLinear
+from supermask.training.memory import keep_freed_memory
 
 CONSTANT = 0.02
 FEW = 8  # rows of x whose product is over in about a millisecond

@@ -15,12 +15,13 @@ from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved, ratios
 from benchmarks.search_step import model_of, step_of
 from recipes._settings import DIGITS, Mlp
-from supermask import convert, measures
-from supermask.data import Digits
-from supermask.memory import keep_freed_memory
-from supermask.selection import searched_edges
-from supermask.traces import Traces
-from supermask.train import Loop
+from supermask.data.digits import Digits
+from supermask.edges.in_model import searched_edges
+from supermask.networks import convert
+from supermask.training import measures
+from supermask.training.loop import Loop
+from supermask.training.memory import keep_freed_memory
+from supermask.training.traces import Traces
 
 CPU = torch.device("cpu")
 STEPS = 390

@@ -4,7 +4,8 @@
 
 Both networks take a step of SGD with momentum on the same random batch, channels-last: forward, cross-entropy,
 backward, step. Their batch norms have no scale and shift. The dense one trains its weights; the search selects 30 % of
-the edges, makes the weights from them, trains the scores, and records which edges it has tried (supermask/measures.py).
+the edges, makes the weights from them, trains the scores, and records which edges it has tried
+(supermask/training/measures.py).
 """
 
 from collections.abc import Callable
@@ -18,12 +19,14 @@ from torch import nn
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
 from kernels.bits import unpack
-from supermask import convert, measures
-from supermask.convert import set_norm, trained_parameters
-from supermask.memory import keep_freed_memory
-from supermask.networks import Architecture
-from supermask.score_sgd import ScoreSGD
-from supermask.selection import all_edges, searched_edges
+from supermask.edges.in_model import all_edges, searched_edges
+from supermask.networks import convert
+from supermask.networks.architecture import Architecture
+from supermask.networks.convert import trained_parameters
+from supermask.networks.convertible import set_norm
+from supermask.training import measures
+from supermask.training.memory import keep_freed_memory
+from supermask.training.score_sgd import ScoreSGD
 
 SGD: dict[str, float] = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import Sample, interleaved
 from benchmarks.search_step import SGD, check, model_of, step_of
-from supermask.memory import keep_freed_memory
-from supermask.score_sgd import ScoreSGD
-from supermask.selection import searched_edges
+from supermask.edges.in_model import searched_edges
+from supermask.training.memory import keep_freed_memory
+from supermask.training.score_sgd import ScoreSGD
 
 
 class _Sink(torch.autograd.Function):

@@ -21,11 +21,11 @@ import torch
 import supermask
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
-from supermask.mask_coding import encode_raw
-from supermask.runs import read_run
-from supermask.selection import all_edges
-from supermask.ticket import TicketInfo
-from supermask.ticket_file import Reader, reading
+from supermask.edges.in_model import all_edges
+from supermask.runs.read import read_run
+from supermask.tickets.coding.planes import encode_raw
+from supermask.tickets.file import Reader, reading
+from supermask.tickets.info import TicketInfo
 
 RATES = (0.5, 0.3, 0.1, 0.035)
 ENCODINGS = ("raw", "ans")

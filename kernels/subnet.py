@@ -22,10 +22,11 @@ from torch import Tensor
 from kernels._launch import cdiv, define_op, jit, launch, tl
 from kernels.bits import check_words, pack, unpack, words_per_row
 from kernels.edge_tile import is_set, sign_of, tile_of_edges, tile_of_words, tile_rows, words_of
+from kernels.radix_select import score_key
 from kernels.search_cpu import subnet_backward_native, subnet_native
 from kernels.subnet_cpu import grad_scores, weights_and_mask
 from kernels.theta import BITS_DTYPE, Theta, draw_real, drawn_signs, kept_signs, signed_tile, signs_of, weights_torch
-from kernels.threshold import score_key, selected
+from kernels.threshold import selected
 
 
 @jit

@@ -26,18 +26,23 @@ from recipes._settings import (
     Network,
     SmallConv4,
 )
-from supermask.checkpoint import atomic_write
-from supermask.cycles import METHODS, Cycle, ep
-from supermask.data import Data, DataMissing, Digits
-from supermask.folder import RunFolderError
-from supermask.grid import GridError, Job, run_grid
-from supermask.image_folder import ImageFolder
-from supermask.image_sets import CIFAR10, CIFAR100, SVHN
-from supermask.interrupts import Interrupted
-from supermask.recipe import Conversion, Recipe, RecipeError, RunOptions
-from supermask.runs import Run, read_run
-from supermask.stages import Evaluate, Export, Train, search
-from supermask.train import NonFiniteError, Training
+from supermask.data.base import Data, DataMissing
+from supermask.data.digits import Digits
+from supermask.data.image_folder import ImageFolder
+from supermask.data.image_sets import CIFAR10, CIFAR100, SVHN
+from supermask.files import write_whole
+from supermask.methods import METHODS
+from supermask.methods.cycles import Cycle
+from supermask.methods.edge_popup import ep
+from supermask.runs.folder import RunFolderError
+from supermask.runs.grid import GridError, Job, run_grid
+from supermask.runs.interrupts import Interrupted
+from supermask.runs.options import Conversion, RecipeError, RunOptions
+from supermask.runs.read import Run, read_run
+from supermask.runs.recipe import Recipe
+from supermask.runs.stages import Evaluate, Export, Train, search
+from supermask.training.non_finite import NonFiniteError
+from supermask.training.training import Training
 
 DataName = Literal["digits", "cifar10", "cifar100", "svhn", "imagenet"]
 
@@ -135,7 +140,7 @@ class Grid:
         """Write one file of results."""
         folder = self.out or self.runs()
         folder.mkdir(parents=True, exist_ok=True)
-        atomic_write(folder / name, data.encode() if isinstance(data, str) else data)
+        write_whole(folder / name, data.encode() if isinstance(data, str) else data)
         return folder / name
 
 

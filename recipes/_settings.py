@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from supermask.cycles import down_to, shrinking
-from supermask.networks import Architecture
-from supermask.train import Training
+from supermask.methods.cycles import down_to, shrinking
+from supermask.networks.architecture import Architecture
+from supermask.training.training import Training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,12 @@
 """Dense training on CIFAR-100 in the loop, and with the schedule, of the searches."""
 
 from recipes._settings import RESNET18, SMALL_IMAGES, Network
-from supermask.image_sets import CIFAR100
-from supermask.recipe import Recipe, RunOptions, main
-from supermask.stages import Evaluate, Train
-from supermask.train import Training
+from supermask.data.image_sets import CIFAR100
+from supermask.runs.main import main
+from supermask.runs.options import RunOptions
+from supermask.runs.recipe import Recipe
+from supermask.runs.stages import Evaluate, Train
+from supermask.training.training import Training
 
 
 def recipe(

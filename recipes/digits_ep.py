@@ -1,11 +1,13 @@
 """Edge-popup on scikit-learn's digits: one cycle at one rate."""
 
 from recipes._settings import DIGITS, Mlp
-from supermask.cycles import ep
-from supermask.data import Digits
-from supermask.recipe import Conversion, Recipe, RunOptions, main
-from supermask.stages import Export, search
-from supermask.train import Training
+from supermask.data.digits import Digits
+from supermask.methods.edge_popup import ep
+from supermask.runs.main import main
+from supermask.runs.options import Conversion, RunOptions
+from supermask.runs.recipe import Recipe
+from supermask.runs.stages import Export, search
+from supermask.training.training import Training
 
 
 def recipe(

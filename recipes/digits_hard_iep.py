@@ -1,11 +1,14 @@
 """Hard iEP on scikit-learn's digits: the rate is halved for five cycles, down to 3.1 % remaining."""
 
 from recipes._settings import DIGITS, Mlp
-from supermask.cycles import down_to, hard_iep
-from supermask.data import Digits
-from supermask.recipe import Conversion, Recipe, RunOptions, main
-from supermask.stages import Export, search
-from supermask.train import Training
+from supermask.data.digits import Digits
+from supermask.methods.cycles import down_to
+from supermask.methods.iep import hard_iep
+from supermask.runs.main import main
+from supermask.runs.options import Conversion, RunOptions
+from supermask.runs.recipe import Recipe
+from supermask.runs.stages import Export, search
+from supermask.training.training import Training
 
 
 def recipe(

@@ -3,10 +3,10 @@
 from rich.console import Console
 
 from recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
-from supermask.cycles import METHODS
-from supermask.figures import to_png
-from supermask.lines import Line, line
-from supermask.plots import accuracy_against_remaining
+from supermask.methods import METHODS
+from supermask.reports.figures import to_png
+from supermask.reports.lines import Line, line
+from supermask.reports.plots import accuracy_against_remaining
 
 FIRST = ("soft iEP", "hard iEP", "EP", "EP long", "dense")  # in the colours that stand out
 COMPARED = (*FIRST, *(method for method in METHODS if method not in FIRST))

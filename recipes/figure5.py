@@ -3,10 +3,10 @@
 from rich.console import Console
 
 from recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
-from supermask.figures import to_png
-from supermask.lines import line
-from supermask.plots import dying_against_remaining
-from supermask.run_plots import rank_traces
+from supermask.reports.figures import to_png
+from supermask.reports.lines import line
+from supermask.reports.plots import dying_against_remaining
+from supermask.reports.run_plots import rank_traces
 
 COMPARED = ("EP", "hard iEP", "soft iEP")
 

@@ -1,10 +1,12 @@
 """Dense training on ImageNet in the loop, and with the schedule, of the searches."""
 
 from recipes._settings import IMAGENET, WIDE_RESNET50, Network
-from supermask.image_folder import ImageFolder
-from supermask.recipe import Recipe, RunOptions, main
-from supermask.stages import Evaluate, Train
-from supermask.train import Training
+from supermask.data.image_folder import ImageFolder
+from supermask.runs.main import main
+from supermask.runs.options import RunOptions
+from supermask.runs.recipe import Recipe
+from supermask.runs.stages import Evaluate, Train
+from supermask.training.training import Training
 
 
 def recipe(

@@ -1,11 +1,13 @@
 """Edge-popup on SVHN with the settings of the soft iEP paper: one cycle at one rate."""
 
 from recipes._settings import RESNET18, SMALL_IMAGES, Network
-from supermask.cycles import ep
-from supermask.image_sets import SVHN
-from supermask.recipe import Conversion, Recipe, RunOptions, main
-from supermask.stages import Export, search
-from supermask.train import Training
+from supermask.data.image_sets import SVHN
+from supermask.methods.edge_popup import ep
+from supermask.runs.main import main
+from supermask.runs.options import Conversion, RunOptions
+from supermask.runs.recipe import Recipe
+from supermask.runs.stages import Export, search
+from supermask.training.training import Training
 
 
 def recipe(

@@ -6,10 +6,11 @@ from rich.console import Console
 
 from recipes._grid import Experiment, Grid, command, markdown, rich_table, run, show_plan, spread
 from recipes._settings import SmallConv4
-from supermask.cycles import ep, shrinking
-from supermask.data import Digits
-from supermask.lines import line
-from supermask.train import Training
+from supermask.data.digits import Digits
+from supermask.methods.cycles import shrinking
+from supermask.methods.edge_popup import ep
+from supermask.reports.lines import line
+from supermask.training.training import Training
 
 RATES = shrinking(0.2, 8)
 PAPER = (0.028, 0.166, 0.293, 0.395, 0.479, 0.540, 0.606, 0.656)  # CIFAR-10, ResNet-18

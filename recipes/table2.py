@@ -6,11 +6,11 @@ from rich.console import Console
 
 from recipes._grid import Experiment, Grid, command, markdown, rich_table, run, show_plan, spread
 from recipes._settings import Mlp, Network, SmallConv4
-from supermask.cycles import ep
-from supermask.data import Digits
-from supermask.draws import ScoreInit, WeightInit
-from supermask.lines import line
-from supermask.recipe import Conversion
+from supermask.data.digits import Digits
+from supermask.edges.draws import ScoreInit, WeightInit
+from supermask.methods.edge_popup import ep
+from supermask.reports.lines import line
+from supermask.runs.options import Conversion
 
 REMAINING = 0.3
 DISTRIBUTIONS: tuple[tuple[WeightInit, ScoreInit], ...] = (

@@ -2,26 +2,15 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import tyro
 
-from supermask.data import DataDamaged, DataMissing
-from supermask.overlap import MaskFileError
-from supermask.report import ReportError, write_report
-from supermask.runs import RunReadError
-from supermask.ticket_commands import COMMANDS
-from supermask.ticket_container import TicketError
-
-
-def report(runs: tyro.conf.Positional[tuple[Path, ...]], /, out: Path = Path("report")) -> None:
-    """Write a page and pictures that compare runs.
-
-    Args:
-        runs: run folders.
-        out: folder to write into.
-    """
-    print(write_report(runs, out))
+from supermask.commands.report import report
+from supermask.commands.tickets import COMMANDS
+from supermask.data.base import DataDamaged, DataMissing
+from supermask.reports.page import ReportError
+from supermask.runs.read import MaskFileError, RunReadError
+from supermask.tickets.errors import TicketError
 
 
 def main() -> None:

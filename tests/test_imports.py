@@ -2,11 +2,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.places import ROOT
 
 LEAN = """
 import importlib, pkgutil, subprocess, sys
@@ -54,7 +53,7 @@ for package in ("kernels", "supermask", "recipes"):
             importlib.import_module(module.name)
             imported.append(module.name)
 
-assert {"kernels.subnet", "kernels.threshold", "supermask.convert"} <= set(imported), imported
+assert {"kernels.subnet", "kernels.threshold", "supermask.networks.convert"} <= set(imported), imported
 assert registered and len(registered) == len(set(registered)), sorted(registered)
 assert all(name.startswith("supermask::") for name in registered), registered
 assert not {"tensorboard", "matplotlib", "sklearn"} & set(sys.modules), "optional packages wait for their use"
@@ -68,7 +67,7 @@ WITHOUT_TRITON = """
 import sys
 sys.modules["triton"] = None
 import torch
-from supermask.layers import SupermaskLinear
+from supermask.networks.layers import SupermaskLinear
 from kernels import _launch, bits
 
 layer = SupermaskLinear(40, 3, seed=0, remaining=0.25)

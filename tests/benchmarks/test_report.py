@@ -13,8 +13,7 @@ from rich.console import Console
 from benchmarks import __main__ as together
 from benchmarks._report import Comparison, Options, Report, command, show
 from benchmarks._timing import Sample, environment, interleaved
-
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
 
 
 def _report() -> Report:

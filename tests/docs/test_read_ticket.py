@@ -18,20 +18,21 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kernels.bits import pack
-from supermask.convert import convert
-from supermask.draws import WeightInit, initial_scores
-from supermask.layers import SupermaskConv2d, SupermaskConvTranspose2d, SupermaskLinear
-from supermask.mask_levels import Levels
-from supermask.networks import Architecture
-from supermask.packed_edges import SIGNED, PackedEdges
-from supermask.selection import all_edges, searched_edges
-from supermask.ticket import inspect, load, save
-from tests.supermask.test_ticket import lived
-from tests.supermask.test_ticket_file import Change, craft, field, parts_of
+from supermask.edges.draws import WeightInit, initial_scores
+from supermask.edges.in_model import all_edges, searched_edges
+from supermask.edges.packed import SIGNED, PackedEdges
+from supermask.networks.architecture import Architecture
+from supermask.networks.convert import convert
+from supermask.networks.layers import SupermaskConv2d, SupermaskConvTranspose2d, SupermaskLinear
+from supermask.tickets.coding.levels import Levels
+from supermask.tickets.load import inspect, load
+from supermask.tickets.save import save
+from tests.places import ROOT, VERSION_1
+from tests.supermask.tickets.test_file import Change, craft, field, parts_of
+from tests.supermask.tickets.test_save import lived
 
-ROOT = Path(__file__).parents[2]
 READER = ROOT / "docs" / "read_ticket.py"
-VERSION_1 = sorted((ROOT / "tests" / "supermask" / "data").glob("version1_*.safetensors"))
+TICKETS_1 = sorted(VERSION_1.glob("version1_*.safetensors"))
 
 
 def imported() -> ModuleType:
@@ -265,7 +266,7 @@ def test_philox_of_the_paper() -> None:
     assert [f"{word:08x}" for word in words[0].tolist()] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
 
 
-@pytest.mark.parametrize("path", VERSION_1, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TICKETS_1, ids=lambda path: path.stem)
 def test_version_1(path: Path) -> None:
     header, _, tensors = reader.read(path)
     assert header["version"] == 1
@@ -277,7 +278,7 @@ def test_version_1(path: Path) -> None:
 
 
 def test_there_are_tickets_of_version_1() -> None:
-    assert len(VERSION_1) == 2
+    assert len(TICKETS_1) == 2
 
 
 @pytest.fixture(scope="module")
@@ -337,7 +338,7 @@ def test_lies_with_a_right_digest(case: str, good: Path, tmp_path: Path) -> None
         reader.read(craft(tmp_path / "bad", header, tensors))
 
 
-@pytest.mark.parametrize("path", [Path("good"), *VERSION_1], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [Path("good"), *TICKETS_1], ids=lambda path: path.stem)
 def test_a_flipped_bit_anywhere_in_the_data(path: Path, good: Path, tmp_path: Path) -> None:
     content = (good.parent / path).read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")

@@ -17,10 +17,10 @@ from random import Random
 
 CORPUS = Path(__file__).parent / "corpus"
 INSTRUMENTED = [
-    "supermask.mask_coding", "supermask.mask_levels", "supermask.networks", "supermask.ticket",
-    "supermask.ticket_container", "supermask.ticket_file", "supermask.ticket_fit", "supermask.ticket_header",
-    "supermask.ticket_info", "supermask.ticket_parts",
-]  # fmt: skip
+    "supermask.networks.architecture",
+    *("supermask.tickets." + name for name in ("assemble", "container", "errors", "file", "header", "info", "load")),
+    *("supermask.tickets." + name for name in ("match", "save", "coding.levels", "coding.planes")),
+]
 _STATUS = re.compile(r"^#(\d+)\s+(\w+)\s+cov: (\d+) ft: (\d+) corp: (\d+)/(\S+)")
 _MOST_LENGTH = 16384  # bytes of an input
 _MOST_MEMORY = 2048  # MiB of the process

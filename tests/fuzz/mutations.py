@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from kernels.bits import pack
-from supermask.mask_coding import encode_ans, encode_raw
-from supermask.mask_levels import Draws, Grid, Levels
+from supermask.tickets.coding.levels import Draws, Grid, Levels
+from supermask.tickets.coding.planes import encode_ans, encode_raw
 
 __all__ = ["Pairs", "Parts", "Spelt", "Stored", "join", "mutate", "resign", "set_planes", "split"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import supermask
-from supermask.networks import Architecture
+from supermask.networks.architecture import Architecture
 from tests.fuzz.mutations import Pairs, Parts, join, set_planes, split
 
 __all__ = ["seeds"]

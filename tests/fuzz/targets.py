@@ -28,13 +28,14 @@ from torch import Tensor, nn
 
 import supermask
 from kernels.bits import words_per_row
-from supermask import mask_fit, ticket_header
-from supermask.layers import MaskedLayer, SupermaskConv1d, SupermaskConv2d, SupermaskConv3d
-from supermask.packed_edges import PackedEdges
-from supermask.selection import all_edges
-from supermask.ticket_container import DTYPES
-from supermask.ticket_file import Bits, reading, write
-from supermask.ticket_info import LayerInfo, TicketInfo
+from supermask.edges.in_model import all_edges
+from supermask.edges.packed import PackedEdges
+from supermask.networks.layers import MaskedLayer, SupermaskConv1d, SupermaskConv2d, SupermaskConv3d
+from supermask.tickets import header as ticket_header
+from supermask.tickets.coding import fit as mask_fit
+from supermask.tickets.container import DTYPES
+from supermask.tickets.file import Bits, reading, write
+from supermask.tickets.info import LayerInfo, TicketInfo
 
 __all__ = ["ALLOWANCE", "check", "kind_of", "limits", "named", "outcome"]
 

@@ -21,8 +21,7 @@ from kernels.aot_about import ABOUT
 from kernels.aot_limits import LIMITS
 from kernels.aot_resources import TARGETS, AotError, resources_of
 from kernels.aot_table import DOCS, as_markdown, key, read_json, regressions
-
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
 
 PROBE = """
     import json

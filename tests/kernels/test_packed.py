@@ -14,16 +14,7 @@ from kernels.subnet import subnet
 from kernels.theta import Theta
 from kernels.threshold import select
 from tests.kernels.cases import DTYPES, GENERATIONS, SHAPES, SOURCES, theta_of, theta_plain
-from tests.kernels.paths import (
-    PATHS,
-    SEEDS,
-    every_path,
-    pack_plain,
-    path,
-    random_mask,
-    random_reals,
-    same,
-)
+from tests.kernels.paths import PATHS, SEEDS, every_path, pack_plain, path, random_mask, random_reals, same
 
 
 @settings(max_examples=60)

@@ -12,17 +12,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels._launch import jit, launch, tl
-from kernels.philox import (
-    RERANDOMISE,
-    SCORES,
-    WEIGHTS,
-    _philox_torch,
-    as_int64,
-    normal,
-    sign_words,
-    stream,
-    uniform,
-)
+from kernels.philox import RERANDOMISE, SCORES, WEIGHTS, _philox_torch, as_int64, normal, sign_words, stream, uniform
 from tests.kernels.paths import COLS, ROWS, SEEDS, every_path, guarded, path, same
 
 LAYERS = st.integers(0, 1000)

@@ -22,7 +22,8 @@ from kernels import _launch, native
 from kernels._launch import launcher
 from kernels.score_step import NO_BRACKET, score_step
 from kernels.theta import Theta
-from kernels.threshold import NAN_KEY, score_keys, select
+from kernels.threshold import score_keys, select
+from kernels.threshold_cpu import NAN_KEY
 from tests.kernels.cases import SOURCES, theta_of, theta_plain
 from tests.kernels.paths import PATHS, SEEDS, guarded, pack_plain, path, random_mask, random_reals, same, unpack_plain
 

@@ -15,7 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels.subnet import subnet
 from kernels.theta import Theta
-from kernels.threshold import NAN_KEY, REMOVED_KEY, select
+from kernels.threshold import select
+from kernels.threshold_cpu import NAN_KEY, REMOVED_KEY
 from tests.kernels.cases import DTYPES, SOURCES, Case, cases, plain_case, theta_of
 from tests.kernels.paths import (
     PATHS,

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from kernels import threshold_cpu
 from kernels.bits import pack
-from kernels.threshold import NAN_KEY, REMOVED_KEY, score_keys, select
-from kernels.threshold_cpu import keys_of, select_layer
+from kernels.threshold import score_keys, select
+from kernels.threshold_cpu import NAN_KEY, REMOVED_KEY, keys_of, select_layer
 from tests.kernels.test_threshold import VALUES, Layer, layers, oracle
 
 KEYS = st.integers(-(2**31), 2**31 - 1)

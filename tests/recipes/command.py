@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.places import ROOT
 
 
 def run(module: str, *arguments: object, cwd: Path, own_group: bool = False) -> subprocess.CompletedProcess[str]:

@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from supermask import stages
-from supermask.folder import RunFolder
-from supermask.selection import searched_edges
-from supermask.train import Loop
+from supermask.edges.in_model import searched_edges
+from supermask.runs import stages
+from supermask.runs.folder import RunFolder
+from supermask.training.loop import Loop
 
 _PLACES: dict[str, tuple[Any, str]] = {
     "step": (Loop, "_step"),

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import supermask
-from supermask.folder import read_metrics
+from supermask.runs.folder import read_metrics
 from tests.recipes.command import run
-from tests.supermask.test_image_sets import TEST, TRAIN, write_cifar10, write_cifar100, write_svhn
+from tests.supermask.data.test_image_sets import TEST, TRAIN, write_cifar10, write_cifar100, write_svhn
 
 SMALL = ["--data.batch", 16, "--network.arguments", "width", 0.125, "--training.epochs", 1, "--run.device", "cpu"]
 WRITE = {"cifar10": write_cifar10, "cifar100": write_cifar100, "svhn": write_svhn}

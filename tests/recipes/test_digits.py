@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import supermask
-from supermask.data import Digits, Part
-from supermask.evaluate import accuracy
-from supermask.folder import read_metrics
+from supermask.data.base import Part
+from supermask.data.digits import Digits
+from supermask.runs.folder import read_metrics
+from supermask.training.evaluate import accuracy
 from tests.recipes.command import run
 
 

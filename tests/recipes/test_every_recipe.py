@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import recipes
-from supermask.recipe import RunOptions
+from supermask.runs.options import RunOptions
 from tests.recipes.command import run
 
 EVERY = [module.name for module in pkgutil.iter_modules(recipes.__path__) if not module.name.startswith("_")]

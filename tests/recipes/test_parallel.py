@@ -10,10 +10,10 @@ import pytest
 
 from recipes import digits_soft_iep
 from recipes._settings import DIGITS
-from supermask.folder import read_metrics
-from supermask.recipe import RunOptions
+from supermask.runs.folder import read_metrics
+from supermask.runs.options import RunOptions
 from tests.recipes.command import run
-from tests.supermask.small_runs import last_state, left_by, same
+from tests.supermask.runs.small_runs import last_state, left_by, same
 
 pytestmark = pytest.mark.slow
 

@@ -8,9 +8,9 @@ import pytest
 
 from recipes import digits_soft_iep
 from recipes._settings import DIGITS
-from supermask.recipe import RunOptions
+from supermask.runs.options import RunOptions
 from tests.recipes.command import run
-from tests.supermask.small_runs import left_by, same
+from tests.supermask.runs.small_runs import left_by, same
 
 RECIPE = "recipes.digits_soft_iep"
 OPTIONS = ("--training.epochs", 2, "--cycles", 2, "--run.device", "cpu", "--run.checkpoint-seconds", 1000)

@@ -1,0 +1,1 @@
+"""What an edge weighs, and whether it is selected."""

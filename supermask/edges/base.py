@@ -1,0 +1,172 @@
+"""The edges of one layer: theta0, and what every source of effective weights has.
+
+`SearchedEdges` (supermask/edges/searched.py) learns a score an edge and selects the best; `PackedEdges`
+(supermask/edges/packed.py) holds the mask of a finished search, one bit an edge. Both make the weights from the seed
+when they are asked for. A layer (supermask/networks/layers.py) is a product or a convolution over whatever its edges
+make."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kernels.bits import words_per_row
+from kernels.philox import as_int64, check_layer, sign_words
+from kernels.theta import Theta
+from supermask.checks import check_choice
+from supermask.edges.draws import Magnitude, WeightInit, real_weights
+
+Ints = tuple[int, ...]
+
+
+_NAMES: tuple[str, ...] = (*get_args(WeightInit), *get_args(Magnitude))  # by their place in state dicts
+
+
+class Edges(nn.Module):
+    """theta0 of one layer, and what every source of effective weights has.
+
+    A layer's weight of shape [out, ...] is the matrix rows x cols = out x (everything else); cols is its fan-in.
+
+    Attributes:
+        shape: of the weight.
+        seed, layer, generation: what theta0 is drawn from (kernels/philox.py).
+        weights: the distribution of theta0.
+        real: how real-valued weights are drawn, as in kernels.theta.Theta; None for constants.
+    """
+
+    constant: Tensor
+    signs: Tensor | None
+    source: Tensor
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        seed: int,
+        layer: int,
+        generation: int,
+        weights: WeightInit,
+        constant: float,
+        device: torch.device | str | None,
+    ) -> None:
+        super().__init__()
+        as_int64(seed)
+        check_layer(layer)
+        check_choice("weights", weights, WeightInit)
+        if min(shape, default=0) < 1:
+            raise ValueError(f"weight shape {tuple(shape)}: a masked layer needs at least one edge")
+        self.shape = tuple(shape)
+        self.rows, self.cols = shape[0], math.prod(shape[1:])
+        self.seed, self.layer, self.generation = seed, layer, generation
+        self.weights: WeightInit = weights
+        self.real = real_weights(weights, self.cols)
+        self.register_buffer("constant", torch.tensor([constant], device=device), persistent=False)
+        self.register_buffer("signs", None, persistent=False)
+        self._keep_signs()
+
+    @property
+    def count(self) -> int:
+        """Edges of the layer."""
+        return self.rows * self.cols
+
+    def mask(self) -> Tensor:
+        """Which edges are selected: packed bits, int32 [rows, words] (kernels/bits.py)."""
+        raise NotImplementedError
+
+    def forward(self, dtype: torch.dtype, *, record: bool = True) -> Tensor:
+        """Effective weights theta0 * m, of the layer's shape, in `dtype`.
+
+        In training mode the selected edges are recorded where `ever` is set, unless this is only a look at the weights
+        (`record=False`).
+        """
+        raise NotImplementedError
+
+    def linear(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """x [..., cols] to [..., rows], with weights in `dtype`."""
+        return F.linear(x, self(dtype), bias)
+
+    def conv2d(
+        self, x: Tensor, bias: Tensor | None, dtype: torch.dtype, stride: Ints, padding: Ints | str, dilation: Ints,
+        groups: int,
+    ) -> Tensor:  # fmt: skip
+        """As torch.nn.functional.conv2d, with weights in `dtype`."""
+        return F.conv2d(x, self(dtype), bias, stride, padding, dilation, groups)
+
+    def theta(self) -> Theta:
+        """theta0 as the kernels take it."""
+        place = self.seed, self.layer, self.generation
+        return Theta(*place, self.constant, self.signs, real=self.real)
+
+    def _keep_signs(self) -> None:
+        """Sign words where making them costs more than one bit an edge: on CPU. GPU kernels make their own."""
+        device = self.constant.device
+        if self.weights == "unsigned_constant":
+            words = words_per_row(self.cols)
+            self.signs = torch.zeros(self.rows, words, dtype=torch.int32, device=device)
+        elif self.real or device.type != "cpu":
+            self.signs = None
+        elif self.signs is None:
+            self.signs = sign_words(self.seed, self.layer, self.rows, self.cols, generation=self.generation)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Edges":
+        """Move between devices, but stay float32 and row-major under `.half()`, channels_last and the like.
+
+        The dtype of the effective weights follows the layer's input or autocast, not these tensors.
+        """
+
+        def move(tensor: Tensor) -> Tensor:
+            if tensor.dtype is not torch.float32:
+                return fn(tensor)
+            return fn(tensor.detach().view(torch.int32)).view(torch.float32).contiguous()
+
+        super()._apply(move, recurse)
+        self._keep_signs()
+        return self
+
+    def _identity(self) -> dict[str, Any]:
+        """What a state dict must agree in to be of these edges, by name."""
+        return {"seed": self.seed, "layer": self.layer, "generation": self.generation, "weights": self.weights}
+
+    def _keep_source(self) -> None:
+        """The identity as a tensor, so that it travels with the state dict."""
+        codes = torch.tensor([_code(value) for value in self._identity().values()], device=self.constant.device)
+        self.register_buffer("source", codes)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], strict: bool,
+        missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        source = state_dict.get(prefix + "source")
+        found = None if source is None or source.is_meta else source.tolist()
+        own = self._identity()
+        if found is not None and found != [_code(value) for value in own.values()]:
+            theirs = [_decode(code, value) for code, value in zip(found, own.values(), strict=False)]
+            error_msgs.append(
+                f"{prefix}source: the state dict is of edges with ({', '.join(own)}) = {tuple(theirs)}, these have "
+                f"{tuple(own.values())}: convert with that seed and those choices"
+            )
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.shape)}, weights={self.weights!r}, seed={self.seed}, layer={self.layer}"
+
+
+def _code(value: int | float | str) -> int:
+    """One entry of an identity as an int64."""
+    if isinstance(value, str):
+        return _NAMES.index(value)
+    return as_int64(value) if isinstance(value, int) else int(np.float32(value).view(np.int32))
+
+
+def _decode(code: int, like: int | float | str) -> int | float | str:
+    """The inverse of `_code`, for an entry of the kind of `like`."""
+    if isinstance(like, str):
+        return _NAMES[code] if 0 <= code < len(_NAMES) else code
+    return code % (1 << 64) if isinstance(like, int) else float(np.int32(code).view(np.float32))

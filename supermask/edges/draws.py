@@ -1,0 +1,70 @@
+"""What a seed makes: theta0 and the initial scores of a layer, as functions of (seed, layer, generation)."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kernels import philox
+
+WeightInit = Literal[
+    "signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform"
+]
+ScoreInit = Literal["kaiming_uniform", "kaiming_normal"]
+Magnitude = Literal["abs", "raw"]
+
+
+def kept_count(remaining: float, edges: int) -> int:
+    """Edges kept of `edges` at the rate `remaining`: max(1, round(remaining * edges)), halves to even.
+
+    Raises:
+        TypeError: `remaining` is not a number.
+        ValueError: `remaining` is not in (0, 1].
+    """
+    if not isinstance(remaining, int | float):
+        raise TypeError(f"remaining={remaining!r}: expected a number, the fraction of edges kept")
+    if not 0 < remaining <= 1:
+        raise ValueError(
+            f"remaining={remaining}: expected a fraction of edges kept, above 0 and at most 1 "
+            "(a prune rate k in another code base is remaining = 1 - k)"
+        )
+    return max(1, round(remaining * edges))
+
+
+def weight_constant(weights: WeightInit, fan_in: int, remaining: float) -> float:
+    """Magnitude of the constant weights, and the standard deviation of the real-valued ones.
+
+    sqrt(2 / fan_in), the Kaiming standard deviation with ReLU gain (He et al. 2015; Ramanujan et al. 2020, section 3);
+    `scaled_signed_constant` divides fan_in by what `remaining` leaves of it.
+    """
+    scale = remaining if weights == "scaled_signed_constant" else 1.0
+    return math.sqrt(2 / (fan_in * scale))
+
+
+def real_weights(weights: WeightInit, fan_in: int) -> tuple[str, float] | None:
+    """The draw of the real-valued distributions, as `kernels.theta.Theta.real`; None for the constant ones."""
+    std = weight_constant(weights, fan_in, 1.0)
+    if weights == "kaiming_normal":
+        return "normal", std
+    if weights == "kaiming_uniform":
+        return "uniform", math.sqrt(3) * std
+    return None
+
+
+def initial_scores(
+    scores: ScoreInit, seed: int, layer: int, rows: int, cols: int, *, generation: int, device: torch.device
+) -> Tensor:
+    """Initial scores, float32 [rows, cols]; `generation` counts their re-draws.
+
+    `kaiming_uniform` is uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's Kaiming uniform with a = sqrt(5);
+    `kaiming_normal` has standard deviation sqrt(2 / fan_in).
+    """
+    purpose = philox.SCORES
+    if scores == "kaiming_normal":
+        std = math.sqrt(2 / cols)
+        return philox.normal(seed, layer, rows, cols, std=std, purpose=purpose, generation=generation, device=device)
+    bound = 1 / math.sqrt(cols)
+    return philox.uniform(
+        seed, layer, rows, cols, low=-bound, high=bound, purpose=purpose, generation=generation, device=device
+    )

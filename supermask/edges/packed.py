@@ -1,0 +1,238 @@
+"""The edges of a finished search: a packed mask and a seed, and the products made of them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels import native
+from kernels._launch import unwatched
+from kernels.bits import check_words
+from kernels.edge_codes import interleave
+from kernels.masked_conv2d import masked_conv2d
+from kernels.masked_mm import masked_mm
+from kernels.masked_mm_cpu import by_tables
+from kernels.packed import packed_weight
+from kernels.philox import sign_words
+from kernels.theta import BITS_DTYPE
+from supermask.checks import check_choice
+from supermask.edges.base import Edges, Ints
+from supermask.edges.draws import WeightInit
+from supermask.edges.making import Making, choose
+
+SIGNED: tuple[WeightInit, ...] = ("signed_constant", "scaled_signed_constant")  # weights of which a sign can flip
+
+
+class PackedEdges(Edges):
+    """One bit an edge, and what the device multiplies fastest from: on GPU nothing more; on CPU a sign bit an edge, and
+    for a linear layer, where the C extension is used, mask and sign interleaved (kernels/edge_codes.py), 1.8 bits.
+
+    Args:
+        mask: packed int32 [rows, words]; or [coats, rows, words], each coat within the one before it: a weight counts
+            the coats that select it.
+        flips: packed int32 [rows, words]: edges whose sign is not the seed's (weights that were re-drawn one by one).
+        making: how a call comes by its weights (supermask/edges/making.py); "auto" chooses at each.
+        constant: magnitude of the weights.
+
+    Raises:
+        ValueError: an unknown `making`, "on_the_fly" for weights that are no constant with a sign, or flips for them.
+    """
+
+    packed: Tensor
+    flips: Tensor | None
+    weight: Tensor | None
+    codes: Tensor | None
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        mask: Tensor,
+        *,
+        flips: Tensor | None = None,
+        seed: int,
+        layer: int,
+        generation: int = 0,
+        weights: WeightInit,
+        constant: float,
+        making: Making = "auto",
+        device: torch.device | str | None = None,
+    ) -> None:
+        check_choice("making", making, Making)
+        self.making: Making = making
+        super().__init__(
+            shape, seed=seed, layer=layer, generation=generation, weights=weights, constant=constant, device=device
+        )
+        if making == "on_the_fly" and not self._fused:
+            raise ValueError(
+                f"making='on_the_fly' with weights={weights!r}: products make weights that are a constant with a sign; "
+                "use 'materialised', which makes these at each call"
+            )
+        if flips is not None and weights not in SIGNED:
+            raise ValueError(f"flips with weights={weights!r}: they turn the signs of {' or '.join(SIGNED)}")
+        for name, bits in (("mask", mask if mask.ndim == 2 else mask.reshape(-1, mask.shape[-1])), ("flips", flips)):
+            if bits is not None:
+                check_words(name, bits, self.cols)
+        planes = {"mask": mask.shape[-2], "flips": self.rows if flips is None else len(flips)}
+        if wrong := [name for name, rows in planes.items() if rows != self.rows]:
+            raise ValueError(f"{wrong[0]} has {planes[wrong[0]]} rows: a weight of shape {self.shape} has {self.rows}")
+        self._magnitude = float(np.float32(constant))
+        self._keep_source()
+        single = mask.ndim == 3 and len(mask) == 1
+        self.register_buffer("packed", (mask[0] if single else mask).to(device=self.constant.device))
+        self.register_buffer("flips", None if flips is None else flips.to(device=self.constant.device))
+        self.register_buffer("weight", None, persistent=False)
+        self.register_buffer("codes", None, persistent=False)
+        if making == "cached":
+            self._cache()
+        else:
+            self._keep_signs()
+
+    @torch.no_grad()
+    @torch.inference_mode(False)
+    def _cache(self) -> None:
+        self.weight = None
+        self._keep_signs()
+        self.weight = packed_weight(self.packed, self.shape, self.theta())
+        self._keep_signs()
+
+    def _keep_signs(self) -> None:
+        """The bits that products read beside the mask: sign words and codes, or none beside a cache."""
+        buffers = self._buffers
+        if "codes" not in buffers:  # not all of it is there yet
+            return super()._keep_signs()
+        self._made_of = self._state()
+        if self.making == "cached" and self.weight is not None:
+            self.signs = self.codes = None
+            return None
+        if self.flips is not None:
+            self.signs = None
+        super()._keep_signs()
+        if self.flips is not None:  # kept on every device: products then need to know of no flips
+            drawn = self.signs
+            if drawn is None and not self.packed.is_meta:
+                place = self.seed, self.layer, self.rows, self.cols
+                drawn = sign_words(*place, generation=self.generation, device=self.packed.device)
+            self.signs = None if drawn is None else drawn ^ self.flips
+        linear = self.making in ("auto", "on_the_fly") and len(self.shape) == 2
+        if not (
+            linear and self._fused and self.packed.ndim == 2 and self.packed.device.type == "cpu" and native.usable()
+        ):
+            self.codes = None
+        elif self.codes is None and self.signs is not None:
+            self.codes = interleave(self.packed, self.signs, self.cols)
+        return None
+
+    def _follow(self) -> None:
+        """Make again what was made of the mask if the mask is another, or was written to."""
+        if torch.compiler.is_compiling() or (self.codes is None and self.weight is None and self.flips is None):
+            return
+        now = self._state()
+        if any(a is not b or one != two for (a, one), (b, two) in zip(self._made_of, now, strict=True)):
+            self.codes = None
+            if self.weight is not None:
+                self._cache()
+            self._keep_signs()
+
+    def _state(self) -> list[tuple[Tensor | None, int]]:
+        """The bits that others are made of, and how often torch has counted a write into them."""
+        return [(bits, 0 if bits is None else _version(bits)) for bits in (self.packed, self.flips)]
+
+    @property
+    def _fused(self) -> bool:
+        """Whether there is a product for these weights that makes them inside: for a constant with a sign."""
+        return self.real is None
+
+    def _identity(self) -> dict[str, Any]:
+        return super()._identity() | {"constant": self._magnitude}
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        state, prefix = args[:2]
+        if prefix + "packed" not in state:
+            return
+        self.constant.fill_(self._magnitude)
+        self.codes = None
+        if self.weight is not None and not self.weight.is_meta:
+            self._cache()
+        self._keep_signs()
+
+    @property
+    def coats(self) -> Tensor:
+        """All coats, packed int32 [coats, rows, words]."""
+        return self.packed if self.packed.ndim == 3 else self.packed[None]
+
+    def mask(self) -> Tensor:
+        return self.coats[0]
+
+    def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
+        self._follow()
+        if self.weight is not None:
+            return self.weight.to(dtype)
+        return packed_weight(self.packed, self.shape, self.theta(), dtype)
+
+    def linear(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        self._follow()
+        if x.ndim == 0 or x.shape[-1] != self.cols:
+            raise ValueError(f"input of shape {tuple(x.shape)}: the layer takes [..., {self.cols}]")
+        codes = self.codes
+        if codes is None:
+            if self._way(x, x.numel() // self.cols, dtype, has_kernel=True) != "on_the_fly":
+                return super().linear(x, bias, dtype)
+        elif unwatched(x, bias) and native.usable():
+            # Codes are there where this is cheapest; one row is over in 0.15 ms, so the way to it is short.
+            found = by_tables(x.to(dtype), codes, self.constant, bias, self.rows)
+            if found is not None:
+                return found
+        return masked_mm(x.to(dtype), self.packed, self.theta(), bias=bias, codes=codes)
+
+    def conv2d(
+        self, x: Tensor, bias: Tensor | None, dtype: torch.dtype, stride: Ints, padding: Ints | str, dilation: Ints,
+        groups: int,
+    ) -> Tensor:  # fmt: skip
+        self._follow()
+        if x.ndim not in (3, 4) or x.shape[-3] != self.shape[1] * groups:
+            channels = self.shape[1] * groups
+            raise ValueError(f"input of shape {tuple(x.shape)}: the layer takes [N, {channels}, H, W]")
+        positions = x.numel() // x.shape[-3] // math.prod(stride)  # of the output, about
+        kernel = x.device.type != "cpu"  # on CPU masked_conv2d is the library's convolution over dense weights
+        way = self._way(x, positions, dtype, has_kernel=kernel)
+        if way != "on_the_fly" or isinstance(padding, str) or x.ndim != 4:
+            return super().conv2d(x, bias, dtype, stride, padding, dilation, groups)
+        return masked_conv2d(
+            x.to(dtype),
+            self.packed,
+            self.theta(),
+            self.shape[2:],
+            bias=bias,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, making={self.making!r}"
+
+    def _way(self, x: Tensor, rows: int, dtype: torch.dtype, *, has_kernel: bool) -> Making:
+        if self.making != "auto":
+            return self.making
+        way = choose(
+            device=x.device,
+            rows=rows,
+            edges=self.count,
+            activations=x.numel() + rows * self.rows,
+            itemsize=dtype.itemsize,
+            fused=self._fused and has_kernel and dtype in BITS_DTYPE,
+            kept=self.weight is not None,
+            may_keep=not torch.compiler.is_compiling(),
+        )
+        if way == "cached" and self.weight is None:
+            self._cache()
+        return way
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version

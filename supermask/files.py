@@ -1,0 +1,78 @@
+"""Files written whole or not at all, whenever the machine stops."""
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], check: Callable[[Path], Found]) -> Found:
+    """Have `write` fill a file beside `path`, check it, and put it in the place of `path` in one step, with the mode of
+    the file that was there; what `check` returns.
+
+    Raises:
+        OSError: it cannot be written, or `path` is there and no regular file. `path` is then as it was, as it is when
+            `write` or `check` raise, unless the message says that it was written.
+    """
+    if path.is_symlink():
+        path = path.resolve()
+    try:
+        before = path.stat().st_mode
+    except FileNotFoundError:
+        before = None
+    if before is not None and not stat.S_ISREG(before) and not stat.S_ISDIR(before):
+        what = "is no regular file, and would be replaced by one: write elsewhere, or to a file object"
+        raise FileExistsError(errno.EEXIST, what, str(path))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")  # two processes may write one file
+    allowed = 0o666 if before is None else stat.S_IMODE(before) | 0o600  # no more for others, not for a moment
+    try:
+        # Where nothing can be written this fails, before what is written is made.
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, allowed))
+        mode = temporary.stat().st_mode if before is None else before
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        found = check(temporary)
+        temporary.chmod(stat.S_IMODE(mode))  # what was written may have come by renaming a file of another mode
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(path)
+    return found
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write `path` so that it holds all `parts`, or what it held before.
+
+    Raises:
+        OSError: a full disk, a missing folder; nothing is left behind.
+    """
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            for part in parts:
+                file.write(part)
+
+    write_atomically(path, write, lambda _: None)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the new name last through a power cut, on file systems that can."""
+    try:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            what = f"written, but its folder could not be synced: {error.strerror}"
+            raise OSError(error.errno, what, str(path)) from error

@@ -1,0 +1,113 @@
+"""Search algorithms as lists of cycles: the rows of the soft iEP paper's Table 3.
+
+A cycle is one full optimisation at one remaining rate; what it takes over from the one before it is all that
+distinguishes edge-popup, hard iEP and soft iEP.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from supermask.checks import check_choice
+from supermask.edges.draws import kept_count
+
+Scores = Literal["initial", "inherit", "fresh", "inherit_masked", "initial_masked"]
+LearningRate = Literal["rewind", "final"]
+Space = Literal["all", "survivors"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cycle:
+    """One optimisation at one rate.
+
+    Attributes:
+        remaining: fraction of the edges kept, absolute, in (0, 1].
+        scores: what the cycle starts from: the `initial` scores, the ones it can `inherit`, a `fresh` draw
+            (generation i - 1 in cycle i, so that no two cycles of a run draw the same), or the inherited or initial
+            ones with unselected edges set to zero (`inherit_masked`, `initial_masked`).
+        lr: `rewind` runs the schedule again with fresh momentum; `final` stays at the last rate applied in the cycle
+            before, momentum kept.
+        space: `all` edges can be selected, or only the `survivors`: those the last mask selected (hard pruning).
+        length: how many times the schedule's epochs the cycle takes.
+    """
+
+    remaining: float
+    scores: Scores = "initial"
+    lr: LearningRate = "rewind"
+    space: Space = "all"
+    length: int = 1
+
+    def __post_init__(self) -> None:
+        kept_count(self.remaining, 1)
+        check_choice("scores", self.scores, Scores)
+        check_choice("lr", self.lr, LearningRate)
+        check_choice("space", self.space, Space)
+        if self.length < 1:
+            raise ValueError(f"length={self.length}: a cycle takes the schedule's epochs at least once")
+
+
+def check_cycles(cycles: Sequence[Cycle]) -> None:
+    """Refuse a list of cycles that cannot run or silently is another algorithm.
+
+    Raises:
+        ValueError: with the cycle and the reason.
+    """
+    if not cycles:
+        raise ValueError("no cycle: a search has at least one")
+    first = cycles[0]
+    if (first.scores, first.lr, first.space) != ("initial", "rewind", "all"):
+        raise ValueError(f"cycle 1 is {first}: it has no cycle before it, so it starts from initial, rewind and all")
+    for number, (before, cycle) in enumerate(pairwise(cycles), start=2):
+        if reason := _degenerate(cycle):
+            raise ValueError(f"cycle {number} {reason}")
+        if cycle.space == "survivors" and cycle.remaining > before.remaining:
+            raise ValueError(
+                f"cycle {number} keeps {cycle.remaining:.4g} of the edges, but hard pruning leaves the "
+                f"{before.remaining:.4g} of cycle {number - 1}: rates of hard pruning go down"
+            )
+
+
+def shrinking(p: float, cycles: int) -> tuple[float, ...]:
+    """Rates (1 - p)^i for i = 1..cycles: the shrinkage rate p of the soft iEP paper, section 4.1."""
+    if not 0 < p < 1:
+        raise ValueError(f"p={p}: the shrinkage rate is the fraction of edges dropped a cycle, between 0 and 1")
+    return tuple((1 - p) ** i for i in range(1, _count(cycles) + 1))
+
+
+def down_to(final: float, cycles: int) -> tuple[float, ...]:
+    """Rates final^(i / cycles) for i = 1..cycles: equal steps down to `final`, as on ImageNet in the soft iEP paper."""
+    kept_count(final, 1)
+    return tuple(final ** (i / cycles) for i in range(1, _count(cycles) + 1))
+
+
+"""Table 3, by name: cycles for a list of rates. EP itself is one cycle at one rate: `ep`."""
+
+
+def _degenerate(cycle: Cycle) -> str | None:
+    """Why a later cycle is another algorithm than its fields say; None where it is not."""
+    rate = f"{cycle.remaining:.4g}"
+    if cycle.space == "all" and cycle.scores in ("initial", "fresh"):
+        start = "the initial scores" if cycle.scores == "initial" else "a fresh draw"
+        return (
+            f"starts from {start} over all edges, which is plain EP at remaining={rate} and forgets the cycles before "
+            f"it: run ep({rate})" + (" with other seeds" if cycle.scores == "fresh" else "")
+        )
+    if cycle.space == "survivors" and cycle.scores.endswith("_masked"):
+        plain = cycle.scores.removesuffix("_masked")
+        return (
+            f"has scores={cycle.scores!r} with space='survivors': edges that were not selected are removed, so zeros "
+            f"for them change nothing; write scores={plain!r}"
+        )
+    if cycle.lr == "final" and not cycle.scores.startswith("inherit"):
+        return (
+            f"has lr='final' with scores={cycle.scores!r}: fine-tuning keeps the momentum of the scores it goes on "
+            "from, and these begin anew; write lr='rewind'"
+        )
+    return None
+
+
+def _count(cycles: int) -> int:
+    if cycles < 1:
+        raise ValueError(f"cycles={cycles}: expected at least one")
+    return cycles

@@ -1,0 +1,54 @@
+"""Iterative edge-popup: the family of the paper's Table 3."""
+
+from collections.abc import Sequence
+
+from supermask.methods.cycles import Cycle, LearningRate, Scores, Space, check_cycles
+
+
+def hard_iep(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Hard iEP with learning-rate rewinding (LR): each cycle removes for good what it does not select."""
+    return _iterate(rates, scores="inherit", space="survivors")
+
+
+def hard_iep_ft(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Hard iEP with fine-tuning (FT): scores are inherited, the learning rate stays at its last value."""
+    return _iterate(rates, scores="inherit", lr="final", space="survivors")
+
+
+def hard_iep_srw(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Hard iEP with score rewinding (SRw): survivors start again from their initial scores."""
+    return _iterate(rates, scores="initial", space="survivors")
+
+
+def hard_iep_sri(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Hard iEP with score re-initialisation (SRi): survivors start again from a fresh draw."""
+    return _iterate(rates, scores="fresh", space="survivors")
+
+
+def soft_iep(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Soft iEP with learning-rate rewinding (LR): scores are inherited, and every edge can come back."""
+    return _iterate(rates, scores="inherit", space="all")
+
+
+def soft_iep_ft(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Soft iEP with fine-tuning (FT): scores are inherited, the learning rate stays at its last value."""
+    return _iterate(rates, scores="inherit", lr="final", space="all")
+
+
+def soft_iep_zero(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Soft iEP with zero init: inherited scores, those of unselected edges set to zero between cycles."""
+    return _iterate(rates, scores="inherit_masked", space="all")
+
+
+def soft_iep_srw_zero(rates: Sequence[float]) -> tuple[Cycle, ...]:
+    """Soft iEP with score rewinding and zero init: initial scores where the last mask selects, zero elsewhere."""
+    return _iterate(rates, scores="initial_masked", space="all")
+
+
+def _iterate(rates: Sequence[float], *, scores: Scores, space: Space, lr: LearningRate = "rewind") -> tuple[Cycle, ...]:
+    cycles = tuple(
+        Cycle(remaining=rate, scores=scores, lr=lr, space=space) if i else Cycle(remaining=rate)
+        for i, rate in enumerate(rates)
+    )
+    check_cycles(cycles)
+    return cycles

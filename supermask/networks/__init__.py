@@ -1,0 +1,1 @@
+"""The architecture, and masked layers in it."""

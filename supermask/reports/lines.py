@@ -1,0 +1,172 @@
+"""Lines of a figure: runs that differ only in their seed are one line, with means and standard errors over seeds."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from supermask.runs.read import Run, mean_and_error
+from supermask.runs.records import CycleRecord
+
+Measure = Literal[
+    "accuracy", "recalibrated", "dying", "dying_cumulative", "explored", "apparent", "apparent_of_all", "dead"
+]
+_RUN_OPTIONS = ("run", "device", "processes")  # where and how a run happens, not what it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One cycle of a line, over seeds.
+
+    Attributes:
+        cycle: its number, from 1.
+        remaining: fraction kept over all masked edges.
+        seeds: what each seed found; runs of one seed count as one seed.
+    """
+
+    cycle: int
+    remaining: float
+    seeds: Mapping[int, Sequence[CycleRecord]]
+
+    def mean(self, measure: Measure) -> tuple[float, float] | None:
+        """Mean and standard error (NaN for one seed) over the seeds that have the measure; None where none has."""
+        by_seed = []
+        for records in self.seeds.values():
+            values = [value for record in records if (value := getattr(record, measure)) is not None]
+            if values:
+                by_seed.append(mean_and_error(values)[0])
+        return mean_and_error(by_seed) if by_seed else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What a figure draws in one colour.
+
+    Attributes:
+        label: in the legend.
+        points: from the most edges remaining to the fewest.
+        dense: trained weights: a level to compare with, not a function of the remaining edges.
+        runs: behind the points.
+    """
+
+    label: str
+    points: Sequence[Point]
+    dense: bool = False
+    runs: Sequence[Run] = ()
+
+
+def line(label: str, runs: Sequence[Run]) -> Line:
+    """These runs as one line: a point for each cycle number and kept count, whatever else they differ in."""
+    points: dict[tuple[int, int], dict[int, list[CycleRecord]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        for record in run.cycles:
+            points[record.cycle, record.kept][run.seed].append(record)
+    drawn = []
+    for (cycle, _), seeds in sorted(points.items(), key=lambda item: (item[0][0], -item[0][1])):
+        remaining = next(iter(seeds.values()))[0].remaining
+        drawn.append(
+            Point(cycle=cycle, remaining=remaining, seeds={seed: tuple(seeds[seed]) for seed in sorted(seeds)})
+        )
+    return Line(
+        label=label,
+        points=tuple(sorted(drawn, key=lambda point: -point.remaining)),
+        dense=bool(runs) and all(run.dense for run in runs),
+        runs=tuple(runs),
+    )
+
+
+def group(runs: Iterable[Run]) -> list[Line]:
+    """Runs as lines, in the order in which each line's first run comes.
+
+    Runs of a line agree in their recipe but for the seed and where they ran. Runs of one cycle may differ in its
+    remaining too: they are points of the line. A line is called after its recipe, and where two recipes have one name,
+    also after the settings in which they differ.
+    """
+    groups: dict[str, list[Run]] = defaultdict(list)
+    seen = set()
+    for run in runs:
+        if (path := run.path.resolve()) not in seen:
+            groups[_key(run)].append(run)
+            seen.add(path)
+    labels: dict[str, str] = {}
+    for name in {members[0].name for members in groups.values()}:
+        same = [key for key, members in groups.items() if members[0].name == name]
+        labels |= dict(zip(same, _labels(name, [groups[key][0] for key in same]), strict=True))
+    return [line(labels[key], members) for key, members in groups.items()]
+
+
+def settings(run: Run) -> dict[str, str]:
+    """The recipe's settings by dotted name, as text; seed and run options are left out, and so is the remaining rate of
+    a run of one cycle."""
+    found: dict[str, str] = {}
+    for name, value in run.config.items():
+        if name not in ("name", "stages", *_RUN_OPTIONS):
+            found |= _flat(name, value)
+    cycles = run.searches
+    found["cycles"] = str(len(cycles))
+    if len(cycles) > 1:
+        found["cycles.remaining"] = f"{_text(cycles[0].get('remaining'))} to {_text(cycles[-1].get('remaining'))}"
+    for name in dict.fromkeys(name for cycle in cycles for name in cycle if name != "remaining"):
+        found[f"cycles.{name}"] = _distinct(cycle[name] for cycle in cycles if name in cycle)
+    stages = [stage for stage in run.config["stages"] if stage.get("stage") != "Search"]
+    for kind, name in dict.fromkeys((stage.get("stage"), name) for stage in stages for name in stage):
+        if name != "stage":
+            values = _distinct(stage[name] for stage in stages if stage.get("stage") == kind and name in stage)
+            found[f"{kind}.{name}"] = values
+    return found
+
+
+def differing(all_settings: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """Settings in which these differ: their dotted name, and the shortest end of it that no other of them has."""
+    names = dict.fromkeys(name for settings in all_settings for name in settings)
+    differ = [name for name in names if len({settings.get(name) for settings in all_settings}) > 1]
+    short = {}
+    for name in differ:
+        parts = name.split(".")
+        ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
+        short[name] = next(
+            end for end in ends if sum(f".{other}".endswith(f".{end}") for other in differ) == 1 or end == name
+        )
+    return short
+
+
+def _key(run: Run) -> str:
+    """The same for two runs of one line."""
+    config = {name: value for name, value in run.config.items() if name not in _RUN_OPTIONS}
+    if len(run.searches) == 1:
+        config["stages"] = [
+            stage | {"cycle": {name: value for name, value in stage["cycle"].items() if name != "remaining"}}
+            if stage.get("stage") == "Search"
+            else stage
+            for stage in config["stages"]
+        ]
+    return json.dumps(config, sort_keys=True)
+
+
+def _labels(name: str, runs: Sequence[Run]) -> list[str]:
+    """A label for each of these runs, of different lines and one name."""
+    all_settings = [settings(run) for run in runs]
+    short = differing(all_settings)
+    labels: list[str] = []
+    for found in all_settings:
+        label = " ".join([name, *(f"{end}={found[full]}" for full, end in short.items() if full in found)])
+        again = sum(other == label or other.startswith(f"{label} (") for other in labels)
+        labels.append(f"{label} ({again + 1})" if again else label)
+    return labels
+
+
+def _flat(name: str, value: Any) -> dict[str, str]:
+    if isinstance(value, Mapping) and value:
+        return {full: text for key, inner in value.items() for full, text in _flat(f"{name}.{key}", inner).items()}
+    return {name: _text(value)}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _distinct(values: Iterable[Any]) -> str:
+    return "+".join(dict.fromkeys(_text(value) for value in values))

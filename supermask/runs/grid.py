@@ -1,0 +1,123 @@
+"""Many runs of recipes at once: one process a run, one thread a process, so that a result depends on its seed alone.
+
+Every run has a folder named after what it is, so that a grid begun again, or another grid with some of the same runs,
+goes on with those that stopped and skips those that are done.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from supermask.runs.interrupts import Interrupted, Interrupts
+from supermask.runs.options import RunOptions
+from supermask.runs.recipe import Recipe
+
+
+class GridError(Exception):
+    """A grid that cannot go on; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of a grid.
+
+    Attributes:
+        recipe: a recipe function at the top of a module.
+        arguments: what it is called with, besides `run`; values whose repr says all that they are.
+        run: seed and device; the grid gives it its folder.
+        parent: of that folder.
+    """
+
+    recipe: Callable[..., Recipe]
+    arguments: Mapping[str, Any]
+    run: RunOptions
+    parent: Path
+
+    @property
+    def folder(self) -> Path:
+        """`parent`/NAME-DIGEST-seedN; the digest is of the recipe's arguments and the device."""
+        made = self.make()
+        place = f"{self.recipe.__module__}.{self.recipe.__qualname__}"
+        said = f"{place}({sorted(self.arguments.items())!r}) on {self.run.device}"
+        return self.parent / f"{made.name}-{sha256(said.encode()).hexdigest()[:8]}-seed{self.run.seed}"
+
+    def make(self, **options: Any) -> Recipe:
+        """The recipe, with these run options in place of the job's."""
+        return self.recipe(**self.arguments, run=replace(self.run, **options))
+
+    @property
+    def done(self) -> bool:
+        """Whether the run came to its end before."""
+        metrics = self.folder / "metrics.jsonl"
+        return metrics.exists() and metrics.read_bytes().endswith(b'{"event": "end"}\n')
+
+
+def run_grid(
+    jobs: Sequence[Job], workers: int | None = None, on_done: Callable[[Path], object] = lambda _: None
+) -> None:
+    """Run every job that is not done.
+
+    Args:
+        jobs: what to run; one that is there twice runs once.
+        workers: processes; by default one a core that this process may use.
+        on_done: called with each run's folder as it ends.
+
+    Raises:
+        Interrupted: a signal came in; the runs in progress have saved, and go on when the grid is begun again.
+        GridError: a process was killed, for want of memory perhaps.
+        Exception: the first that a run raises; the runs in progress have saved.
+    """
+    todo = {job.folder: job for job in jobs if not job.done}
+    if not todo:
+        return
+    spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's thread pool would hang
+    workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    others = set(multiprocessing.active_children())
+    with Interrupts().listen(), ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker) as pool:
+        try:
+            for future in as_completed([pool.submit(_execute, job) for job in todo.values()]):
+                on_done(future.result())
+        except BaseException as error:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()  # its run saves and ends
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise GridError(
+                    "a run's process was killed, perhaps because memory ran out: give the same command with fewer "
+                    "workers to go on"
+                ) from error
+            raise
+
+
+def _begin_worker() -> None:
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Ctrl-C reaches every process of a terminal; the grid itself stops its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_with_parent() -> None:
+    """A grid that was killed leaves no worker behind: its run saves and ends."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _execute(job: Job) -> Path:
+    folder = job.folder
+    try:
+        job.make(folder=folder, resume=True, quiet=True).execute()
+    except Interrupted as stop:
+        os._exit(128 + stop.signal)  # the pool would go on with the next run
+    return folder

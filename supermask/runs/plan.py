@@ -1,0 +1,201 @@
+"""What a recipe would do, without doing it: cycles, edges kept by layer, steps, memory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from supermask.data.base import Data, Described, Part
+from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.methods.cycles import Cycle
+from supermask.training.training import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes that training holds at its fullest, without the data set and what the allocator and the runtime add.
+
+    Attributes:
+        trained: what is trained (scores, or dense weights), its gradient and its momentum, float32.
+        bits: packed signs, survivors and records of selected edges, one bit an edge each.
+        weights: effective weights, which the backward needs.
+        activations: kept for the backward; None where they could not be found.
+    """
+
+    trained: int
+    bits: int
+    weights: int
+    activations: int | None
+
+    @property
+    def total(self) -> int:
+        return self.trained + self.bits + self.weights + (self.activations or 0)
+
+    def __str__(self) -> str:
+        parts = {
+            "scores or weights with gradient and momentum": self.trained,
+            "effective weights": self.weights,
+            "packed bits": self.bits,
+            "activations": self.activations,
+        }
+        listed = ", ".join(f"{name} {'unknown' if b is None else _size(b)}" for name, b in parts.items() if b != 0)
+        about = "at least" if self.activations is None else "about"
+        return f"memory: {about} {_size(self.total)} ({listed}); the data set and the runtime come on top"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What of a data set a plan depends on.
+
+    Attributes:
+        name: of the set.
+        classes: number of labels.
+        shape: of one input.
+        batch, steps: training batch size, and batches an epoch.
+        note: what was assumed, or nothing.
+    """
+
+    name: str
+    classes: int
+    shape: tuple[int, ...]
+    batch: int
+    steps: int
+    note: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, batch {self.batch}, {self.steps:,} steps an epoch" + (f" ({self.note})" * bool(self.note))
+
+
+def sizes(data: Data, seed: int) -> Sizes:
+    """The sizes of `data`, which is opened only where they cannot be had otherwise.
+
+    Raises:
+        DataMissing: it had to be opened and is not there.
+        ValueError: a batch larger than the set.
+    """
+    name, batch = type(data).__name__, getattr(data, "batch", None)
+    if isinstance(data, Described) and isinstance(batch, int):
+        about = data.about()
+        if not 0 < batch <= about.train:
+            raise ValueError(f"batch={batch}: expected 1 to {about.train}, the number of training examples")
+        return Sizes(
+            name=name,
+            classes=about.classes,
+            shape=about.shape,
+            batch=batch,
+            steps=about.train // batch,
+            note=about.note,
+        )
+    loaded = data.open(seed=seed, device=torch.device("cpu"))
+    inputs, _ = next(loaded.train(Part()))
+    return Sizes(
+        name=name,
+        classes=loaded.classes,
+        shape=tuple(inputs.shape[1:]),
+        batch=len(inputs),
+        steps=loaded.steps,
+        note="",
+    )
+
+
+def memory(skeleton: nn.Module, data: Sizes, edges: int, cycles: Sequence[Cycle], precision: Precision) -> Memory:
+    """An estimate of what training takes.
+
+    Args:
+        skeleton: the dense network on the meta device.
+        data: shape and batch.
+        edges: masked edges, or dense parameters where nothing is searched.
+        cycles: of the search; none for dense training.
+        precision: of weights and activations.
+    """
+    width = 2 if precision == "bfloat16" else 4
+    planes = (2 + 1 + any(cycle.space == "survivors" for cycle in cycles)) if cycles else 0
+    saved = _saved(skeleton, data.shape, data.batch)
+    return Memory(
+        trained=3 * 4 * edges,
+        bits=planes * edges // 8,
+        weights=width * edges if cycles else 0,
+        activations=None if saved is None else saved * width // 4,
+    )
+
+
+def _saved(skeleton: nn.Module, shape: Sequence[int], batch: int) -> int | None:
+    """Bytes of float32 activations that one forward keeps for its backward."""
+    held: dict[int, Tensor] = {}
+    parameters = {parameter.untyped_storage()._cdata for parameter in skeleton.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in parameters:
+            held[storage] = tensor  # held, so that no other storage takes its place
+        return tensor
+
+    with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        try:
+            skeleton.train()(torch.empty(batch, *shape, device="meta"))
+        except Exception:  # some networks look at values, which the meta device has none of
+            return None
+    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+def show(
+    console: Console,
+    model: nn.Module,
+    skeleton: nn.Module,
+    data: Sizes,
+    stages: Sequence[tuple[Cycle | None, int]],
+    precision: Precision,
+) -> None:
+    """Print a plan.
+
+    Args:
+        model: the network, converted where it is searched; its rate is the last cycle's afterwards.
+        skeleton: the dense network on the meta device.
+        stages: the cycle (None for dense training) and the epochs of each stage that trains.
+    """
+    cycles = [cycle for cycle, _ in stages if cycle is not None]
+    edges = {name: e.count for name, e in searched_edges(model).items()} if cycles else {}
+    table = _table("plan", ["cycle", "remaining", "over all", "scores", "lr", "space", "kept edges", "epochs", "steps"])
+    columns = [list(edges), [f"{count:,}" for count in edges.values()]]
+    for number, (cycle, epochs) in enumerate(stages, start=1):
+        taken = f"{epochs:,}", f"{epochs * data.steps:,}"
+        if cycle is None:
+            table.add_row(str(number), "1", "1", "dense", "", "", "all", *taken)
+            continue
+        set_remaining(model, cycle.remaining)
+        kept = [int(e.kept) for e in searched_edges(model).values()]
+        columns.append([f"{count:,}" for count in kept])
+        rates = f"{cycle.remaining:.4g}", f"{sum(kept) / sum(edges.values()):.4g}"
+        table.add_row(str(number), *rates, cycle.scores, cycle.lr, cycle.space, f"{sum(kept):,}", *taken)
+    console.print(table)
+    if cycles:
+        # Of many cycles a few, evenly chosen: the rates above give the others.
+        shown = sorted({round(i * (len(cycles) - 1) / 3) for i in range(4)}) if len(cycles) > 5 else range(len(cycles))
+        layers = _table("kept edges by layer", ["layer", "edges", *(f"cycle {n + 1}" for n in shown)])
+        for row in zip(*columns[:2], *(columns[2 + n] for n in shown), strict=True):
+            layers.add_row(*row)
+        console.print(layers)
+    trained = sum(edges.values()) or sum(parameter.numel() for parameter in model.parameters())
+    console.print(f"{data.steps * sum(epochs for _, epochs in stages):,} steps in all", highlight=False)
+    console.print(str(memory(skeleton, data, trained, cycles, precision)), highlight=False, soft_wrap=True)
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        justify: Any = "left" if column in ("layer", "scores", "lr", "space") else "right"
+        table.add_column(column, justify=justify, overflow="fold")
+    return table
+
+
+def _size(count: int) -> str:
+    units: list[tuple[str, Callable[[float], str]]] = [("GB", "{:.2f}".format), ("MB", "{:.1f}".format)]
+    for power, (unit, text) in zip((1e9, 1e6), units, strict=True):
+        if count >= power:
+            return f"{text(count / power)} {unit}"
+    return f"{count / 1e3:.0f} kB"

@@ -1,0 +1,1 @@
+"""Architecture, seed and mask in one file."""

@@ -1,0 +1,1 @@
+"""How masks become bytes."""

@@ -1,0 +1,261 @@
+"""The header of a ticket: what it says, spelt in one way, and checked against the tensors that are there.
+
+The format is specified in docs/ticket-format.md. Version 1 had one coat a layer, raw, and its fields in other places;
+it is read as what it says in version 2.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import numpy as np
+
+from supermask.edges.draws import WeightInit
+from supermask.edges.packed import SIGNED
+from supermask.networks.architecture import Architecture
+from supermask.tickets.coding.planes import Encoding
+from supermask.tickets.container import Entry, parsed
+from supermask.tickets.errors import TicketError, short
+from supermask.tickets.info import LayerInfo, PlaneInfo, TensorInfo, TicketInfo, plane_names
+
+__all__ = ["METADATA", "canonical", "header_of", "most_bits", "parse"]
+
+VERSION = 2
+PRNG = {"name": "philox4x32", "rounds": 10}
+METADATA = "supermask"
+MOST_COATS = 64
+
+_ALLOWANCE = 1 << 27  # bits of planes that any file may have: 16 MiB, 5 times ResNet-50
+_RATIO = 1 << 13  # and for every byte of the file: a plane that shrinks 1,024 times keeps one edge in 15,000
+_MOST_EDGES = 1 << 60
+_MOST_ROW = 1 << 20  # edges: a row is coded as a whole, in 40 bytes an edge; the widest of torchvision has 25,088
+_SHOWN = 500  # characters of an error from elsewhere
+_LIMITS = {"index": 1 << 31, "generation": 1 << 22}  # of a layer's counter, kernels/philox.py
+_HEADER = {
+    "version": int, "prng": dict, "seed": int, "architecture": (dict, type(None)), "layers": list, "folded": list,
+    "narrowed": bool, "sha256": str,
+}  # fmt: skip
+_LAYER = {
+    "name": str, "index": int, "shape": list, "weights": str, "constant": float, "generation": int, "coats": list,
+    "flips": (dict, type(None)),
+}  # fmt: skip
+_PLANE = {"kept": int, "encoding": str}
+_HEADER_1 = {name: kind for name, kind in _HEADER.items() if name not in ("folded", "narrowed")}
+_LAYER_1 = {name: kind for name, kind in _LAYER.items() if name != "flips"} | {"coats": int, **_PLANE}
+
+
+def canonical(value: Any) -> str:
+    """JSON in the one spelling that a ticket has."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def header_of(
+    *, seed: int, architecture: Architecture | None, layers: Sequence[LayerInfo], folded: Sequence[str], narrowed: bool
+) -> dict[str, Any]:
+    """The header, but for its digest."""
+
+    def plane(info: PlaneInfo) -> dict[str, Any]:
+        return {"kept": info.kept, "encoding": info.encoding}
+
+    return {
+        "version": VERSION,
+        "prng": PRNG,
+        "seed": seed,
+        "architecture": None if architecture is None else architecture.to_json(),
+        "layers": [
+            {
+                "name": layer.name,
+                "index": layer.index,
+                "shape": list(layer.shape),
+                "weights": layer.weights,
+                "constant": layer.constant,
+                "generation": layer.generation,
+                "coats": [plane(coat) for coat in layer.coats],
+                "flips": None if layer.flips is None else plane(layer.flips),
+            }
+            for layer in layers
+        ],
+        "folded": list(folded),
+        "narrowed": narrowed,
+    }
+
+
+def parse(where: str, text: str, entries: Mapping[str, Entry], file_bytes: int) -> TicketInfo:
+    """What a header says, checked in itself and against the dtypes, shapes and sizes of the stored tensors.
+
+    Raises:
+        TicketError: another version, or a header that does not hold; the message names the layer and both values.
+    """
+    try:
+        header = parsed(text)
+    except ValueError as error:
+        raise TicketError(f"{where}: the {METADATA!r} metadata is not JSON: {error}") from error
+    version = header.get("version", VERSION) if isinstance(header, dict) else VERSION
+    if type(version) is not int or version not in (1, VERSION):
+        raise TicketError(
+            f"{where}: version {short(version)}, and this release reads 1 and {VERSION}: upgrade supermask"
+        )
+    _check_fields(f"{where}: header", header, _HEADER if version == VERSION else _HEADER_1)
+    _check_fields(f"{where}: prng", header["prng"], {name: type(value) for name, value in PRNG.items()})
+    if header["prng"] != PRNG:
+        raise TicketError(f"{where}: weights from {short(header['prng'])}, and this release draws them with {PRNG}")
+    if not 0 <= header["seed"] < 1 << 64:
+        raise TicketError(f"{where}: seed {short(header['seed'])}: expected 0 to 2**64 - 1")
+    layers: list[LayerInfo] = []
+    names: set[str] = set()
+    for number, value in enumerate(header["layers"]):
+        if isinstance(value, dict) and isinstance(name := value.get("name"), str):
+            if name in names:
+                raise TicketError(f"{where}: two layers are called {short(name)}")
+            names.add(name)
+        layers.append(_parse_layer(f"{where}: layer {number}", value, version, entries))
+    try:
+        architecture = None if header["architecture"] is None else Architecture.from_json(header["architecture"])
+        same = canonical(header) == text
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TicketError(f"{where}: {str(error)[:_SHOWN]}") from error
+    if not str(architecture).isprintable():
+        raise TicketError(f"{where}: architecture {short(str(architecture))}: expected printable names")
+    if not same:
+        raise TicketError(f"{where}: the header is not spelt as a ticket's is: damaged, or written by another program")
+    _check_layers(where, layers, file_bytes)
+    planes = {name for layer in layers for name in layer.planes}
+    tensors = [
+        TensorInfo(name=name, dtype=entry.dtype, shape=entry.shape)
+        for name, entry in sorted(entries.items())
+        if name not in planes
+    ]
+    folded = header.get("folded", [])
+    _check_folded(where, folded, {tensor.name for tensor in tensors})
+    return TicketInfo(
+        path=where,
+        version=version,
+        seed=header["seed"],
+        architecture=architecture,
+        layers=tuple(layers),
+        tensors=tuple(tensors),
+        folded=tuple(folded),
+        narrowed=header.get("narrowed", False),
+        file_bytes=file_bytes,
+        sha256=header["sha256"],
+    )
+
+
+def _parse_layer(where: str, value: Any, version: int, entries: Mapping[str, Entry]) -> LayerInfo:
+    _check_fields(where, value, _LAYER if version == VERSION else _LAYER_1)
+    where = f"{where} ({short(value['name'])})"
+    shape, constant, weights = value["shape"], value["constant"], value["weights"]
+    wrong = any(type(size) is not int or not 1 <= size < _MOST_EDGES for size in shape)
+    if not shape or wrong or len(shape) > 16 or math.prod(shape) >= _MOST_EDGES or math.prod(shape[1:]) > _MOST_ROW:
+        raise TicketError(
+            f"{where}: shape {short(shape)}: expected 1 to 16 positive integers, of product below {_MOST_EDGES} "
+            f"and, without the first, of {_MOST_ROW} at most"
+        )
+    if not 0 <= constant <= float(np.finfo(np.float32).max) or float(np.float32(constant)) != constant:
+        raise TicketError(f"{where}: constant {constant}: expected a finite float32 from 0")
+    if weights not in get_args(WeightInit):
+        raise TicketError(f"{where}: weights {short(weights)}, and this release reads {_choices(WeightInit)}")
+    for name, limit in _LIMITS.items():
+        if not 0 <= value[name] < limit:
+            raise TicketError(f"{where}: {name} {short(value[name])}: expected 0 to {limit - 1}")
+    if version == 1:
+        if value["coats"] != 1 or value["encoding"] != "raw":
+            raise TicketError(
+                f"{where}: {short(value['coats'])} coats, encoding {short(value['encoding'])}: "
+                "version 1 has 1 coat, 'raw'"
+            )
+        coats, flips = [{"kept": value["kept"], "encoding": "raw"}], None
+    else:
+        coats, flips = value["coats"], value["flips"]
+    if not 1 <= len(coats) <= MOST_COATS:
+        raise TicketError(f"{where}: {len(coats)} coats: expected 1 to {MOST_COATS}")
+    if flips is not None and weights not in SIGNED:
+        raise TicketError(f"{where}: flips, but its weights are {weights!r}, whose signs are not the seed's alone")
+    where = f"{where} of shape {shape}"
+    names = plane_names(value["name"], len(coats), flips is not None)
+    bits, found = math.prod(shape), []
+    for number, (name, coat) in enumerate(zip(names, coats, strict=False)):
+        found.append(_plane(where, f"coat {number}" if number else "its mask", name, coat, bits, entries))
+        bits = found[-1].kept
+    return LayerInfo(
+        name=value["name"],
+        index=value["index"],
+        shape=tuple(shape),
+        weights=weights,
+        constant=constant,
+        generation=value["generation"],
+        coats=tuple(found),
+        flips=None if flips is None else _plane(where, "its flips", names[-1], flips, found[0].kept, entries),
+    )
+
+
+def _plane(where: str, what: str, name: str, value: Any, bits: int, entries: Mapping[str, Entry]) -> PlaneInfo:
+    """A plane of `bits` bits, with what is stored for it."""
+    _check_fields(f"{where}: {what}", value, _PLANE)
+    kept, encoding = value["kept"], value["encoding"]
+    if not 0 <= kept <= bits:
+        raise TicketError(f"{where}: {what} has kept {short(kept)}, of {bits} bits")
+    if encoding not in get_args(Encoding):
+        raise TicketError(f"{where}: encoding {short(encoding)}, and this release reads {_choices(Encoding)}")
+    if name not in entries:
+        raise TicketError(f"{where}: no tensor {short(name)} holds {what}")
+    entry, raw = entries[name], -(-bits // 8)
+    right = entry.bytes == raw if encoding == "raw" else entry.bytes <= raw
+    if entry.dtype != "U8" or len(entry.shape) != 1 or not right:
+        most = "" if encoding == "raw" else " at most"
+        raise TicketError(
+            f"{where}: {what} is {entry.dtype} of shape {short(list(entry.shape))}, and {bits} bits, {encoding}, "
+            f"are U8 of shape [{raw}]{most}"
+        )
+    return PlaneInfo(kept=kept, encoding=encoding, bytes=entry.bytes)
+
+
+def most_bits(file_bytes: int) -> int:
+    """Bits of planes that a file of so many bytes may have, however well they are coded: 16 MiB, and 1 KiB a byte."""
+    return _ALLOWANCE + _RATIO * file_bytes
+
+
+def _check_layers(where: str, layers: Sequence[LayerInfo], file_bytes: int) -> None:
+    if not layers:
+        raise TicketError(f"{where}: no layers: a ticket has at least one")
+    indices: dict[int, str] = {}
+    for layer in layers:
+        if (other := indices.setdefault(layer.index, layer.name)) != layer.name:
+            raise TicketError(
+                f"{where}: layers {other!r} and {layer.name!r} both have index {layer.index}, so they draw the same "
+                "weights: give each layer its own"
+            )
+    bits = sum(layer.held for layer in layers)
+    if bits > (most := most_bits(file_bytes)):
+        largest = max(layers, key=lambda layer: layer.held)
+        raise TicketError(
+            f"{where}: its planes have {bits:,} bits, rows padded to 128, and a file of {file_bytes:,} bytes may have "
+            f"{most:,} at most; layer {largest.name!r} of shape {list(largest.shape)} has the most"
+        )
+
+
+def _check_folded(where: str, folded: list[Any], tensors: set[str]) -> None:
+    if any(type(name) is not str for name in folded) or folded != sorted(set(folded)):
+        raise TicketError(f"{where}: folded {short(folded)}: expected names of batch norms, each once, in order")
+    for name in folded:
+        for part in ("weight", "bias"):
+            if (f"{name}.{part}" if name else part) not in tensors:
+                raise TicketError(f"{where}: batch norm {short(name)} is folded, and there is no tensor of its {part}")
+
+
+def _check_fields(where: str, value: Any, kinds: Mapping[str, Any]) -> None:
+    """`value` has the fields `kinds` and no other, each of its type; true and false are no integers."""
+    if type(value) is not dict or set(value) != set(kinds):
+        found = short(sorted(value)) if type(value) is dict else type(value).__name__
+        raise TicketError(f"{where}: found {found}, expected the fields {sorted(kinds)}")
+    for name, kind in kinds.items():
+        allowed = kind if isinstance(kind, tuple) else (kind,)
+        if type(value[name]) not in allowed:
+            raise TicketError(
+                f"{where}: {name} {short(value[name])}: expected {' or '.join(k.__name__ for k in allowed)}"
+            )
+
+
+def _choices(choices: Any) -> str:
+    return ", ".join(map(repr, get_args(choices)))

@@ -1,0 +1,192 @@
+"""What a ticket holds, in numbers: its planes, layers, tensors, and the whole."""
+
+import math
+from dataclasses import dataclass
+
+from kernels.bits import words_per_row
+from supermask.edges.draws import WeightInit
+from supermask.networks.architecture import Architecture
+from supermask.tickets.coding.levels import Grid
+from supermask.tickets.coding.planes import Encoding
+from supermask.tickets.container import DTYPES
+
+__all__ = ["LayerInfo", "PlaneInfo", "TensorInfo", "TicketInfo", "plane_names"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaneInfo:
+    """Bits of a layer.
+
+    Attributes:
+        kept: how many are set.
+        encoding: how they are stored.
+        bytes: that they take.
+    """
+
+    kept: int
+    encoding: Encoding
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo:
+    """One masked layer of a ticket.
+
+    Attributes:
+        name: in the network.
+        index: third word of its counter.
+        shape: of the weight.
+        weights, constant: distribution of theta0, and its magnitude.
+        generation: how many times theta0 was re-drawn.
+        coats: nested masks; the first selects the layer's edges, and each other some of those of the one before.
+        flips: the selected edges whose sign is not the seed's, or None where all are.
+    """
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    weights: WeightInit
+    constant: float
+    generation: int
+    coats: tuple[PlaneInfo, ...]
+    flips: PlaneInfo | None
+
+    @property
+    def edges(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def kept(self) -> int:
+        """Edges that the mask selects."""
+        return self.coats[0].kept
+
+    @property
+    def planes(self) -> dict[str, tuple[PlaneInfo, int]]:
+        """By name of its tensor, each plane and how many bits it has."""
+        names = plane_names(self.name, len(self.coats), self.flips is not None)
+        found = list(zip(self.coats, (self.edges, *(coat.kept for coat in self.coats)), strict=False))
+        return dict(zip(names, found if self.flips is None else [*found, (self.flips, self.kept)], strict=True))
+
+    @property
+    def held(self) -> int:
+        """Bits of its planes in memory, where rows are padded (kernels/bits.py)."""
+        return 32 * self.shape[0] * words_per_row(math.prod(self.shape[1:])) * len(self.planes)
+
+    @property
+    def bytes(self) -> int:
+        """That its planes take."""
+        return sum(plane.bytes for plane, _ in self.planes.values())
+
+    @property
+    def entropy(self) -> float:
+        """Bits of its planes, were each bit drawn alone at its plane's density."""
+        return sum(entropy(plane.kept, bits) for plane, bits in self.planes.values())
+
+    @property
+    def encoding(self) -> str:
+        """Of its planes."""
+        return "+".join(sorted({plane.encoding for plane, _ in self.planes.values()}))
+
+    def grid(self, seed: int) -> Grid:
+        """Where its edges lie."""
+        return Grid(shape=self.shape, seed=seed, layer=self.index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInfo:
+    """One tensor of a ticket that is no plane; dtype as safetensors calls it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class TicketInfo:
+    """What a ticket holds.
+
+    Attributes:
+        path: of the file, as errors name it.
+        layers: masked, in the file's order.
+        tensors: those that are no planes.
+        folded: batch norms stored as a scale and a shift.
+        narrowed: whether float32 tensors are stored in bfloat16.
+        file_bytes: of the whole file.
+    """
+
+    path: str
+    version: int
+    seed: int
+    architecture: Architecture | None
+    layers: tuple[LayerInfo, ...]
+    tensors: tuple[TensorInfo, ...]
+    folded: tuple[str, ...]
+    narrowed: bool
+    file_bytes: int
+    sha256: str
+
+    @property
+    def edges(self) -> int:
+        return sum(layer.edges for layer in self.layers)
+
+    @property
+    def kept(self) -> int:
+        return sum(layer.kept for layer in self.layers)
+
+    @property
+    def plane_bytes(self) -> int:
+        """Of all masks and flips."""
+        return sum(layer.bytes for layer in self.layers)
+
+    @property
+    def entropy(self) -> float:
+        """Bits of all planes at their densities."""
+        return sum(layer.entropy for layer in self.layers)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Of the same network with four bytes an edge, and its other tensors as they are."""
+        return 4 * self.edges + sum(tensor.bytes for tensor in self.tensors)
+
+    @property
+    def bits_per_edge(self) -> float:
+        """The whole file, over the edges."""
+        return 8 * self.file_bytes / self.edges
+
+    def __str__(self) -> str:
+        width = max(len(layer.name) for layer in self.layers)
+        others = sum(tensor.bytes for tensor in self.tensors)
+        lines = [
+            f"{self.path}: ticket, version {self.version}, seed {self.seed}, {self.architecture or 'no architecture'}",
+            f"masked: {len(self.layers)} layers, {self.kept:,} of {self.edges:,} edges kept",
+        ]
+        for layer in self.layers:
+            lines.append(
+                f"  {layer.name:{width}}  layer {layer.index} {layer.shape}  {layer.kept:,} of {layer.edges:,} "
+                f"{layer.kept / layer.edges:7.2%}  {layer.weights} {layer.constant:.4g}, "
+                f"generation {layer.generation}, {layer.bytes:,} bytes {layer.encoding}"
+            )
+        stored = [f"{len(self.folded)} batch norms folded"] if self.folded else []
+        stored += ["float32 as bfloat16"] if self.narrowed else []
+        lines += [
+            f"other tensors: {len(self.tensors)}, {others:,} bytes" + "".join(f", {how}" for how in stored),
+            f"file: {self.file_bytes:,} bytes, {self.bits_per_edge:.3f} bits an edge, "
+            f"{self.dense_bytes / self.file_bytes:.1f} times smaller than dense float32 ({self.dense_bytes:,} bytes)",
+            f"sha256: {self.sha256}",
+        ]
+        return "\n".join(lines)
+
+
+def plane_names(layer: str, coats: int, flips: bool) -> list[str]:
+    """Names of the tensors that hold a layer's planes."""
+    parts = ["mask", *(f"mask.{number}" for number in range(1, coats)), *(["flips"] if flips else [])]
+    return [f"{layer}.{part}" if layer else part for part in parts]
+
+
+def entropy(kept: int, bits: int) -> float:
+    """Bits that a plane of `bits` bits takes, `kept` of them set, each drawn alone at its density."""
+    return sum(part * math.log2(bits / part) for part in (kept, bits - kept) if part)

@@ -1,0 +1,215 @@
+"""Writing tickets: a searched network as a file of about one bit an edge or less.
+
+The file holds masks, the seed, and what else the network computes with (supermask/tickets/file.py); the weights are
+made from the seed.
+"""
+
+import json
+import math
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import torch
+from torch import Tensor, nn
+
+from supermask.checks import check_choice
+from supermask.edges.base import Edges
+from supermask.edges.in_model import all_edges
+from supermask.edges.packed import PackedEdges
+from supermask.edges.searched import SearchedEdges
+from supermask.networks.architecture import Architecture
+from supermask.networks.layers import MaskedLayer
+from supermask.tickets.assemble import skeleton
+from supermask.tickets.coding.planes import Encoding
+from supermask.tickets.container import DTYPE_NAMES, DTYPES, FOLDER_FILE, target_name
+from supermask.tickets.errors import TicketError
+from supermask.tickets.file import Bits, write, written
+from supermask.tickets.info import LayerInfo, TensorInfo, TicketInfo
+from supermask.tickets.match import check_parts, folding, names_in, others
+
+Precision = Literal["exact", "bfloat16"]
+
+
+@torch.no_grad()
+def save(
+    model: nn.Module,
+    file: str | Path | BinaryIO,
+    *,
+    architecture: Architecture | None,
+    encoding: Encoding = "ans",
+    precision: Precision = "exact",
+    fold: bool = False,
+) -> TicketInfo:
+    """Write the ticket of `model`, with the masks of this moment; the file appears whole or not at all.
+
+    Args:
+        model: network with masked layers, searched or loaded from a ticket. It is not changed.
+        file: a path, or a binary file open for writing.
+        architecture: what the network is rebuilt from; None where whoever loads it will bring the model.
+        encoding: of the masks. "ans": entropy-coded, as small as their structure allows. "raw": one bit an edge, faster
+            to load.
+        precision: of every other float32 tensor (batch-norm statistics, biases): "exact", or rounded to "bfloat16".
+        fold: store each batch norm's statistics, scale and shift as one scale and one shift a channel. The network is
+            the same up to rounding, and its statistics can no longer be recalibrated.
+
+    Raises:
+        TicketError: nothing masked, more than one seed, an architecture that is not the model's, a file that cannot be
+            written. What was at a path is then still there.
+    """
+    where = target_name(file)
+    check_choice("encoding", encoding, Encoding)
+    check_choice("precision", precision, Precision)
+    if not isinstance(architecture, Architecture | None):
+        raise TypeError(f"architecture is {architecture!r}: expected a supermask.Architecture or None")
+    edges = all_edges(model)
+    owners = [module.edges for module in model.modules() if isinstance(module, MaskedLayer)]
+    if twice := [name for name, layer in edges.items() if sum(owner is layer for owner in owners) > 1]:
+        raise TicketError(
+            f"{where}: several layers share the edges of {twice[0]!r}: a ticket has a mask for each layer"
+        )
+    if not edges:
+        raise TicketError(f"{where}: {type(model).__name__} has no masked layer, so there is no ticket to save")
+    seeds = {layer.seed: name for name, layer in edges.items()}
+    if len(seeds) > 1:
+        each = ", ".join(f"{name!r} has {seed}" for seed, name in seeds.items())
+        raise TicketError(f"{where}: a ticket has one seed, and layer {each}")
+    folded = sorted(folding(model)) if fold else []
+    tensors = _tensors(model, where, folded, precision)
+    layers, bits = [], {}
+    for name, layer in sorted(edges.items(), key=lambda item: item[1].layer):
+        bits[name] = _bits(layer, f"{where}: layer {name!r}")
+        if not 0 <= (constant := float(layer.constant)) < math.inf:
+            raise TicketError(f"{where}: layer {name!r}: constant {constant}: expected a finite number from 0")
+        layers.append(
+            LayerInfo(
+                name=name,
+                index=layer.layer,
+                shape=layer.shape,
+                weights=layer.weights,
+                constant=constant,
+                generation=layer.generation,
+                coats=(),
+                flips=None,
+            )
+        )
+    if architecture is not None:
+        stored = {
+            name: TensorInfo(name=name, dtype=DTYPE_NAMES[tensor.dtype], shape=tuple(tensor.shape))
+            for name, tensor in tensors.items()
+        }
+        check_parts(where, skeleton(where, architecture), str(architecture), layers, stored, folded)
+    return write(
+        file, bits, tensors, encoding=encoding, seed=next(iter(seeds)), architecture=architecture, layers=layers,
+        folded=folded, narrowed=precision == "bfloat16",
+    )  # fmt: skip
+
+
+def save_folder(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    architecture: Architecture | None,
+    encoding: Encoding = "ans",
+    precision: Precision = "exact",
+    fold: bool = False,
+) -> TicketInfo:
+    """Write a folder as model hubs have them: the ticket as model.safetensors, which is all that `load(folder)` reads;
+    a summary of it for people and hubs as config.json; and a model card README.md, unless there is one.
+
+    Raises:
+        TicketError: as `save`.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TicketError(f"{folder}: cannot be made: {error}") from error
+    info = save(
+        model, folder / FOLDER_FILE, architecture=architecture, encoding=encoding, precision=precision, fold=fold
+    )
+    config = {
+        "library_name": "supermask",
+        "format_version": info.version,
+        "architecture": None if architecture is None else architecture.to_json(),
+        "seed": info.seed,
+        "edges": info.edges,
+        "kept": info.kept,
+        "sha256": info.sha256,
+    }
+    texts = {"config.json": json.dumps(config, indent=2) + "\n"}
+    if not (folder / "README.md").exists():
+        call = '"FOLDER"' if architecture is not None else '"FOLDER", model=...'
+        texts["README.md"] = _CARD.format(name=architecture or "a network of your own", call=call)
+    for name, text in texts.items():
+        written(folder / name, partial(Path.write_bytes, data=text.encode()), lambda path: path)
+    return info
+
+
+_CARD = """---
+library_name: supermask
+tags: [supermask, strong-lottery-ticket]
+---
+
+A strong lottery ticket of {name}; config.json says more.
+
+```python
+import supermask
+
+network = supermask.load({call})
+```
+"""
+
+
+def _bits(edges: Edges, where: str) -> Bits:
+    """The planes of a layer, on CPU."""
+    if isinstance(edges, PackedEdges):
+        coats, flips = edges.coats.cpu(), edges.flips
+        if any((outer & ~inner).any() for inner, outer in pairwise(coats)):
+            raise TicketError(f"{where}: its coats are not nested: each selects some edges of the one before it")
+        # Of an edge that no coat selects the sign does not matter, and is not stored.
+        return Bits(coats=tuple(coats), flips=None if flips is None else flips.cpu() & coats[0])
+    if isinstance(edges, SearchedEdges) and torch.isnan(edges.scores).any():
+        raise TicketError(f"{where}: scores are NaN, so its mask means nothing: the search broke down")
+    return Bits(coats=(edges.mask().cpu(),))
+
+
+def _tensors(model: nn.Module, where: str, folded: list[str], precision: Precision) -> dict[str, Tensor]:
+    """What a ticket holds beside the planes: copies on CPU."""
+    found = dict(others(model, where))
+    for name in folded:
+        norm = folding(model)[name]
+        for full in names_in(name, norm).values():
+            found.pop(full, None)
+        for part, tensor in zip(("weight", "bias"), _scale_and_shift(norm), strict=True):
+            found[f"{name}.{part}".lstrip(".")] = tensor
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in found.items()
+    }
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPE_NAMES:
+            raise TicketError(f"{where}: tensor {name!r} is {tensor.dtype}: a ticket holds {', '.join(DTYPES)}")
+    if precision == "exact":
+        return tensors
+    for name, tensor in tensors.items():
+        if tensor.dtype is torch.bfloat16:
+            raise TicketError(
+                f"{where}: tensor {name!r} is torch.bfloat16 already, and precision='bfloat16' stores float32 tensors "
+                "so that they are float32 again when loaded: save with precision='exact'"
+            )
+    return {name: t.to(torch.bfloat16) if t.dtype is torch.float32 else t for name, t in tensors.items()}
+
+
+def _scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+    """y = scale * x + shift of a batch norm in eval mode, in its dtype, computed in float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.double()
+    shift = -norm.running_mean.double() * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.double()
+    return scale.to(norm.running_mean.dtype), shift.to(norm.running_mean.dtype)

@@ -1,0 +1,1 @@
+"""How scores, and dense weights, move."""

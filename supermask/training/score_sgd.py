@@ -1,0 +1,233 @@
+"""SGD over scores in one pass: the gradient of the effective weights goes in, scores and the next mask come out.
+
+    optimiser = ScoreSGD(model, lr=0.1, momentum=0.9, weight_decay=1e-4)
+    with optimiser.searching():  # forward and backward
+        loss(model(x), y).backward()
+    optimiser.step()
+
+A search step of torch.optim.SGD makes the gradient of the scores from that of the weights, reads it again to update
+them, and reads the scores once more to select. Here one kernel does all of it (kernels/score_step.py), in the rounding
+of torch.optim.SGD on CPU, and the selection's thresholds are there before the next forward asks for them.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from kernels.score_step import NO_BRACKET, score_step
+from kernels.theta import Theta, draw_real
+from supermask.edges.draws import Magnitude
+from supermask.edges.in_model import searched_edges
+from supermask.edges.searched import SearchedEdges
+from supermask.edges.selection import Found, State, one_selection
+
+
+class ScoreSGD(torch.optim.SGD):
+    """torch.optim.SGD of a searched network, fused for its scores; state dicts are those of torch.optim.SGD.
+
+    Args:
+        model: a network with searched layers; all that it trains is stepped.
+        lr, momentum, nesterov: as in torch.optim.SGD.
+        weight_decay: of the scores; biases and normalisation do not decay.
+
+    Raises:
+        ValueError: nothing in `model` is searched, two layers share their scores, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        self.model = model
+        scores = [edges.scores for edges in searched_edges(model).values()]
+        held = {id(parameter) for parameter in scores}
+        if len(held) < len(scores):
+            raise ValueError(
+                "two layers share one tensor of scores, which a step would update twice: give each its own, or step "
+                "with torch.optim.SGD"
+            )
+        others = [p for p in model.parameters() if p.requires_grad and id(p) not in held]
+        groups: list[dict[str, Any]] = [{"params": scores, "weight_decay": weight_decay}]
+        if others:
+            groups.append({"params": others, "weight_decay": 0.0})
+        super().__init__(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+        self._found: dict[SearchedEdges, Found] = {}
+        self._brackets: dict[tuple[SearchedEdges, ...], Tensor] = {}
+        self._watches: list[Any] = []  # on scores whose gradient is that of the weights
+        self._stepped = False  # on gradients of weights
+        self._used: dict[SearchedEdges, State] = {}  # what the layers were when these gradients were made
+        _watch_others(weakref.ref(self))
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """Around forward and backward, once a step or, to accumulate gradients, several times.
+
+        Selects all layers at once, most often without looking at a score (`one_selection`). Gradients of scores made
+        inside are those of the effective weights, which `step` completes: who clips or reads them sees these, and the
+        loss may depend on scores through the weights alone.
+
+        Raises:
+            RuntimeError: scores have gradients from a backward outside of such a block, or change inside.
+        """
+        everything = list(searched_edges(self.model).values())
+        if any(edges.scores.grad is not None for edges in everything):
+            if self._stepped:
+                raise RuntimeError(
+                    "the gradients of the last step are still there: call the optimiser's zero_grad first"
+                )
+            if not self._watches:
+                raise RuntimeError(
+                    "scores have gradients from a backward outside of searching(): step or zero_grad first, and keep "
+                    "every backward of a step inside"
+                )
+        self._stepped = False
+        self._unwatch()
+        for edges in everything:
+            edges.straight_through = False
+        try:
+            with one_selection(self.model, self._found):
+                yield
+        finally:
+            for edges in everything:
+                edges.straight_through = True
+            trained = [edges.scores for edges in everything if edges.scores.requires_grad]
+            self._watches = [scores.register_hook(_refuse) for scores in trained]
+            self._used = {edges: State(edges) for edges in everything}
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update what has a gradient; a `closure` is called first, with gradients on, and its value returned.
+
+        Gradients made outside of `searching` are stepped as torch.optim.SGD does.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self._watches:
+            super().step()
+            return loss
+        self._stepped = True
+        scores, *others = self.param_groups
+        everything = [edges for edges in self._used if edges.scores.grad is not None]
+        self._check(everything)
+        for magnitude in get_args(Magnitude):
+            layers = [edges for edges in everything if edges.magnitude == magnitude]
+            if layers:
+                self._step_scores(tuple(layers), scores, magnitude == "abs")
+        waiting = [(edges.scores, edges.scores.grad) for edges in everything]
+        for parameter, _ in waiting:
+            parameter.grad = None
+        if others:
+            super().step()
+        for parameter, grad in waiting:
+            parameter.grad = grad
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        self._stepped = False
+        self._unwatch()
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("a ScoreSGD holds its model: copy or save its state_dict(), and load that into one of the copy")
+
+    def _check(self, layers: Sequence[SearchedEdges]) -> None:
+        group = self.param_groups[0]
+        for name, plain in (("maximize", False), ("dampening", 0)):
+            if group.get(name, plain) != plain:
+                raise ValueError(f"{name}={group[name]!r}: ScoreSGD steps scores with {plain!r}")
+        stepped = {id(parameter) for parameter in group["params"]}
+        if any(id(edges.scores) not in stepped for edges in layers):
+            raise ValueError("scores are in no parameter group or in another than the first: ScoreSGD has them in that")
+        if not all(self._used[edges].holds(edges) for edges in layers):
+            raise RuntimeError(
+                "scores, remaining or survivors changed between the gradients and their step, or these were stepped "
+                "already: call zero_grad, then forward and backward again"
+            )
+
+    def _step_scores(self, layers: tuple[SearchedEdges, ...], group: dict[str, Any], absolute: bool) -> None:
+        momentum = group["momentum"]
+        scores = [edges.scores for edges in layers]
+        device = scores[0].device
+        if layers not in self._brackets or self._brackets[layers].device != device:
+            self._brackets[layers] = torch.tensor([NO_BRACKET] * len(layers), dtype=torch.int32, device=device)
+        tau, last_tied = score_step(
+            [parameter.detach() for parameter in scores],
+            [parameter.grad for parameter in scores if parameter.grad is not None],
+            [self._momentum(parameter) if momentum else None for parameter in scores],
+            [edges.survivors for edges in layers],
+            [_theta(edges) for edges in layers],
+            torch.cat([edges.kept for edges in layers]),
+            self._brackets[layers],
+            lr=float(group["lr"]),
+            momentum=momentum,
+            weight_decay=group["weight_decay"],
+            nesterov=group["nesterov"],
+            absolute=absolute,
+        )
+        for index, edges in enumerate(layers):
+            place = slice(index, index + 1)
+            self._found[edges] = Found(State(edges), tau[place], last_tied[place])
+
+    def _momentum(self, scores: nn.Parameter) -> Tensor:
+        state = self.state[scores]
+        if state.get("momentum_buffer") is None:
+            # momentum * -0.0 + g is g to the bit, as a first step has it; with +0.0 a g of -0.0 would change its sign.
+            state["momentum_buffer"] = torch.full_like(scores, -0.0)
+        buffer: Tensor = state["momentum_buffer"]
+        return buffer
+
+    def _unwatch(self) -> None:
+        for handle in self._watches:
+            handle.remove()
+        self._watches = []
+
+
+def _refuse(_: Tensor) -> None:
+    raise RuntimeError(
+        "scores may hold gradients of the weights from searching(), and this backward is outside of it: call the "
+        "optimiser's zero_grad first, or keep every backward of a step inside"
+    )
+
+
+def _watch_others(reference: "weakref.ref[ScoreSGD]") -> None:
+    """Have other optimisers' steps over the same scores refused or noticed: some leave version counters alone."""
+
+    def other(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+        own = reference()
+        if own is None or optimiser is own:
+            return
+        held = {id(parameter) for parameter in own.param_groups[0]["params"]}
+        if any(id(parameter) in held for group in optimiser.param_groups for parameter in group["params"]):
+            if own._watches:
+                raise RuntimeError(
+                    f"{type(optimiser).__name__} steps over scores whose gradients are those of the weights: step with "
+                    "the ScoreSGD whose searching() made them, or make them outside of it"
+                )
+            own._found.clear()
+
+    handle = register_optimizer_step_pre_hook(other)
+    owner = reference()
+    if owner is not None:
+        weakref.finalize(owner, handle.remove)
+
+
+def _theta(edges: SearchedEdges) -> Theta:
+    """theta0 with real-valued weights drawn."""
+    theta = edges.theta()
+    if theta.real is None:
+        return theta
+    _, _, base, seed, layer, stream = theta.schema()
+    base = draw_real(theta.real, seed, layer, stream, edges.rows, edges.cols, edges.scores.device)
+    return theta._replace(base=base, real=None)

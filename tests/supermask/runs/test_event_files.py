@@ -1,0 +1,52 @@
+"""TensorBoard's own reader finds in the event files what the metrics hold."""
+
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supermask.runs.folder import read_metrics
+from supermask.runs.options import RecipeError
+from tests.supermask.runs.small_runs import BASE, Killed, a_save_every, placed, watched
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """By tag, (step, value) of each scalar under `folder`."""
+    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+    files = EventMultiplexer().AddRunsFromDirectory(str(folder)).Reload()
+    (run,) = files.Runs()
+    return {tag: [(e.step, e.value) for e in files.Scalars(run, tag)] for tag in files.Runs()[run]["scalars"]}
+
+
+def expected(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    step, found = 0, defaultdict(list)
+    for event in read_metrics(folder):
+        step = event.get("step", step)
+        for name, value in event.items():
+            if isinstance(value, int | float) and name not in ("step", "epoch", "cycle"):
+                found[f"{event['event']}/{name}"].append((step, pytest.approx(float(value), rel=1e-6)))
+    return dict(found)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_each_number_of_the_metrics_once_at_its_step(resumed: bool, tmp_path: Path) -> None:
+    if resumed:
+        with watched(170), a_save_every(3), pytest.raises(Killed):
+            placed(BASE, tmp_path / "run", tensorboard=True, checkpoint_seconds=3).execute()
+    placed(BASE, tmp_path / "run", tensorboard=True, resume=resumed).execute()
+    found = scalars(tmp_path / "run" / "tensorboard")
+    assert found == expected(tmp_path / "run")
+    assert [step for step, _ in found["epoch/loss"]] == [5, 10, 15, 20]
+    assert {"cycle/dying", "evaluate/recalibrated", "export/bytes"} <= found.keys()
+
+
+def test_without_the_package_the_run_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(RecipeError, match=r'pip install "supermask\[tensorboard\]"'):
+        placed(BASE, tmp_path / "run", tensorboard=True).execute()
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,154 @@
+"""Run folders: what they refuse, and that nothing is overwritten."""
+
+from pathlib import Path
+
+import pytest
+
+from supermask.runs.folder import RunFolder, RunFolderError, differences, newest, read_metrics
+
+
+def test_events_come_back_in_order(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a" / "b")
+    folder.log("epoch", loss=0.5)
+    folder.log("export", file="t")
+    assert read_metrics(folder.path) == [{"event": "epoch", "loss": 0.5}, {"event": "export", "file": "t"}]
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_unchanged(tmp_path: Path) -> None:
+    RunFolder(tmp_path).log("epoch", loss=1.0)
+    with pytest.raises(RunFolderError, match=f"{tmp_path} already holds a run"):
+        RunFolder(tmp_path)
+    assert len(read_metrics(tmp_path)) == 1
+
+
+def test_next_free_skips_what_exists(tmp_path: Path) -> None:
+    assert RunFolder.next_free(tmp_path, "x").path == tmp_path / "x-1"
+    assert RunFolder.next_free(tmp_path, "x").path == tmp_path / "x-2"
+
+
+@pytest.mark.parametrize("inside", ["file", "file/below"])
+def test_an_unwritable_folder_is_named_and_leaves_nothing(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunFolderError, match=str(tmp_path / inside)):
+        RunFolder(tmp_path / inside)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_file_system_that_refuses_is_named() -> None:
+    with pytest.raises(RunFolderError, match="cannot write run folder /proc/nothing"):
+        RunFolder(Path("/proc/nothing"))
+
+
+def test_one_process_at_a_time_has_a_folder(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path)
+    with pytest.raises(RunFolderError, match=f"{tmp_path} is being written by another process"):
+        RunFolder(tmp_path, resume=True)
+    first.log("epoch", loss=1.0)
+    first.close()
+    second = RunFolder(tmp_path, resume=True)
+    second.log("epoch", loss=2.0)
+    assert [event["loss"] for event in read_metrics(tmp_path)] == [1.0, 2.0]
+
+
+def test_a_silent_folder_writes_nothing(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", silent=True)
+    folder.log("epoch")
+    folder.log_ranks("ranks")
+    folder.log_time("epoch")
+    folder.write("masks/x", b"1")
+    folder.write_config({})
+    folder.rewind(folder.lengths())
+    folder.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_rewinding_drops_what_came_after(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.log("epoch", name="ä")
+    folder.log_ranks("ranks", ranks=[1])
+    lengths = folder.lengths()
+    before = {name: (tmp_path / name).read_bytes() for name in lengths}
+    assert lengths == {name: len(data) for name, data in before.items()}
+    for _ in range(3):
+        folder.log("epoch", name="b")
+        folder.log_ranks("ranks", ranks=[2])
+    folder.rewind(lengths)
+    assert {name: (tmp_path / name).read_bytes() for name in lengths} == before
+    folder.log("cycle")
+    assert [event["event"] for event in read_metrics(tmp_path)] == ["epoch", "cycle"]
+    with pytest.raises(RunFolderError, match=r"ranks\.jsonl has \d+ bytes where its checkpoint saw 999"):
+        folder.rewind({"ranks.jsonl": 999})
+    folder.rewind({})
+    assert read_metrics(tmp_path) == []
+
+
+def test_numbers_that_json_has_not_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        RunFolder(tmp_path).log("epoch", loss=float("nan"))
+
+
+def test_the_mirror_gets_every_event_of_the_metrics(tmp_path: Path) -> None:
+    folder, seen = RunFolder(tmp_path), []
+    folder.mirror = lambda event, values: seen.append((event, dict(values)))
+    folder.log("epoch", loss=1.0)
+    folder.log_ranks("ranks", ranks=[])
+    assert seen == [("epoch", {"loss": 1.0})]
+
+
+def test_differences_name_each_setting() -> None:
+    before = {"name": "a", "training": {"lr": 0.1, "epochs": 3}, "stages": [{"cycle": {"remaining": 0.5}}], "empty": {}}
+    assert differences(before, before, ()) == []
+    changed = {"name": "a", "training": {"lr": 0.2}, "stages": [{"cycle": {"remaining": 0.5}}, 1], "empty": {"x": 1.0}}
+    assert differences(before, changed, ()) == [
+        "empty was {}, is None",
+        "empty.x was None, is 1.0",
+        "stages.1 was None, is 1",
+        "training.epochs was 3, is None",
+        "training.lr was 0.1, is 0.2",
+    ]
+    run = {"run": {"seed": 0, "quiet": True}}
+    assert differences(run, {"run": {"seed": 0, "quiet": False}}, ["run.quiet"]) == []
+    assert differences(run, {"run": {"seed": 1, "quiet": True}}, ["run.quiet"]) == ["run.seed was 0, is 1"]
+
+
+def test_the_newest_folder_of_a_configuration(tmp_path: Path) -> None:
+    assert newest(tmp_path, "x", {"a": 1}, ()) is None
+    for number, config in ((1, {"a": 1}), (2, {"a": 2}), (9, {"a": 1}), (10, {"a": 1}), (11, {"a": 2}), (12, None)):
+        folder = RunFolder(tmp_path / f"x-{number}")
+        if config:
+            folder.write_config(config)
+    RunFolder(tmp_path / "x-old-20").write_config({"a": 1})
+    assert newest(tmp_path, "x", {"a": 1}, ()) == tmp_path / "x-10"
+    assert newest(tmp_path, "x", {"a": 3}, ()) is None
+
+
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(RunFolderError, match=r"holds thesis.tex and is no run"):
+        RunFolder(tmp_path, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_who_waited_for_a_folder_sees_what_was_written_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = RunFolder(tmp_path)
+
+    def meanwhile(_seconds: float) -> None:
+        first.log("epoch", loss=1.0)
+        first.close()
+
+    monkeypatch.setattr("supermask.runs.folder.time.sleep", meanwhile)
+    second = RunFolder(tmp_path, resume=True, patience=60)
+    assert second.lengths()["metrics.jsonl"] == (tmp_path / "metrics.jsonl").stat().st_size > 0
+
+
+def test_what_a_killed_run_left_unfinished_goes(tmp_path: Path) -> None:
+    RunFolder(tmp_path).close()
+    (tmp_path / "checkpoints").mkdir()
+    left = tmp_path / "checkpoints" / ".00000002.pt.unfinished", tmp_path / ".ticket.safetensors.ab.unfinished"
+    for path in left:
+        path.write_bytes(b"half")
+    RunFolder(tmp_path, resume=True).close()
+    assert not any(path.exists() for path in left)

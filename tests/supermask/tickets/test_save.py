@@ -1,0 +1,504 @@
+"""Tickets: a network comes back to the bit, and a network or ticket that does not fit is refused by name."""
+
+import dataclasses
+import math
+import pickle
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from kernels.bits import popcount
+from supermask.edges.draws import WeightInit
+from supermask.edges.in_model import all_edges, set_remaining
+from supermask.edges.packed import PackedEdges
+from supermask.networks.architecture import Architecture
+from supermask.networks.convert import convert
+from supermask.networks.layers import SupermaskConv2d, SupermaskLinear
+from supermask.tickets.errors import TicketError
+from supermask.tickets.info import TicketInfo
+from supermask.tickets.load import inspect, load
+from supermask.tickets.save import save
+
+
+def mlp(*sizes: int) -> Architecture:
+    return Architecture(name="mlp", arguments={"sizes": list(sizes)})
+
+
+def lived(model: nn.Module, *shape: int, seed: int = 0) -> nn.Module:
+    """`model` after as much change to scores, statistics and left parameters as a search would make."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        model.train()(torch.randn(shape, generator=generator))
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if isinstance(tensor, nn.Parameter) or name.endswith("bias"):
+                tensor.add_(0.1 * torch.randn(tensor.shape, generator=generator))
+    return model.eval()
+
+
+def searched(architecture: Architecture, *shape: int, seed: int = 7, **conversion: Any) -> nn.Module:
+    return lived(convert(architecture.build(), seed, **conversion), *shape)
+
+
+def check_round_trip(
+    model: nn.Module,
+    folder: Path,
+    x: torch.Tensor,
+    architecture: Architecture | None,
+    fresh: Callable[[], nn.Module] = lambda: None,  # type: ignore[assignment,return-value]
+) -> TicketInfo:
+    """Logits to the bit from dense weights, masks as they were, everything frozen, the same bytes when saved again."""
+    path, again = folder / "a.safetensors", folder / "b.safetensors"
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    save(model, path, architecture=architecture)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with torch.no_grad():
+        expected = model.eval()(x)
+    real = any(layer.weights.startswith("kaiming") for layer in all_edges(model).values())
+    for mode in ("cached", "materialised", "auto", *(() if real else ("on_the_fly",))):
+        network = load(path, model=fresh(), weights=mode)  # type: ignore[arg-type]
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        assert not any(module.training for module in network.modules())
+        logits = network(x)
+        assert logits.dtype == expected.dtype
+        if mode in ("cached", "materialised"):
+            assert torch.equal(logits, expected)
+        torch.testing.assert_close(logits, expected)
+        source, edges = all_edges(model), all_edges(network)
+        assert source.keys() == edges.keys()
+        for name, layer in edges.items():
+            assert isinstance(layer, PackedEdges)
+            assert torch.equal(layer.mask(), source[name].mask())
+            assert mode == "auto" or (layer.weight is None) == (mode != "cached")
+            assert torch.equal(layer(torch.float32), source[name](torch.float32))
+            assert (layer.seed, layer.layer, layer.generation) == (source[name].seed, source[name].layer, 0)
+        save(network, again, architecture=architecture)
+        assert again.read_bytes() == path.read_bytes()
+    return inspect(path)
+
+
+def one_linear(**search: Any) -> nn.Module:
+    return SupermaskLinear(4, 4, **search)
+
+
+def refused(path: Path, *parts: str, model: nn.Module | None = None) -> None:
+    """`load` raises TicketError, with the file and all of `parts` in the message."""
+    with pytest.raises(TicketError) as caught:
+        load(path, model=model)
+    for part in (str(path), *parts):
+        assert part in str(caught.value), part
+
+
+@pytest.fixture
+def ticket(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small good ticket with batch-norm statistics and masks whose last bytes are not full."""
+    path = tmp_path_factory.mktemp("ticket") / "good.safetensors"
+    save(searched(mlp(9, 5, 3), 4, 9), path, architecture=mlp(9, 5, 3))
+    return path
+
+
+class ConvNet(nn.Module):
+    """Odd sizes, groups, a transposed convolution, batch and layer norm, and a parameter of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.bn = nn.BatchNorm2d(6)
+        self.down = nn.Conv2d(6, 10, 3, stride=2, groups=2, padding_mode="reflect", padding=1)
+        self.up = nn.ConvTranspose2d(10, 4, 3, stride=2, output_padding=1)
+        self.average = nn.BatchNorm2d(4, momentum=None)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+        self.norm = nn.LayerNorm(16)
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.down(self.bn(self.stem(x * self.scale)).relu())
+        return self.fc(self.norm(self.pool(self.average(self.up(x.relu()))).flatten(1)))
+
+
+class Attention(nn.Module):
+    """Two attention layers and a linear one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.MultiheadAttention(12, 3, batch_first=True)
+        self.second = nn.MultiheadAttention(12, 3, batch_first=True)
+        self.fc = nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x, x, x, need_weights=False)[0]
+        return self.fc(self.second(x, x, x, need_weights=False)[0])
+
+
+class Tied(nn.Module):
+    """An embedding that is also the output layer, and one layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(11, 6)
+        self.twice = nn.Linear(6, 6)
+        self.again = self.twice
+        self.out = nn.Linear(6, 11, bias=False)
+        self.out.weight = self.embedding.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embedding((x.abs() * 5).long().clamp(max=10))
+        return self.out(self.again(self.twice(x).relu()))
+
+
+class Masked(nn.Module):
+    """Masked layers written by hand, one bias trained and one fixed."""
+
+    def __init__(self, seed: int = 5) -> None:
+        super().__init__()
+        bias = nn.Parameter(torch.linspace(-1, 1, 4))
+        self.conv = SupermaskConv2d(2, 4, 3, bias=bias, seed=seed, layer=8, remaining=0.4)
+        self.fc = SupermaskLinear(4, 3, torch.ones(3), seed=seed, layer=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(x).amax((2, 3)))
+
+
+@pytest.mark.parametrize("sizes", [(9, 5, 3), (64, 256, 10), (131, 33, 7, 1), (8, 8), (1, 1)])
+def test_mlp(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    model = searched(mlp(*sizes), 6, sizes[0], remaining=0.6)
+    info = check_round_trip(model, tmp_path, torch.randn(5, sizes[0]), mlp(*sizes))
+    assert info.edges == sum(a * b for a, b in pairwise(sizes))
+    assert info.kept == sum(int(popcount(edges.mask()).sum()) for edges in all_edges(model).values())
+
+
+@pytest.mark.parametrize("weights", get_args(WeightInit))
+def test_every_distribution(weights: WeightInit, tmp_path: Path) -> None:
+    """Layer fc2 is pinned at every edge."""
+    model = searched(mlp(13, 21, 4), 6, 13, weights=weights, remaining=0.3, overrides={"fc2": 1.0})
+    info = check_round_trip(model, tmp_path, torch.randn(5, 13), mlp(13, 21, 4))
+    assert [layer.weights for layer in info.layers] == [weights, weights]
+    assert info.layers[1].kept == 21 * 4
+
+
+@pytest.mark.parametrize("bias", ["drop", "freeze", "train"])
+@pytest.mark.parametrize("norm", ["non_affine", "freeze", "train"])
+def test_policies_on_a_convolutional_network(bias: Any, norm: Any, tmp_path: Path) -> None:
+    model = lived(convert(ConvNet(), 3, bias=bias, norm=norm), 4, 3, 8, 8)
+    info = check_round_trip(model, tmp_path, torch.randn(2, 3, 8, 8), None, ConvNet)
+    names = {tensor.name for tensor in info.tensors}
+    assert {"scale", "bn.running_mean", "average.num_batches_tracked"} <= names
+    assert ("fc.bias" in names) == ("up.bias" in names) == (bias != "drop")
+    assert ("norm.weight" in names) == ("bn.bias" in names) == (norm != "non_affine")
+    assert not any(part in name for name in names for part in ("scores", "edges", "kept", "source", "survivors"))
+
+
+def test_resnet18(tmp_path: Path) -> None:
+    architecture = Architecture(name="torchvision/resnet18", arguments={"num_classes": 10})
+    model = searched(architecture, 2, 3, 32, 32, remaining=0.1, overrides={"fc": 1.0})
+    info = check_round_trip(model, tmp_path, torch.randn(2, 3, 32, 32), architecture)
+    assert len(info.layers) == 21
+    assert info.architecture == architecture
+    assert info.bits_per_edge < 1.1
+
+
+def test_attention_and_skipped_layers(tmp_path: Path) -> None:
+    model = lived(convert(Attention(), 3, bias="freeze", skip=["second.*", "fc"]), 2, 5, 12)
+    info = check_round_trip(model, tmp_path, torch.randn(2, 5, 12), None, Attention)
+    assert [layer.name for layer in info.layers] == ["first.in_proj", "first.out_proj"]
+    assert {"second.in_proj_weight", "fc.weight", "first.in_proj.bias"} <= {tensor.name for tensor in info.tensors}
+
+
+def test_tied_tensors_are_stored_once_and_stay_tied(tmp_path: Path) -> None:
+    model = lived(convert(Tied(), 3, bias="train"), 4, 9)
+    info = check_round_trip(model, tmp_path, torch.randn(4, 9), None, Tied)
+    assert [tensor.name for tensor in info.tensors] == ["embedding.weight", "twice.bias"]
+    network: Any = load(tmp_path / "a.safetensors", model=Tied())
+    assert network.out.weight is network.embedding.weight
+    assert network.again is network.twice
+
+
+@pytest.mark.parametrize("fresh", [Masked, lambda: Masked(seed=6), lambda: convert_free(Masked())])
+def test_hand_written_masked_layers(fresh: Callable[[], nn.Module], tmp_path: Path) -> None:
+    info = check_round_trip(lived(Masked(), 3, 2, 6, 6), tmp_path, torch.randn(3, 2, 6, 6), None, fresh)
+    assert [(layer.name, layer.index) for layer in info.layers] == [("fc", 2), ("conv", 8)]
+
+
+def convert_free(model: nn.Module) -> nn.Module:
+    """`model` with its biases gone, as a network may come whose biases the ticket has."""
+    for module in model.modules():
+        if isinstance(module, SupermaskConv2d | SupermaskLinear):
+            del module.bias
+            module.register_parameter("bias", None)
+    return model
+
+
+def test_model_that_is_one_layer(tmp_path: Path) -> None:
+    model = lived(convert(nn.Linear(10, 3), 3, bias="train"), 2, 10)
+    info = check_round_trip(model, tmp_path, torch.randn(2, 10), None, lambda: nn.Linear(10, 3))
+    assert (info.layers[0].name, list(info.layers[0].planes)) == ("", ["mask"])
+
+
+def test_dtypes_are_kept(tmp_path: Path) -> None:
+    model = searched(mlp(9, 5, 3), 4, 9).to(torch.bfloat16)
+    info = check_round_trip(model, tmp_path, torch.randn(2, 9, dtype=torch.bfloat16), mlp(9, 5, 3))
+    assert {tensor.dtype for tensor in info.tensors} == {"BF16", "I64"}
+
+
+@settings(max_examples=20)
+@given(
+    sizes=st.lists(st.integers(1, 140), min_size=2, max_size=4),
+    remaining=st.floats(0.01, 1),
+    seed=st.integers(0, 2**64 - 1) | st.integers(2**63, 2**64 - 1),
+    weights=st.sampled_from(get_args(WeightInit)),
+    magnitude=st.sampled_from(["abs", "raw"]),
+    data=st.integers(0, 1000),
+)
+@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+def test_any_small_network(
+    tmp_path_factory: pytest.TempPathFactory,
+    sizes: list[int],
+    remaining: float,
+    seed: int,
+    weights: WeightInit,
+    magnitude: Any,
+    data: int,
+) -> None:
+    model = convert(mlp(*sizes).build(), seed, remaining=remaining, weights=weights, magnitude=magnitude)
+    x = torch.randn(3, sizes[0], generator=torch.Generator().manual_seed(data))
+    info = check_round_trip(lived(model, 3, sizes[0], seed=data), tmp_path_factory.mktemp("any"), x, mlp(*sizes))
+    assert info.seed == seed
+    for layer in info.layers:
+        assert layer.kept == max(1, round(remaining * layer.edges))
+
+
+def test_tensors_that_are_views(tmp_path: Path) -> None:
+    """Strided, overlapping and broadcast tensors are stored as their values."""
+
+    def fresh() -> nn.Module:
+        model, base = nn.Sequential(nn.Linear(4, 4)), torch.arange(12.0)
+        for name, view in {"a": base[:8], "b": base[4:], "c": base.view(3, 4).T, "d": base[:1].expand(5)}.items():
+            model.register_buffer(name, view)
+        return model
+
+    save(convert(fresh(), 3), tmp_path / "t", architecture=None)
+    model = nn.Sequential(nn.Linear(4, 4))
+    for name, buffer in fresh().named_buffers():
+        model.register_buffer(name, torch.zeros(buffer.shape))
+    loaded = dict(load(tmp_path / "t", model=model).named_buffers())
+    assert all(torch.equal(loaded[name], buffer) for name, buffer in fresh().named_buffers())
+
+
+def test_masks_are_of_the_moment_of_saving(tmp_path: Path) -> None:
+    model = searched(mlp(9, 5, 3), 4, 9)
+    save(model, tmp_path / "a", architecture=None)
+    with torch.no_grad():
+        for edges in all_edges(model).values():
+            edges.scores.copy_(torch.randn(edges.shape))  # type: ignore[operator]
+    save(model, tmp_path / "b", architecture=None)
+    x = torch.randn(3, 9)
+    assert torch.equal(load(tmp_path / "b", model=mlp(9, 5, 3).build(), weights="cached")(x), model(x))
+    assert not torch.equal(load(tmp_path / "a", model=mlp(9, 5, 3).build())(x), model(x))
+
+
+def test_model_is_converted_in_place(ticket: Path) -> None:
+    model = mlp(9, 5, 3).build()
+    assert load(ticket, model=model) is model
+
+
+def test_device(ticket: Path) -> None:
+    network = load(ticket, weights="on_the_fly", device="meta")
+    assert {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]} == {"meta"}
+
+
+def test_random_state_is_untouched(ticket: Path, tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
+    save(load(ticket), tmp_path / "again", architecture=mlp(9, 5, 3))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_no_pickle(ticket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a ticket is data, not a program")
+
+    for module, name in [(pickle, "load"), (pickle, "loads"), (pickle, "Unpickler"), (torch, "load")]:
+        monkeypatch.setattr(module, name, refuse)
+    load(ticket)
+    assert b"supermask." not in ticket.read_bytes()
+
+
+def test_loaded_network_does_not_depend_on_the_file(tmp_path: Path) -> None:
+    path, x = tmp_path / "t", torch.randn(2, 3, 8, 8)
+    save(lived(convert(ConvNet(), 3, bias="freeze", norm="freeze"), 4, 3, 8, 8), path, architecture=None)
+    network = load(path, model=ConvNet(), weights="on_the_fly")
+    before = network(x)
+    with open(path, "r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+    assert torch.equal(network(x), before)
+
+
+def test_inspect(ticket: Path) -> None:
+    info = inspect(ticket)
+    assert info.file_bytes == ticket.stat().st_size
+    assert info.dense_bytes == 4 * (45 + 15) + 2 * 20 + 8
+    assert [(layer.name, layer.index, layer.shape, layer.bytes) for layer in info.layers] == [
+        ("fc1", 0, (5, 9), 6),
+        ("fc2", 1, (3, 5), 2),
+    ]
+    assert info.bits_per_edge == 8 * info.file_bytes / 60
+    text = str(info)
+    for part in (ticket.name, "seed 7", "mlp(sizes=[9, 5, 3])", "fc2", "8 of 15", info.sha256, "signed_constant"):
+        assert part in text
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        info.seed = 1  # type: ignore[misc]
+
+
+def test_unknown_mode(ticket: Path) -> None:
+    with pytest.raises(ValueError, match=r"weights='lazy': expected one of 'auto', 'on_the_fly', 'material"):
+        load(ticket, weights="lazy")  # type: ignore[arg-type]
+
+
+def test_every_mismatch_of_a_model_is_named_and_the_model_left_as_it_was(ticket: Path) -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1 = nn.Linear(9, 6)
+            self.norm1 = nn.BatchNorm1d(6, track_running_stats=False)
+            self.head = nn.Linear(5, 3)
+            self.masked = SupermaskLinear(3, 3, seed=0)
+
+    model = Other()
+    before = dict(model.state_dict(keep_vars=True))
+    refused(
+        ticket,
+        "layer 'fc1': shape (5, 9) in the ticket, (6, 9) in the network",
+        "layer 'fc2': not in the network",
+        "layer 'masked': masked in the network, not in the ticket",
+        "tensor 'norm1.running_mean': not in the network",
+        "tensor 'norm1.num_batches_tracked': not in the network",
+        "tensor 'head.weight': not in the ticket",
+        "tensor 'head.bias': not in the ticket",
+        "Other",
+        model=model,
+    )
+    after = dict(model.state_dict(keep_vars=True))
+    assert before.keys() == after.keys()
+    assert all(after[name] is tensor for name, tensor in before.items())
+
+
+def test_tensor_shapes_and_dtypes_that_differ(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    save(lived(convert(ConvNet(), 3, bias="freeze", norm="freeze"), 4, 3, 8, 8), path, architecture=None)
+    model = ConvNet()
+    model.scale = nn.Parameter(torch.ones(2))
+    model.norm = nn.LayerNorm(17)
+    model.average.num_batches_tracked = torch.tensor(0.5)
+    refused(
+        path,
+        "tensor 'scale': torch.float32 () in the ticket, torch.float32 (2,) in the network",
+        "tensor 'norm.weight': torch.float32 (16,) in the ticket, torch.float32 (17,) in the network",
+        "tensor 'average.num_batches_tracked': torch.int64 () in the ticket, torch.float32 () in the network",
+        model=model,
+    )
+
+
+def test_half_affine_norm_is_a_mismatch(tmp_path: Path) -> None:
+    model = ConvNet()
+    model.norm = nn.LayerNorm(16, bias=False)
+    save(lived(convert(model, 3, norm="freeze"), 4, 3, 8, 8), tmp_path / "t", architecture=None)
+    refused(tmp_path / "t", "tensor 'norm.bias': not in the ticket", model=ConvNet())
+
+
+def test_tied_layer_cannot_take_a_mask(tmp_path: Path) -> None:
+    model = Tied()
+    model.out = nn.Linear(6, 11, bias=False)
+    save(lived(convert(model, 3), 4, 9), tmp_path / "t", architecture=None)
+    refused(tmp_path / "t", "layer 'out': not in the network", model=Tied())
+
+
+def test_no_architecture_and_no_model(tmp_path: Path) -> None:
+    save(searched(mlp(9, 5, 3), 4, 9), tmp_path / "t", architecture=None)
+    refused(tmp_path / "t", "no architecture", "model=")
+
+
+def test_save_refuses_an_architecture_that_is_not_the_models(tmp_path: Path) -> None:
+    """Found when the search is there, and not when the ticket is read."""
+    model = searched(mlp(9, 5, 3), 4, 9)
+    with pytest.raises(TicketError, match=r"layer 'fc2': shape \(3, 5\) in the ticket, \(4, 5\) in the network"):
+        save(model, tmp_path / "t", architecture=mlp(9, 5, 4))
+    with pytest.raises(TicketError, match="no architecture is called 'mlpp'"):
+        save(model, tmp_path / "t", architecture=Architecture(name="mlpp"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        (nn.Linear(3, 3), ["Linear has no masked layer"]),
+        (nn.Sequential(one_linear(seed=1), one_linear(seed=2, layer=1)), ["'0' has 1", "'1' has 2", "one seed"]),
+        (nn.Sequential(one_linear(seed=1), one_linear(seed=1)), ["'0'", "'1'", "index 0"]),
+    ],
+)
+def test_networks_that_cannot_be_tickets(model: nn.Module, parts: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    with pytest.raises(TicketError) as caught:
+        save(model, path, architecture=None)
+    for part in (str(path), *parts):
+        assert part in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_constants_are_finite(value: float, tmp_path: Path) -> None:
+    model = nn.Sequential(one_linear(seed=1))
+    all_edges(model)["0"].constant.fill_(value)
+    with pytest.raises(TicketError, match=f"layer '0': constant {value}"):
+        save(model, tmp_path / "t", architecture=None)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "part"),
+    [
+        (torch.zeros(2, dtype=torch.complex64), "torch.complex64"),
+        (torch.zeros(2, 2).to_sparse(), "no dense tensor"),
+    ],
+)
+def test_tensors_that_do_not_fit_a_ticket(tensor: torch.Tensor, part: str, tmp_path: Path) -> None:
+    model = nn.Sequential(one_linear(seed=1))
+    model.register_buffer("extra", tensor)
+    with pytest.raises(TicketError, match=part) as caught:
+        save(model, tmp_path / "t", architecture=None)
+    assert "'extra'" in str(caught.value)
+
+
+def test_tensor_with_the_name_of_a_mask(tmp_path: Path) -> None:
+    class Owner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.edges = all_edges(one_linear(seed=1))[""]
+            self.register_buffer("mask", torch.zeros(2))
+
+    with pytest.raises(TicketError, match=r"'inner\.mask'"):
+        save(nn.ModuleDict({"inner": Owner()}), tmp_path / "t", architecture=None)
+
+
+def test_scores_that_are_nan_are_not_saved(tmp_path: Path) -> None:
+    model = one_linear(seed=1)
+    with torch.no_grad():
+        model.edges.scores[0, 0] = math.nan
+    with pytest.raises(TicketError, match="scores are NaN"):
+        save(model, tmp_path / "t", architecture=None)
+    with pytest.raises(TypeError, match=r"supermask\.Architecture"):
+        save(one_linear(seed=1), tmp_path / "t", architecture="mlp")  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loaded_network_says_that_it_is_not_searched_further(tmp_path: Path) -> None:
+    save(one_linear(seed=1), tmp_path / "t", architecture=None)
+    loaded = load(tmp_path / "t", model=nn.Linear(4, 4))
+    with pytest.raises(ValueError, match="from a ticket"):
+        set_remaining(loaded, 0.1)
+    with pytest.raises(ValueError, match="its mask is final"):
+        loaded.remaining = 0.1

@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels._launch import interpreted
-from kernels.bits import pack, popcount, unpack
-from kernels.masked_conv2d import masked_conv2d
-from kernels.masked_mm import masked_mm
-from kernels.packed import packed_weight
-from kernels.philox import WEIGHTS, normal, sign_words, uniform
-from kernels.score_step import NO_BRACKET, score_step
-from kernels.subnet import subnet
-from kernels.theta import Theta
-from kernels.threshold import select
+from supermask.kernels.base.bits import pack, popcount, unpack
+from supermask.kernels.base.launch import interpreted
+from supermask.kernels.base.philox import WEIGHTS, normal, sign_words, uniform
+from supermask.kernels.base.theta import Theta
+from supermask.kernels.masked_conv2d.op import masked_conv2d
+from supermask.kernels.masked_mm.op import masked_mm
+from supermask.kernels.packed_weight.op import packed_weight
+from supermask.kernels.score_step.op import NO_BRACKET, score_step
+from supermask.kernels.select.op import select
+from supermask.kernels.subnet.op import subnet
 
 __all__ = ["EXACT", "Case", "check_all"]
 

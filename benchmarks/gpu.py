@@ -18,12 +18,12 @@ from benchmarks._gpu_checks import Case, check_all
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
 from benchmarks.threshold import RESNET18, check, scores_of
-from kernels.masked_conv2d import masked_conv2d
-from kernels.masked_mm import masked_mm
-from kernels.packed import packed_weight
-from kernels.score_step import NO_BRACKET, score_step
-from kernels.theta import Theta
-from kernels.threshold import select
+from supermask.kernels.base.theta import Theta
+from supermask.kernels.masked_conv2d.op import masked_conv2d
+from supermask.kernels.masked_mm.op import masked_mm
+from supermask.kernels.packed_weight.op import packed_weight
+from supermask.kernels.score_step.op import NO_BRACKET, score_step
+from supermask.kernels.select.op import select
 
 Calls = Mapping[str, Callable[[], object]]
 CONVOLUTIONS = ((64, 56, 1), (64, 56, 3), (256, 14, 3), (512, 7, 3))  # channels, height and width, kernel

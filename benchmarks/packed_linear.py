@@ -4,7 +4,7 @@
 
 `packed` is a SupermaskLinear of a loaded ticket; `packed, compiled` is what torch.compile makes of
 it without the C extension; `materialise` makes the whole matrix from mask and signs, then multiplies, in memory that is
-reused. The sweep holds the rule of kernels/masked_mm_cpu.py against materialising at every number of rows. A timing is
+reused. The sweep holds the rule of kernels/masked_mm/cpu.py against materialising at every number of rows. A timing is
 of thirty calls in a row where rows are few, so what fits the caches is found there; in the cases called `cold` it is
 one call between the others', which have streamed their weights through the caches meanwhile.
 
@@ -31,11 +31,11 @@ from torch import Tensor
 from benchmarks._ggml import Ggml
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
-from kernels import native
-from kernels.bits import pack
-from kernels.masked_mm_cpu import masked_mm_traced
-from kernels.packed import packed_weight
 from supermask.edges.packed import PackedEdges
+from supermask.kernels.base import native
+from supermask.kernels.base.bits import pack
+from supermask.kernels.masked_mm.cpu import masked_mm_traced
+from supermask.kernels.packed_weight.op import packed_weight
 from supermask.networks.layers import SupermaskLinear
 from supermask.training.memory import keep_freed_memory
 

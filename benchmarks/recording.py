@@ -14,10 +14,10 @@ from torch import nn
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved, ratios
 from benchmarks.search_step import model_of, step_of
-from recipes._settings import DIGITS, Mlp
 from supermask.data.digits import Digits
 from supermask.edges.in_model import searched_edges
 from supermask.networks import convert
+from supermask.recipes._settings import DIGITS, Mlp
 from supermask.training import measures
 from supermask.training.loop import Loop
 from supermask.training.memory import keep_freed_memory

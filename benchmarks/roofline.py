@@ -4,7 +4,7 @@
 
 Nothing is measured here. A kernel moves some bytes, multiplies some numbers and makes some weights; none of the three
 can be faster than the chip's published rate, so the slowest of them bounds the whole from below. How many integer
-instructions a weight takes is read from docs/resources.json (kernels/aot.py).
+instructions a weight takes is read from docs/resources.json (benchmarks/aot/__main__.py).
 """
 
 import math
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kernels.aot_table import DOCS, read_json
+from benchmarks.aot.table import DOCS, read_json
 
 PAGE = DOCS / "roofline.md"
 HEAD = """\
@@ -42,7 +42,7 @@ class Chip:
     """Published rates."""
 
     target: str
-    """Of kernels.aot."""
+    """Of benchmarks.aot."""
     matrix: float
     """Dense bf16 operations a second; a multiply-add is two."""
     bandwidth: float
@@ -200,7 +200,7 @@ def resnet50(batch: int) -> list[Layer]:
         if isinstance(module, nn.Conv2d):
             (size, _), (stride, _) = module.kernel_size, module.stride
             stepping = f", stride {stride}" if stride > 1 else ""
-            by_taps = size > 1 and weight.shape[1] > 16  # as kernels/masked_conv2d_triton.py has it
+            by_taps = size > 1 and weight.shape[1] > 16  # as kernels/masked_conv2d/gpu.py has it
             found[of] = Layer(
                 name=f"{weight.shape[1]} to {rows}, {size}x{size}{stepping}, {x.shape[2]}x{x.shape[3]}",
                 kernel="masked_conv2d",

@@ -18,8 +18,8 @@ from torch import nn
 
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
-from kernels.bits import unpack
 from supermask.edges.in_model import all_edges, searched_edges
+from supermask.kernels.base.bits import unpack
 from supermask.networks import convert
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import trained_parameters

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
-from kernels.threshold import select, selected
+from supermask.kernels.select.op import select, selected
 
 RESNET18: list[tuple[int, ...]] = [
     (64, 3, 3, 3),

@@ -13,7 +13,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from recipes._settings import (
+from supermask.data.base import Data, DataMissing
+from supermask.data.digits import Digits
+from supermask.data.image_folder import ImageFolder
+from supermask.data.image_sets import CIFAR10, CIFAR100, SVHN
+from supermask.files import write_whole
+from supermask.methods import METHODS
+from supermask.methods.cycles import Cycle
+from supermask.methods.edge_popup import ep
+from supermask.recipes._settings import (
     DIGITS,
     DIGITS_RATES,
     IMAGENET,
@@ -26,14 +34,6 @@ from recipes._settings import (
     Network,
     SmallConv4,
 )
-from supermask.data.base import Data, DataMissing
-from supermask.data.digits import Digits
-from supermask.data.image_folder import ImageFolder
-from supermask.data.image_sets import CIFAR10, CIFAR100, SVHN
-from supermask.files import write_whole
-from supermask.methods import METHODS
-from supermask.methods.cycles import Cycle
-from supermask.methods.edge_popup import ep
 from supermask.runs.folder import RunFolderError
 from supermask.runs.grid import GridError, Job, run_grid
 from supermask.runs.interrupts import Interrupted

@@ -1,9 +1,9 @@
 """Soft iEP on CIFAR-100 with the settings of the soft iEP paper: 15 cycles down to 3.5 % remaining."""
 
-from recipes._settings import RESNET18, SMALL_IMAGES, Network
 from supermask.data.image_sets import CIFAR100
 from supermask.methods.cycles import shrinking
 from supermask.methods.iep import soft_iep
+from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
 from supermask.runs.main import main
 from supermask.runs.options import Conversion, RunOptions
 from supermask.runs.recipe import Recipe

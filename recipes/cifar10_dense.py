@@ -1,7 +1,7 @@
 """Dense training on CIFAR-10 in the loop, and with the schedule, of the searches."""
 
-from recipes._settings import RESNET18, SMALL_IMAGES, Network
 from supermask.data.image_sets import CIFAR10
+from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
 from supermask.runs.main import main
 from supermask.runs.options import RunOptions
 from supermask.runs.recipe import Recipe

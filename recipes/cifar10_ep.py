@@ -1,8 +1,8 @@
 """Edge-popup on CIFAR-10 with the settings of the soft iEP paper: one cycle at one rate."""
 
-from recipes._settings import RESNET18, SMALL_IMAGES, Network
 from supermask.data.image_sets import CIFAR10
 from supermask.methods.edge_popup import ep
+from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
 from supermask.runs.main import main
 from supermask.runs.options import Conversion, RunOptions
 from supermask.runs.recipe import Recipe

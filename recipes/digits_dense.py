@@ -1,7 +1,7 @@
 """Dense training on scikit-learn's digits in the loop, and with the schedule, of the searches."""
 
-from recipes._settings import DIGITS, Mlp
 from supermask.data.digits import Digits
+from supermask.recipes._settings import DIGITS, Mlp
 from supermask.runs.main import main
 from supermask.runs.options import RunOptions
 from supermask.runs.recipe import Recipe

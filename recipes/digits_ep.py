@@ -1,8 +1,8 @@
 """Edge-popup on scikit-learn's digits: one cycle at one rate."""
 
-from recipes._settings import DIGITS, Mlp
 from supermask.data.digits import Digits
 from supermask.methods.edge_popup import ep
+from supermask.recipes._settings import DIGITS, Mlp
 from supermask.runs.main import main
 from supermask.runs.options import Conversion, RunOptions
 from supermask.runs.recipe import Recipe

@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
-from recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
 from supermask.methods import METHODS
+from supermask.recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
 from supermask.reports.figures import to_png
 from supermask.reports.lines import Line, line
 from supermask.reports.plots import accuracy_against_remaining

@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
+from supermask.recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
 from supermask.reports.figures import to_png
 from supermask.reports.lines import line
 from supermask.reports.plots import dying_against_remaining

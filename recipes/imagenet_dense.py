@@ -1,7 +1,7 @@
 """Dense training on ImageNet in the loop, and with the schedule, of the searches."""
 
-from recipes._settings import IMAGENET, WIDE_RESNET50, Network
 from supermask.data.image_folder import ImageFolder
+from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
 from supermask.runs.main import main
 from supermask.runs.options import RunOptions
 from supermask.runs.recipe import Recipe

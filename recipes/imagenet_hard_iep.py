@@ -1,9 +1,9 @@
 """Hard iEP on ImageNet with the settings of the soft iEP paper: three cycles down to 30 % remaining."""
 
-from recipes._settings import IMAGENET, WIDE_RESNET50, Network
 from supermask.data.image_folder import ImageFolder
 from supermask.methods.cycles import down_to
 from supermask.methods.iep import hard_iep
+from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
 from supermask.runs.main import main
 from supermask.runs.options import Conversion, RunOptions
 from supermask.runs.recipe import Recipe

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from recipes._grid import Experiment, Grid, command, markdown, rich_table, run, show_plan, spread
-from recipes._settings import SmallConv4
 from supermask.data.digits import Digits
 from supermask.methods.cycles import shrinking
 from supermask.methods.edge_popup import ep
+from supermask.recipes._grid import Experiment, Grid, command, markdown, rich_table, run, show_plan, spread
+from supermask.recipes._settings import SmallConv4
 from supermask.reports.lines import line
 from supermask.training.training import Training
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
 from supermask.methods import METHODS
 from supermask.methods.cycles import Cycle, shrinking
 from supermask.methods.edge_popup import ep
+from supermask.recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
 from supermask.reports.lines import line
 
 SHOWN = shrinking(0.2, 3)

@@ -1,4 +1,4 @@
-/* y = (x W^T) * constant + bias, W = m * sign in {-1, 0, 1} as codes, 5 bits for 3 inputs (kernels/masked_mm_cpu.py).
+/* y = (x W^T) * constant + bias, W = m * sign in {-1, 0, 1} as codes, 5 bits for 3 inputs (kernels/masked_mm/cpu.py).
  *
  * A vector of codes holds the same 18 inputs of 16 rows of W: a lane is a row, 3 inputs are 5 bits, the number
  * d0 + 3 d1 + 9 d2 of digits 0 absent, 1 plus, 2 minus; 3 such numbers in each half of the lane. 5 bits are what a

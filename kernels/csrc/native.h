@@ -1,6 +1,6 @@
 /* What the C kernels share: where they run, and how work is spread over threads.
  *
- * Every exported function takes plain pointers and sizes (kernels/native.py) and needs AVX-512 F, BW, DQ and VL, which
+ * Every exported function takes plain pointers and sizes (kernels/base/native.py) and needs AVX-512 F, BW, DQ and VL, which
  * the caller asks sm_supported() for once. No Python, no torch headers: a library to be loaded, not a module.
  */
 #ifndef SUPERMASK_NATIVE_H
@@ -35,7 +35,7 @@ static inline __mmask16 first(int64_t lanes) {
 /* 16 bits of a row of packed words from column `col`, a multiple of 16. */
 static inline __mmask16 bits16(const uint32_t *row, int64_t col) { return (__mmask16)(row[col >> 5] >> (col & 16)); }
 
-/* Score keys (kernels/threshold.py) of 16 float32 scores, given as bits. */
+/* Score keys (kernels/select/op.py) of 16 float32 scores, given as bits. */
 #define INF_BITS 0x7F800000
 #define NAN_KEY (-2147483647)
 SM_TARGET static inline __m512i keys_of(__m512i bits, int absolute) {
@@ -49,7 +49,7 @@ SM_TARGET static inline __m512i keys_of(__m512i bits, int absolute) {
     return _mm512_mask_mov_epi32(key, nan, _mm512_set1_epi32(NAN_KEY));
 }
 
-/* dL/ds of 16 edges from dL/dw (kernels/subnet.py): times theta0 and sign(s), zero where hard pruning removed the edge.
+/* dL/ds of 16 edges from dL/dw (kernels/subnet/op.py): times theta0 and sign(s), zero where hard pruning removed the edge.
  * theta0 is base, or the constant with `minus`, its signs. */
 SM_TARGET static inline __m512 score_grad(const float *grad, __m512 s, const float *base, __m512 constant,
                                           __mmask16 minus, __mmask16 alive, __mmask16 there, int absolute) {

@@ -1,6 +1,6 @@
 /* The threshold of every layer in one pass over the scores, and the update of the scores that finds it on its way.
  *
- * Definitions and tie rule are those of kernels/threshold.py and kernels/score_step.py; what is found depends on the
+ * Definitions and tie rule are those of kernels/select/op.py and kernels/score_step/op.py; what is found depends on the
  * scores alone, and on the number of threads and the bracket only how long it takes.
  */
 #include "native.h"
@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 
-/* One layer; every field is 8 bytes, so that NumPy writes a table of them (kernels/search_cpu.py). */
+/* One layer; every field is 8 bytes, so that NumPy writes a table of them (kernels/select/native.py). */
 typedef struct {
     float *scores;
     const uint32_t *survivors; /* packed, or null: every edge */
@@ -322,7 +322,7 @@ SM_TARGET static void bracket_layer(void *arg, int64_t index) {
 }
 #endif
 
-/* kernels.threshold.select; with `update` kernels.score_step, which it is the end of. Fills tau and last_tied of each
+/* supermask.kernels.select.select; with `update` supermask.kernels.score_step, which it is the end of. Fills tau and last_tied of each
  * layer, and with `update` low and high for the next call. A layer's `room` has twice its capacity. */
 SM_EXPORT int64_t sm_select(layer_t *layers, int64_t count, int absolute, int update, float lr, float momentum,
                             float weight_decay, int nesterov, int threads) {

@@ -1,4 +1,4 @@
-/* Weights from scores or from a packed mask, and the gradient of the scores: kernels/subnet.py, kernels/packed.py. */
+/* Weights from scores or from a packed mask, and the gradient of the scores: kernels/subnet/op.py, kernels/packed_weight/op.py. */
 #include "native.h"
 
 #include <stddef.h>
@@ -128,7 +128,7 @@ SM_TARGET static void grads_chunk(void *arg, int64_t chunk) {
 }
 #endif
 
-/* kernels.subnet.subnet of one layer: weights of `bytes` bytes each, mask, and the mask ORed into `ever`. */
+/* supermask.kernels.subnet.subnet of one layer: weights of `bytes` bytes each, mask, and the mask ORed into `ever`. */
 SM_EXPORT int64_t sm_subnet(const float *scores, int32_t tau, int64_t last_tied, const uint32_t *survivors,
                             const void *constant, const uint32_t *signs, const void *base, void *weight, uint32_t *mask,
                             uint32_t *ever, int64_t rows, int64_t cols, int64_t words, int absolute, int bytes,
@@ -162,7 +162,7 @@ SM_EXPORT int64_t sm_subnet_backward(const float *grad, const float *scores, con
 #endif
 }
 
-/* kernels.packed.packed_weight: weights of `bytes` bytes each from a mask. */
+/* supermask.kernels.packed_weight.packed_weight: weights of `bytes` bytes each from a mask. */
 SM_EXPORT int64_t sm_packed_weight(const uint32_t *mask, const void *constant, const uint32_t *signs, const void *base,
                                    void *weight, int64_t rows, int64_t cols, int64_t words, int bytes, int threads) {
 #if SM_AVX512

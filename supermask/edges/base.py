@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.bits import words_per_row
-from kernels.philox import as_int64, check_layer, sign_words
-from kernels.theta import Theta
 from supermask.checks import check_choice
 from supermask.edges.draws import Magnitude, WeightInit, real_weights
+from supermask.kernels.base.bits import words_per_row
+from supermask.kernels.base.philox import as_int64, check_layer, sign_words
+from supermask.kernels.base.theta import Theta
 
 Ints = tuple[int, ...]
 
@@ -33,9 +33,9 @@ class Edges(nn.Module):
 
     Attributes:
         shape: of the weight.
-        seed, layer, generation: what theta0 is drawn from (kernels/philox.py).
+        seed, layer, generation: what theta0 is drawn from (kernels/base/philox.py).
         weights: the distribution of theta0.
-        real: how real-valued weights are drawn, as in kernels.theta.Theta; None for constants.
+        real: how real-valued weights are drawn, as in supermask.kernels.base.theta.Theta; None for constants.
     """
 
     constant: Tensor
@@ -74,7 +74,7 @@ class Edges(nn.Module):
         return self.rows * self.cols
 
     def mask(self) -> Tensor:
-        """Which edges are selected: packed bits, int32 [rows, words] (kernels/bits.py)."""
+        """Which edges are selected: packed bits, int32 [rows, words] (kernels/base/bits.py)."""
         raise NotImplementedError
 
     def forward(self, dtype: torch.dtype, *, record: bool = True) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kernels import philox
+from supermask.kernels.base import philox
 
 WeightInit = Literal[
     "signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform"
@@ -43,7 +43,7 @@ def weight_constant(weights: WeightInit, fan_in: int, remaining: float) -> float
 
 
 def real_weights(weights: WeightInit, fan_in: int) -> tuple[str, float] | None:
-    """The draw of the real-valued distributions, as `kernels.theta.Theta.real`; None for the constant ones."""
+    """The draw of real-valued distributions, as `supermask.kernels.base.theta.Theta.real`; None for constant ones."""
     std = weight_constant(weights, fan_in, 1.0)
     if weights == "kaiming_normal":
         return "normal", std

@@ -44,7 +44,7 @@ def choose(
     costs: dict[Making, float] = {"materialised": BITS + 2 * itemsize}
     if fused:
         blocks = -(-rows // BLOCK_ROWS)
-        # On CPU the weights of a block of rows stay in cache, and few rows need none (kernels/masked_mm_cpu.py).
+        # On CPU the weights of a block of rows stay in cache, and few rows need none (kernels/masked_mm/cpu.py).
         making = 0.0 if device.type == "cpu" else blocks * INSTRUCTIONS * BYTES_AN_INSTRUCTION
         costs["on_the_fly"] = BITS + making
     if kept or (may_keep and 4 * edges <= activations * itemsize):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from kernels.bits import check_words
+from supermask.kernels.base.bits import check_words
 
 
 @dataclass(frozen=True, kw_only=True)

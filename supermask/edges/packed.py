@@ -8,27 +8,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels import native
-from kernels._launch import unwatched
-from kernels.bits import check_words
-from kernels.edge_codes import interleave
-from kernels.masked_conv2d import masked_conv2d
-from kernels.masked_mm import masked_mm
-from kernels.masked_mm_cpu import by_tables
-from kernels.packed import packed_weight
-from kernels.philox import sign_words
-from kernels.theta import BITS_DTYPE
 from supermask.checks import check_choice
 from supermask.edges.base import Edges, Ints
 from supermask.edges.draws import WeightInit
 from supermask.edges.making import Making, choose
+from supermask.kernels.base import native
+from supermask.kernels.base.bits import check_words
+from supermask.kernels.base.launch import unwatched
+from supermask.kernels.base.philox import sign_words
+from supermask.kernels.base.theta import BITS_DTYPE
+from supermask.kernels.masked_conv2d.op import masked_conv2d
+from supermask.kernels.masked_mm.codes import interleave
+from supermask.kernels.masked_mm.cpu import by_tables
+from supermask.kernels.masked_mm.op import masked_mm
+from supermask.kernels.packed_weight.op import packed_weight
 
 SIGNED: tuple[WeightInit, ...] = ("signed_constant", "scaled_signed_constant")  # weights of which a sign can flip
 
 
 class PackedEdges(Edges):
     """One bit an edge, and what the device multiplies fastest from: on GPU nothing more; on CPU a sign bit an edge, and
-    for a linear layer, where the C extension is used, mask and sign interleaved (kernels/edge_codes.py), 1.8 bits.
+    for a linear layer, where the C extension is used, mask and sign interleaved (kernels/masked_mm/codes.py), 1.8 bits.
 
     Args:
         mask: packed int32 [rows, words]; or [coats, rows, words], each coat within the one before it: a weight counts

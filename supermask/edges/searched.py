@@ -8,19 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kernels.bits import popcount, words_per_row
-from kernels.subnet import subnet
-from kernels.threshold import select
 from supermask.checks import check_choice
 from supermask.edges.base import Edges
-from supermask.edges.draws import (
-    Magnitude,
-    ScoreInit,
-    WeightInit,
-    initial_scores,
-    kept_count,
-    weight_constant,
-)
+from supermask.edges.draws import Magnitude, ScoreInit, WeightInit, initial_scores, kept_count, weight_constant
+from supermask.kernels.base.bits import popcount, words_per_row
+from supermask.kernels.select.op import select
+from supermask.kernels.subnet.op import subnet
 
 
 class SearchedEdges(Edges):
@@ -117,7 +110,7 @@ class SearchedEdges(Edges):
         self.survivors = self.mask()
 
     def threshold(self) -> tuple[Tensor, Tensor]:
-        """(tau, last tied index) of the selection, one-element int32 and int64 (kernels/threshold.py)."""
+        """(tau, last tied index) of the selection, one-element int32 and int64 (kernels/select/op.py)."""
         if self._threshold is not None:
             return self._threshold
         return select([self.scores.detach()], self.kept, [self.survivors], self.magnitude == "abs")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from kernels.threshold import select
 from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
+from supermask.kernels.select.op import select
 
 
 class Found(NamedTuple):

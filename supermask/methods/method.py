@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from kernels.bits import unpack
 from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.kernels.base.bits import unpack
 from supermask.methods.cycles import Cycle
 from supermask.training.evaluate import batch_norms
 

@@ -29,14 +29,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from supermask.networks.small import (
-    MLP,
-    convmixer,
-    convnet,
-    resnet18,
-    resnext29,
-    vgg16_bn,
-)
+from supermask.networks.small import MLP, convmixer, convnet, resnet18, resnext29, vgg16_bn
 
 _TORCHVISION = "torchvision/"
 _MOST_TENSORS = 10_000  # torchvision's largest network has 1,331

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from kernels.philox import as_int64
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit
+from supermask.kernels.base.philox import as_int64
 from supermask.networks.convert import BiasPolicy
 from supermask.networks.convertible import NormPolicy
 from supermask.runs.records import CycleResult, Exported

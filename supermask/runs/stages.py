@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from kernels.bits import popcount
 from supermask.edges.in_model import searched_edges
+from supermask.kernels.base.bits import popcount
 from supermask.methods.cycles import Cycle
 from supermask.methods.method import begin_cycle
 from supermask.runs.records import CycleResult, Exported

@@ -31,7 +31,7 @@ _RATIO = 1 << 13  # and for every byte of the file: a plane that shrinks 1,024 t
 _MOST_EDGES = 1 << 60
 _MOST_ROW = 1 << 20  # edges: a row is coded as a whole, in 40 bytes an edge; the widest of torchvision has 25,088
 _SHOWN = 500  # characters of an error from elsewhere
-_LIMITS = {"index": 1 << 31, "generation": 1 << 22}  # of a layer's counter, kernels/philox.py
+_LIMITS = {"index": 1 << 31, "generation": 1 << 22}  # of a layer's counter, kernels/base/philox.py
 _HEADER = {
     "version": int, "prng": dict, "seed": int, "architecture": (dict, type(None)), "layers": list, "folded": list,
     "narrowed": bool, "sha256": str,

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from kernels.bits import words_per_row
 from supermask.edges.draws import WeightInit
+from supermask.kernels.base.bits import words_per_row
 from supermask.networks.architecture import Architecture
 from supermask.tickets.coding.levels import Grid
 from supermask.tickets.coding.planes import Encoding
@@ -69,7 +69,7 @@ class LayerInfo:
 
     @property
     def held(self) -> int:
-        """Bits of its planes in memory, where rows are padded (kernels/bits.py)."""
+        """Bits of its planes in memory, where rows are padded (kernels/base/bits.py)."""
         return 32 * self.shape[0] * words_per_row(math.prod(self.shape[1:])) * len(self.planes)
 
     @property

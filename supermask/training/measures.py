@@ -13,10 +13,10 @@ import torch
 from einops import reduce
 from torch import Tensor, nn
 
-from kernels.bits import popcount, unpack, words_per_row
 from supermask.edges.base import Edges
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.searched import SearchedEdges
+from supermask.kernels.base.bits import popcount, unpack, words_per_row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,8 @@
     optimiser.step()
 
 A search step of torch.optim.SGD makes the gradient of the scores from that of the weights, reads it again to update
-them, and reads the scores once more to select. Here one kernel does all of it (kernels/score_step.py), in the rounding
-of torch.optim.SGD on CPU, and the selection's thresholds are there before the next forward asks for them.
+them, and reads the scores once more to select. Here one kernel does all of it (kernels/score_step/op.py), in the
+rounding of torch.optim.SGD on CPU, and the selection's thresholds are there before the next forward asks for them.
 """
 
 import weakref
@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from kernels.score_step import NO_BRACKET, score_step
-from kernels.theta import Theta, draw_real
 from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import Found, State, one_selection
+from supermask.kernels.base.theta import Theta, draw_real
+from supermask.kernels.score_step.op import NO_BRACKET, score_step
 
 
 class ScoreSGD(torch.optim.SGD):

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kernels.bits import unpack
-from kernels.threshold import score_keys
-from kernels.threshold_cpu import REMOVED_KEY
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
+from supermask.kernels.base.bits import unpack
+from supermask.kernels.base.keys import REMOVED_KEY, score_keys
 
 BINS = 64
 

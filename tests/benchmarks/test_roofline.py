@@ -12,7 +12,7 @@ CHIP = Chip(target="sm_90", matrix=100.0, bandwidth=10.0, integer=20.0, source="
 
 def _row(**changes: object) -> dict[str, object]:
     row = {
-        "kernel": "masked_mm._masked_mm_kernel",
+        "kernel": "masked_mm",
         "variant": "bf16, seed, 16 rows",
         "target": "sm_90",
         "config": "x:*bf16 BLOCK_N=128 BLOCK_M=16 warps=4",
@@ -56,7 +56,7 @@ def test_a_weight_is_made_once_for_every_block_of_rows() -> None:
         {"target": "sm_80"},
         {"variant": "fp32, seed, 16 rows"},
         {"variant": "2 coats, bf16, seed, 16 rows"},
-        {"kernel": "masked_mm._sum_kernel"},
+        {"kernel": "sum"},
     ],
 )
 def test_other_configurations_do_not_count(change: dict[str, object]) -> None:

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kernels.bits import pack
 from supermask.edges.draws import WeightInit, initial_scores
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.packed import SIGNED, PackedEdges
+from supermask.kernels.base.bits import pack
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.layers import SupermaskConv2d, SupermaskConvTranspose2d, SupermaskLinear

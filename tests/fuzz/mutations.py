@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kernels.bits import pack
+from supermask.kernels.base.bits import pack
 from supermask.tickets.coding.levels import Draws, Grid, Levels
 from supermask.tickets.coding.planes import encode_ans, encode_raw
 

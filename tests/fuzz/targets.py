@@ -27,9 +27,9 @@ import torchvision.models  # noqa: F401 - or the first file that names one of it
 from torch import Tensor, nn
 
 import supermask
-from kernels.bits import words_per_row
 from supermask.edges.in_model import all_edges
 from supermask.edges.packed import PackedEdges
+from supermask.kernels.base.bits import words_per_row
 from supermask.networks.layers import MaskedLayer, SupermaskConv1d, SupermaskConv2d, SupermaskConv3d
 from supermask.tickets import header as ticket_header
 from supermask.tickets.coding import fit as mask_fit

@@ -8,10 +8,10 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.philox import sign_words
-from kernels.subnet import subnet
-from kernels.theta import Theta
-from kernels.threshold import score_keys
+from supermask.kernels.base.keys import score_keys
+from supermask.kernels.base.philox import sign_words
+from supermask.kernels.base.theta import Theta
+from supermask.kernels.subnet.op import subnet
 from tests.kernels.paths import (
     COLS,
     ROWS,

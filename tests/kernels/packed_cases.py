@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.philox import sign_words
-from kernels.theta import Theta
+from supermask.kernels.base.philox import sign_words
+from supermask.kernels.base.theta import Theta
 from tests.kernels.paths import pack_plain, random_mask, random_words, unpack_plain
 
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import threshold_cpu
+from supermask.kernels.select import cpu as threshold_cpu
 
 PATHS = ("torch", "native", "triton")
 GUARD = 1 << 16  # elements around every output, more than the widest block a kernel could write past its end

@@ -42,7 +42,7 @@ def test_the_plan_needs_no_data_and_writes_nothing(
 
 
 def recipes_network(name: str) -> object:
-    from recipes._settings import Network
+    from supermask.recipes._settings import Network
 
     return Network(name=name)
 
@@ -56,7 +56,7 @@ def test_help_on_the_command_line(name: str, tmp_path: Path) -> None:
 
 def test_paper_settings() -> None:
     """Section 5 of the soft iEP paper."""
-    from recipes import cifar10_soft_iep, imagenet_hard_iep
+    from supermask.recipes import cifar10_soft_iep, imagenet_hard_iep
 
     small = cifar10_soft_iep.recipe()
     assert (small.training.lr, small.training.momentum, small.training.weight_decay) == (0.1, 0.9, 1e-4)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from recipes._grid import Experiment, Grid, methods, spread
 from supermask.methods import METHODS
 from supermask.methods.edge_popup import ep
+from supermask.recipes._grid import Experiment, Grid, methods, spread
 from tests.recipes.command import run
 
 SMALL = ["--seeds", 1, "--epochs", 1, "--folder", "grid"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from recipes import digits_soft_iep
-from recipes._settings import DIGITS
+from supermask.recipes import digits_soft_iep
+from supermask.recipes._settings import DIGITS
 from supermask.runs.folder import read_metrics
 from supermask.runs.options import RunOptions
 from tests.recipes.command import run

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes import digits_soft_iep
-from recipes._settings import DIGITS
+from supermask.recipes import digits_soft_iep
+from supermask.recipes._settings import DIGITS
 from supermask.runs.options import RunOptions
 from tests.recipes.command import run
 from tests.supermask.runs.small_runs import left_by, same

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from kernels.bits import bits_of
+from supermask.kernels.base.bits import bits_of
 from supermask.tickets.coding.levels import BINS, MOST_BITS, Draws, Grid, Levels
 
 __all__ = ["Plane", "find_draws", "fit"]

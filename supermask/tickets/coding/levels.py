@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels import philox
-from kernels.philox import SCORES
+from supermask.kernels.base import philox
+from supermask.kernels.base.philox import SCORES
 
 __all__ = ["BINS", "Draws", "Grid", "Levels", "LevelsError"]
 
@@ -38,7 +38,7 @@ class Grid:
     Attributes:
         shape: of the weight; row, channel and position of an edge are its places along the first dimension, the second,
             and all others as one.
-        seed, layer: of the counter (kernels/philox.py).
+        seed, layer: of the counter (kernels/base/philox.py).
     """
 
     shape: tuple[int, ...]

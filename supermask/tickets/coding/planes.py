@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.bits import bits_of, pack, words_per_row
+from supermask.kernels.base.bits import bits_of, pack, words_per_row
 from supermask.tickets.coding.levels import Grid, Levels, LevelsError
 
 __all__ = ["CodeError", "Encoding", "decode", "encode_ans", "encode_raw"]

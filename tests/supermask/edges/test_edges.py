@@ -10,8 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kernels import philox
-from kernels.bits import pack, unpack
 from supermask.edges import searched as searched_module
 from supermask.edges import selection
 from supermask.edges.draws import kept_count, weight_constant
@@ -19,6 +17,8 @@ from supermask.edges.in_model import all_edges, searched_edges, set_remaining
 from supermask.edges.packed import PackedEdges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
+from supermask.kernels.base import philox
+from supermask.kernels.base.bits import pack, unpack
 from supermask.networks.layers import SupermaskConv2d, SupermaskConvTranspose2d, SupermaskLinear
 
 KINDS = ["signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform"]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from kernels.bits import pack
 from supermask.edges.overlap import Masks, overlap, packed_overlap
+from supermask.kernels.base.bits import pack
 from supermask.runs.read import MaskFileError, read_masks
 from tests.supermask.runs.run_folders import write_run
 

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels import native
-from kernels.bits import pack, unpack
 from supermask.edges import packed as packed_module
 from supermask.edges.making import choose
 from supermask.edges.packed import PackedEdges
 from supermask.edges.searched import SearchedEdges
+from supermask.kernels.base import native
+from supermask.kernels.base.bits import pack, unpack
 from supermask.networks.layers import SupermaskConv2d, SupermaskLinear
 
 KINDS = ["signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform"]

@@ -13,9 +13,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from kernels.bits import popcount
 from supermask.edges.in_model import SparseLayerWarning, all_edges, searched_edges, set_remaining
 from supermask.edges.searched import SearchedEdges
+from supermask.kernels.base.bits import popcount
 from supermask.networks.attention import SupermaskMultiheadAttention
 from supermask.networks.convert import convert, trained_parameters
 from supermask.networks.layers import MaskedLayer, SupermaskConv2d, SupermaskLinear
@@ -41,7 +41,7 @@ def expected_layers(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("name", [*SMALL, *LARGE])
-@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+@pytest.mark.filterwarnings("ignore::supermask.SparseLayerWarning")
 def test_torchvision_networks(name: str) -> None:
     model = getattr(torchvision.models, name)(num_classes=10)
     expected = expected_layers(model)

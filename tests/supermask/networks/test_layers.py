@@ -15,10 +15,10 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from kernels.bits import unpack
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
+from supermask.kernels.base.bits import unpack
 from supermask.networks.attention import SupermaskMultiheadAttention
 from supermask.networks.convert import convert
 from supermask.networks.layers import (

@@ -157,7 +157,7 @@ def test_computes_what_an_independent_network_does(
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+@pytest.mark.filterwarnings("ignore::supermask.SparseLayerWarning")
 def test_searched(name: str) -> None:
     """All layers are masked, first and last too, and each gets a gradient."""
     arguments, side = TINY[name]
@@ -178,7 +178,7 @@ def test_searched(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+@pytest.mark.filterwarnings("ignore::supermask.SparseLayerWarning")
 def test_through_a_ticket(name: str, tmp_path: Path) -> None:
     arguments, side = TINY[name]
     architecture = Architecture(name=name, arguments={"num_classes": 5, "channels": 2, **arguments})

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from kernels.bits import pack
+from supermask.kernels.base.bits import pack
 
 LAYERS = {"fc1": (32, 64), "fc2": (24, 32), "fc3": (10, 24)}
 HALVED = (0.5, 0.25, 0.125)

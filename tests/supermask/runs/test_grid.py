@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes import cifar10_ep, digits_ep
 from supermask.data.image_sets import CIFAR10
+from supermask.recipes import cifar10_ep, digits_ep
 from supermask.runs.folder import RunFolder, read_metrics
 from supermask.runs.grid import GridError, Job, run_grid
 from supermask.runs.options import RunOptions

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from recipes import digits_soft_iep, imagenet_soft_iep
 from supermask.data.base import DataMissing
 from supermask.data.digits import Digits
 from supermask.data.image_folder import ImageFolder
@@ -16,6 +15,7 @@ from supermask.data.image_sets import CIFAR10
 from supermask.methods.cycles import Cycle
 from supermask.methods.iep import hard_iep
 from supermask.networks.architecture import Architecture
+from supermask.recipes import digits_soft_iep, imagenet_soft_iep
 from supermask.runs import plan
 from supermask.runs.folder import read_metrics
 from supermask.runs.options import Conversion, RecipeError, RunOptions

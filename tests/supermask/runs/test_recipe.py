@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from recipes import digits_soft_iep
 from supermask.methods.cycles import Cycle
 from supermask.methods.edge_popup import ep
+from supermask.recipes import digits_soft_iep
 from supermask.runs.folder import RunFolder, RunFolderError, read_metrics
 from supermask.runs.interrupts import Interrupts
 from supermask.runs.main import main

@@ -15,11 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from kernels.bits import popcount, unpack
 from supermask.data.base import in_memory
 from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges, set_remaining
 from supermask.edges.searched import SearchedEdges
+from supermask.kernels.base.bits import popcount, unpack
 from supermask.methods.cycles import Cycle, Scores
 from supermask.methods.edge_popup import ep
 from supermask.methods.iep import hard_iep, hard_iep_ft, hard_iep_sri, hard_iep_srw, soft_iep
@@ -191,7 +191,7 @@ def test_a_removed_edge_cannot(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", [hard_iep, hard_iep_ft, hard_iep_srw, hard_iep_sri])
 @settings(max_examples=8)
 @given(data=st.data())
-@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+@pytest.mark.filterwarnings("ignore::supermask.SparseLayerWarning")
 def test_hard_masks_nest_at_any_rates_in_any_network(
     method: Callable[[Sequence[float]], tuple[Cycle, ...]],
     data: st.DataObject,

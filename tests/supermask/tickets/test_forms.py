@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kernels.bits import pack, unpack
 from supermask import Architecture, SupermaskConv2d, SupermaskLinear, inspect, load, save, save_folder, verify
 from supermask.edges.in_model import all_edges
 from supermask.edges.packed import PackedEdges
+from supermask.kernels.base.bits import pack, unpack
 from supermask.networks.convert import convert
 from supermask.tickets import exports
 from supermask.tickets.errors import TicketError
@@ -96,7 +96,7 @@ def test_folder(ticket: Path, tmp_path: Path) -> None:
     magnitude=st.sampled_from(["abs", "raw"]),
     scores=st.sampled_from(["kaiming_uniform", "kaiming_normal"]),
 )
-@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+@pytest.mark.filterwarnings("ignore::supermask.SparseLayerWarning")
 def test_every_encoding_of_any_network(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], remaining: float, moved: float, seed: int,
     magnitude: Any, scores: Any,
@@ -272,7 +272,7 @@ import sys, numpy, torch
 torch.set_num_threads(1)
 import supermask
 from supermask import load
-from kernels.bits import pack
+from supermask.kernels.base.bits import pack
 def status(name):
     return 1024 * int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
 load(sys.argv[2])  # what is imported and allocated once

@@ -1,6 +1,6 @@
 """Files made to harm their reader: refused in time, in little memory, by one kind of error that says what is wrong.
 
-What is wrong with a digest, a spelling, one field or one tensor is in tests/supermask/test_ticket_file.py.
+What is wrong with a digest, a spelling, one field or one tensor is in tests/supermask/tickets/test_file.py.
 """
 
 import io

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kernels.bits import popcount
 from supermask.edges.draws import WeightInit
 from supermask.edges.in_model import all_edges, set_remaining
 from supermask.edges.packed import PackedEdges
+from supermask.kernels.base.bits import popcount
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.layers import SupermaskConv2d, SupermaskLinear
@@ -256,7 +256,7 @@ def test_dtypes_are_kept(tmp_path: Path) -> None:
     magnitude=st.sampled_from(["abs", "raw"]),
     data=st.integers(0, 1000),
 )
-@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+@pytest.mark.filterwarnings("ignore::supermask.SparseLayerWarning")
 def test_any_small_network(
     tmp_path_factory: pytest.TempPathFactory,
     sizes: list[int],

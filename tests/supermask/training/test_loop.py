@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from kernels.bits import popcount
 from supermask.data.base import Loaded, Part, in_memory
 from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.kernels.base.bits import popcount
 from supermask.networks.convert import convert
 from supermask.training.loop import Loop
 from supermask.training.non_finite import NonFiniteError, first_non_finite

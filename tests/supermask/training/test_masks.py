@@ -8,10 +8,10 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from kernels.bits import unpack
 from supermask.edges.in_model import searched_edges, set_remaining
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
+from supermask.kernels.base.bits import unpack
 from supermask.networks.convert import convert
 
 
@@ -96,7 +96,7 @@ def test_interpreted_kernels_select_what_a_sort_selects() -> None:
 
 
 @pytest.mark.parametrize("remaining", [0.01, 0.3, 0.9])
-@pytest.mark.filterwarnings("ignore::supermask.convert.SparseLayerWarning")
+@pytest.mark.filterwarnings("ignore::supermask.SparseLayerWarning")
 def test_small_network_at_other_rates(remaining: float) -> None:
     model = convert(conv_net(), 1, remaining=0.5)
     set_remaining(model, remaining)

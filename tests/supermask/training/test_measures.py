@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kernels.bits import unpack
 from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.kernels.base.bits import unpack
 from supermask.networks.convert import convert
 from supermask.training.measures import Cumulative, dead_units, dying, track
 

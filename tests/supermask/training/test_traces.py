@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kernels.bits import unpack
 from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
+from supermask.kernels.base.bits import unpack
 from supermask.networks.convert import convert
 from supermask.training.traces import BINS, Traces, histogram
 

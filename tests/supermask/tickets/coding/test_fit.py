@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kernels.bits import pack
 from supermask.edges.draws import initial_scores
+from supermask.kernels.base.bits import pack
 from supermask.tickets.coding.fit import Plane, find_draws, fit
 from supermask.tickets.coding.levels import Draws, Grid
 from supermask.tickets.coding.planes import decode, encode_ans

@@ -9,7 +9,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels.bits import pack
+from supermask.kernels.base.bits import pack
 from supermask.tickets.coding import planes as mask_coding
 from supermask.tickets.coding.levels import BINS, Draws, Grid, Levels
 from supermask.tickets.coding.planes import CodeError, decode, encode_ans, encode_raw, flat_ones
@@ -227,8 +227,8 @@ def test_levels_come_back(
 
 def test_bins_are_those_of_the_scores() -> None:
     """An edge of a higher bin has a higher initial score, or one further from zero."""
-    from kernels.philox import SCORES
     from supermask.edges.draws import initial_scores
+    from supermask.kernels.base.philox import SCORES
 
     assert SCORES == 2
     grid = Grid(shape=(40, 50), seed=9, layer=4)

@@ -1,0 +1,1 @@
+"""What kernels compile to, without a GPU."""

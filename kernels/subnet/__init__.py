@@ -1,0 +1,5 @@
+"""From scores to effective weights."""
+
+from supermask.kernels.subnet.op import subnet
+
+__all__ = ["subnet"]

@@ -1,0 +1,117 @@
+"""subnet and its backward on CPU, eager: the statements of kernels/subnet/op.py, a block of rows at a time.
+
+A whole-layer expression costs a fresh array an operation, whose pages the system must map and clear: far more than the
+arithmetic. Here only the results are of the layer's size; what leads to them stays in cache, most of it a byte an edge.
+NumPy computes a block on one thread: PyTorch would start all of them for some microseconds' work.
+"""
+
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from supermask.kernels.base.bits import bits_of, words_per_row
+from supermask.kernels.base.keys import keys_of
+from supermask.kernels.select.cpu import row_blocks, scratch
+
+
+def weights_and_mask(
+    scores: Tensor,
+    tau: int,
+    last_tied: int,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    absolute: bool,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Effective weights, of the scores' shape, and the packed mask.
+
+    Args:
+        tau, last_tied: the threshold.
+        signs: packed sign words, or None where `base` holds the weights.
+        survivors, constant, base, absolute, dtype: as the op subnet takes them.
+    """
+    rows = scores.shape[0]
+    matrix = scores.view(rows, -1)
+    cols = matrix.shape[1]
+    weight = torch.empty(matrix.shape, dtype=dtype)
+    mask = torch.zeros(rows, words_per_row(cols), dtype=torch.int32)
+    packed = mask.numpy().view(np.uint8)
+    magnitude = constant.to(dtype).float().numpy()
+    space = scratch(rows, cols)
+    for block in row_blocks(rows, cols):
+        part = matrix[block].numpy()
+        keys = keys_of(part, absolute, out=space[: len(part)])
+        chosen = _on_or_above(keys, tau, last_tied + 1 - block.start * cols)
+        if survivors is not None:
+            chosen &= bits_of(survivors[block], cols)
+        packed[block, : -(-cols // 8)] = np.packbits(chosen, axis=1, bitorder="little")
+        # float32 holds the weights of every dtype exactly, or is what they are rounded from.
+        found = weight[block].numpy() if dtype is torch.float32 else keys.view(np.float32)
+        if base is not None:
+            np.copyto(found, base[block].numpy())
+            _keep(found, chosen)
+        elif signs is not None:
+            np.copyto(found, _plus_or_minus(bits_of(signs[block], cols)) * chosen.view(np.int8))
+            found *= magnitude
+        if dtype is not torch.float32:
+            weight[block] = torch.from_numpy(found)
+    return weight.view(scores.shape), mask
+
+
+def grad_scores(
+    grad_weight: Tensor,
+    scores: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    absolute: bool,
+) -> Tensor:
+    """Straight-through gradient of the scores; arguments as in `weights_and_mask`, grad_weight of any layout."""
+    rows = scores.shape[0]
+    matrix = scores.view(rows, -1)
+    cols = matrix.shape[1]
+    grad = torch.empty(matrix.shape, dtype=scores.dtype)
+    space = scratch(rows, cols).view(np.float32)
+    for block in row_blocks(rows, cols):
+        given = grad_weight[block].to(scores.dtype).reshape(-1, cols).numpy()
+        found = grad[block].numpy()
+        negative = np.zeros(found.shape, np.uint8) if signs is None else bits_of(signs[block], cols)
+        if absolute:
+            negative ^= matrix[block].numpy() < 0
+        sign = space[: len(found)]
+        np.copyto(sign, _plus_or_minus(negative))
+        sign *= constant.numpy() if base is None else base[block].numpy()
+        with np.errstate(over="ignore"):
+            np.multiply(given, sign, out=found)
+        if survivors is not None:
+            _keep(found, bits_of(survivors[block], cols))
+    return grad.view(scores.shape)
+
+
+def _on_or_above(keys: Any, tau: int, tied: int) -> Any:
+    """Which keys of a block are selected, uint8 of 0 and 1; those equal to tau only among the first `tied`."""
+    chosen = np.empty(keys.shape, np.uint8)
+    flat, result = keys.reshape(-1), chosen.reshape(-1).view(np.bool_)
+    tied = min(max(tied, 0), flat.size)
+    np.greater_equal(flat[:tied], tau, out=result[:tied])
+    np.greater(flat[tied:], tau, out=result[tied:])
+    return chosen
+
+
+def _plus_or_minus(negative: Any) -> Any:
+    """int8 -1 and +1 of uint8 1 and 0, in place."""
+    signs = negative.view(np.int8)
+    signs *= -2
+    signs += 1
+    return signs
+
+
+def _keep(values: Any, chosen: Any) -> None:
+    """Make `values` +0.0 where `chosen`, uint8 of 0 and 1, is 0, whatever stands there: NaN too."""
+    bits = values.view(f"i{values.itemsize}")
+    bits &= -chosen.view(np.int8)

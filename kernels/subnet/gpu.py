@@ -1,0 +1,151 @@
+"""subnet and its backward in Triton: a program handles a tile of rows by 128 columns."""
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+
+from supermask.kernels.base.bits import words_per_row
+from supermask.kernels.base.edge_tile import is_set, sign_of, tile_of_edges, tile_of_words, tile_rows, words_of
+from supermask.kernels.base.keys import score_key
+from supermask.kernels.base.launch import cdiv, jit, launch, tl
+from supermask.kernels.base.theta import BITS_DTYPE, drawn_signs, signed_tile
+
+
+@jit
+def _subnet_kernel(
+    scores_ptr, tau_ptr, last_tied_ptr, survivors_ptr, constant_ptr, signs_ptr, base_ptr, weight_ptr, mask_ptr,
+    ever_ptr, rows, cols, words, ABSOLUTE: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    first, row, start_word, word, there = tile_of_words(rows, words, BLOCK_R)
+    start, edge, inside = tile_of_edges(first, row, there, cols)
+    key = score_key(tl.load(scores_ptr + start + edge, mask=inside, other=0.0), ABSOLUTE)
+    # Edges up to last_tied rank as if their keys were one higher, so that of equal ones these alone are above tau.
+    last = tl.minimum(tl.maximum(tl.load(last_tied_ptr) - start, -1), 2147483647).to(tl.int32)
+    chosen = inside & (key + (edge <= last).to(tl.int32) > tl.load(tau_ptr))
+    if survivors_ptr is not None:
+        chosen = chosen & is_set(tl.load(survivors_ptr + start_word + word, mask=there, other=0))
+
+    if base_ptr is not None:
+        theta = tl.load(base_ptr + start + edge, mask=inside, other=0)
+    else:
+        theta = signed_tile(constant_ptr, tl.load(signs_ptr + start_word + word, mask=there, other=0))
+    tl.store(weight_ptr + start + edge, tl.where(chosen, theta, 0), mask=inside)
+
+    packed = words_of(chosen)
+    tl.store(mask_ptr + start_word + word, packed, mask=there)
+    if ever_ptr is not None:
+        ever = tl.load(ever_ptr + start_word + word, mask=there, other=0)
+        tl.store(ever_ptr + start_word + word, ever | packed, mask=there)
+
+
+@jit
+def _subnet_backward_kernel(
+    grad_weight_ptr, scores_ptr, survivors_ptr, constant_ptr, signs_ptr, base_ptr, grad_scores_ptr, rows, cols, words,
+    ABSOLUTE: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    first, row, start_word, word, there = tile_of_words(rows, words, BLOCK_R)
+    start, edge, inside = tile_of_edges(first, row, there, cols)
+    grad = tl.load(grad_weight_ptr + start + edge, mask=inside, other=0.0).to(tl.float32)
+    if base_ptr is not None:
+        grad = grad * tl.load(base_ptr + start + edge, mask=inside, other=0.0)
+    else:
+        minus = sign_of(tl.load(signs_ptr + start_word + word, mask=there, other=0))
+        grad = grad * tl.load(constant_ptr)
+        grad = (grad.to(tl.int32, bitcast=True) ^ minus).to(tl.float32, bitcast=True)
+    if ABSOLUTE:
+        score = tl.load(scores_ptr + start + edge, mask=inside, other=0.0)
+        grad = tl.where(score < 0.0, -grad, grad)
+    if survivors_ptr is not None:
+        survives = is_set(tl.load(survivors_ptr + start_word + word, mask=there, other=0))
+        grad = tl.where(survives, grad, 0.0)
+    tl.store(grad_scores_ptr + start + edge, grad, mask=inside)
+
+
+def subnet_triton(
+    scores: Tensor,
+    tau: Tensor,
+    last_tied: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+    dtype: torch.dtype,
+    ever: Optional[Tensor],
+) -> tuple[Tensor, Tensor]:
+    if dtype not in BITS_DTYPE:  # float64 is for checks, and exact from float32
+        args = (scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute)
+        weight, mask = subnet_triton(*args, torch.float32, ever)
+        return weight.to(dtype), mask
+    rows, cols, words, grid, block = _shape(scores)
+    as_bits = BITS_DTYPE[dtype]
+    weight = torch.empty(scores.shape, dtype=dtype, device=scores.device)
+    mask = torch.empty(rows, words, dtype=torch.int32, device=scores.device)
+    launch(
+        _subnet_kernel,
+        grid,
+        scores,
+        tau,
+        last_tied,
+        survivors,
+        constant.to(dtype).view(as_bits),
+        drawn_signs(signs, base, seed, layer, stream, rows, cols, scores.device),
+        None if base is None else base.to(dtype).view(as_bits),
+        weight.view(as_bits),
+        mask,
+        ever,
+        rows,
+        cols,
+        words,
+        ABSOLUTE=absolute,
+        BLOCK_R=block,
+        num_warps=4,
+    )
+    return weight, mask
+
+
+def subnet_backward_triton(
+    grad_weight: Tensor,
+    scores: Tensor,
+    survivors: Optional[Tensor],
+    constant: Tensor,
+    signs: Optional[Tensor],
+    base: Optional[Tensor],
+    seed: int,
+    layer: int,
+    stream: int,
+    absolute: bool,
+) -> Tensor:
+    rows, cols, words, grid, block = _shape(scores)
+    grad_scores = torch.empty_like(scores)
+    launch(
+        _subnet_backward_kernel,
+        grid,
+        grad_weight.contiguous(),
+        scores,
+        survivors,
+        constant,
+        drawn_signs(signs, base, seed, layer, stream, rows, cols, scores.device),
+        base,
+        grad_scores,
+        rows,
+        cols,
+        words,
+        ABSOLUTE=absolute,
+        BLOCK_R=block,
+        num_warps=4,
+    )
+    return grad_scores
+
+
+def _shape(scores: Tensor) -> tuple[int, int, int, tuple[int, int], int]:
+    """rows, cols, words, grid and rows a program."""
+    rows = scores.shape[0]
+    cols = scores.numel() // rows
+    words = words_per_row(cols)
+    block = tile_rows(cols)
+    return rows, cols, words, (cdiv(rows, block), words // 4), block

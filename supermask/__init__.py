@@ -1,37 +1,16 @@
-"""Search, study and ship strong lottery tickets: network = architecture + seed + mask."""
+"""Search, study and ship strong lottery tickets: network = architecture + seed + mask.
 
-from supermask.data.base import (
-    About,
-    Augment,
-    Batch,
-    Data,
-    DataDamaged,
-    DataMissing,
-    Described,
-    Loaded,
-    Part,
-    in_memory,
-)
-from supermask.data.digits import Digits
-from supermask.data.image_folder import ImageFolder
-from supermask.data.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
+Layers and conversion are imported at once. Whatever else is named here comes with its room when it is first asked for,
+so that whoever only wants layers waits for no command line, no entropy coder and no data loader, and needs none.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from supermask.edges.in_model import SparseLayerWarning, searched_edges, set_remaining
 from supermask.edges.packed import PackedEdges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
-from supermask.methods import METHODS
-from supermask.methods.cycles import Cycle, down_to, shrinking
-from supermask.methods.edge_popup import ep, ep_long
-from supermask.methods.iep import (
-    hard_iep,
-    hard_iep_ft,
-    hard_iep_sri,
-    hard_iep_srw,
-    soft_iep,
-    soft_iep_ft,
-    soft_iep_srw_zero,
-    soft_iep_zero,
-)
 from supermask.networks.architecture import Architecture
 from supermask.networks.attention import SupermaskMultiheadAttention
 from supermask.networks.convert import convert
@@ -46,21 +25,80 @@ from supermask.networks.layers import (
 )
 from supermask.networks.small import MLP
 from supermask.networks.summary import summary
-from supermask.runs.interrupts import Interrupted
-from supermask.runs.main import main
-from supermask.runs.options import Conversion, RunOptions, RunResult
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Evaluate, Export, Search, Train, search
-from supermask.tickets.errors import TicketError
-from supermask.tickets.load import inspect, load, verify
-from supermask.tickets.save import save, save_folder
 from supermask.training.evaluate import accuracy, recalibrate
 from supermask.training.memory import keep_freed_memory
-from supermask.training.non_finite import NonFiniteError
 from supermask.training.score_sgd import ScoreSGD
-from supermask.training.training import Training
+
+if TYPE_CHECKING:
+    from supermask.data.base import (
+        About,
+        Augment,
+        Batch,
+        Data,
+        DataDamaged,
+        DataMissing,
+        Described,
+        Loaded,
+        Part,
+        in_memory,
+    )
+    from supermask.data.digits import Digits
+    from supermask.data.image_folder import ImageFolder
+    from supermask.data.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
+    from supermask.methods import METHODS
+    from supermask.methods.cycles import Cycle, down_to, shrinking
+    from supermask.methods.edge_popup import ep, ep_long
+    from supermask.methods.iep import (
+        hard_iep,
+        hard_iep_ft,
+        hard_iep_sri,
+        hard_iep_srw,
+        soft_iep,
+        soft_iep_ft,
+        soft_iep_srw_zero,
+        soft_iep_zero,
+    )
+    from supermask.runs.interrupts import Interrupted
+    from supermask.runs.main import main
+    from supermask.runs.options import Conversion, RunOptions, RunResult
+    from supermask.runs.recipe import Recipe
+    from supermask.runs.stages import Evaluate, Export, Search, Train, search
+    from supermask.tickets import exports
+    from supermask.tickets.errors import TicketError
+    from supermask.tickets.load import inspect, load, verify
+    from supermask.tickets.save import save, save_folder
+    from supermask.training.non_finite import NonFiniteError
+    from supermask.training.training import Training
 
 __version__ = "0.1.0"
+
+_WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked for
+    "supermask.data.base": [
+        "About", "Augment", "Batch", "Data", "DataDamaged", "DataMissing", "Described", "Loaded", "Part", "in_memory",
+    ],
+    "supermask.data.digits": ["Digits"],
+    "supermask.data.image_folder": ["ImageFolder"],
+    "supermask.data.image_sets": ["CIFAR10", "CIFAR100", "MNIST", "SVHN"],
+    "supermask.methods": ["METHODS"],
+    "supermask.methods.cycles": ["Cycle", "down_to", "shrinking"],
+    "supermask.methods.edge_popup": ["ep", "ep_long"],
+    "supermask.methods.iep": [
+        "hard_iep", "hard_iep_ft", "hard_iep_sri", "hard_iep_srw", "soft_iep", "soft_iep_ft", "soft_iep_srw_zero",
+        "soft_iep_zero",
+    ],
+    "supermask.runs.interrupts": ["Interrupted"],
+    "supermask.runs.main": ["main"],
+    "supermask.runs.options": ["Conversion", "RunOptions", "RunResult"],
+    "supermask.runs.recipe": ["Recipe"],
+    "supermask.runs.stages": ["Evaluate", "Export", "Search", "Train", "search"],
+    "supermask.tickets": ["exports"],
+    "supermask.tickets.errors": ["TicketError"],
+    "supermask.tickets.load": ["inspect", "load", "verify"],
+    "supermask.tickets.save": ["save", "save_folder"],
+    "supermask.training.non_finite": ["NonFiniteError"],
+    "supermask.training.training": ["Training"],
+}  # fmt: skip
+_LATER = {name: module for module, names in _WHERE.items() for name in names}
 
 __all__ = [
     "CIFAR10",
@@ -111,6 +149,7 @@ __all__ = [
     "down_to",
     "ep",
     "ep_long",
+    "exports",
     "hard_iep",
     "hard_iep_ft",
     "hard_iep_sri",
@@ -135,3 +174,18 @@ __all__ = [
     "summary",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'supermask' has no attribute {name!r}")
+    try:
+        value = getattr(import_module(_LATER[name]), name)
+    except AttributeError:
+        value = import_module(f"{_LATER[name]}.{name}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -82,6 +82,26 @@ print("worked")
 """
 
 
+NAMES = """
+import ast, sys
+import supermask
+
+assert not {"tyro", "rich", "constriction", "torchvision"} & set(sys.modules), "rooms wait to be asked for"
+later = {}
+for block in ast.parse(open(supermask.__file__).read()).body:
+    if isinstance(block, ast.If):
+        later |= {alias.name: line.module for line in block.body for alias in line.names}
+assert later == supermask._LATER
+assert sorted(set(dir(supermask)) & set(supermask.__all__)) == sorted(supermask.__all__)
+assert len(supermask.__all__) == len({id(getattr(supermask, name)) for name in supermask.__all__})
+print("named")
+"""
+
+
+def test_the_front_door_has_what_it_names_and_imports_rooms_when_they_are_asked_for() -> None:
+    assert run(NAMES, "0") == "named\n"
+
+
 @pytest.mark.parametrize("interpret", ["0", "1"])
 def test_imports_have_no_effects(interpret: str) -> None:
     assert run(LEAN, interpret).endswith(" modules\n")

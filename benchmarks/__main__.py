@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 
+from benchmarks._flags import parse
 from benchmarks._report import Options
 from benchmarks._timing import environment
 
@@ -60,7 +60,7 @@ def run_all(names: Sequence[str], arguments: Sequence[str]) -> tuple[dict[str, A
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0: everything ran, or said why it cannot here; 1: something failed."""
     description = (__doc__ or "").partition("\n")[0]
-    options = tyro.cli(All, args=arguments, prog="python -m benchmarks", description=description)
+    options = parse(All, arguments, prog="python -m benchmarks", description=description)
     unknown = sorted(set(options.only) - set(BENCHMARKS))
     if unknown:
         print(f"benchmarks: no {', '.join(unknown)}: there are {', '.join(BENCHMARKS)}", file=sys.stderr)

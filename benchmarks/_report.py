@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks._flags import parse
 from benchmarks._timing import Sample, environment, ratios
 
 __all__ = ["Comparison", "Options", "Report", "command", "show"]
@@ -140,7 +140,7 @@ def command(run: Callable[[Opts], Report], arguments: list[str] | None = None) -
     (parameter,) = inspect.signature(run).parameters.values()
     module = inspect.getmodule(run)
     doc = (module.__doc__ if module is not None else None) or ""
-    options: Opts = tyro.cli(parameter.annotation, args=arguments, description=doc.partition("\n")[0])
+    options: Opts = parse(parameter.annotation, arguments, description=doc.partition("\n")[0])
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     report = run(options)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import __main__ as together
+from benchmarks._flags import parse
 from benchmarks._report import Comparison, Options, Report, command, show
 from benchmarks._timing import Sample, environment, interleaved
 from tests.places import ROOT
@@ -68,6 +70,35 @@ def test_a_command_writes_what_it_measured(tmp_path: Path) -> None:
 )
 def test_rounds(flags: dict[str, int], rounds: int) -> None:
     assert Options(**flags).rounds_of(11) == rounds
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Flags(Options):
+    sizes: tuple[int, ...] = (1, 2)
+    """how
+    large"""
+    rate: float = 0.5
+    folder: Path = Path("x")
+    off_by_default: bool = False
+
+
+def test_fields_are_flags_and_what_stands_below_them_their_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(_Flags, [], description="") == _Flags()
+    given = ["--sizes", "3", "4", "5", "--rate", ".1", "--folder", "y", "--off-by-default", "--device", "cpu"]
+    given += ["--rounds", "7", "--json", "out"]
+    expected = _Flags(
+        sizes=(3, 4, 5), rate=0.1, folder=Path("y"), off_by_default=True, device="cpu", rounds=7, json=Path("out")
+    )
+    assert parse(_Flags, given, description="") == expected
+    for wrong, said in ((["--round", "1"], "--round"), (["--device", "tpu"], "tpu"), (["--rounds", "x"], "x")):
+        with pytest.raises(SystemExit):
+            parse(_Flags, wrong, description="")
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse(_Flags, ["--help"], description="What it does")
+    shown = " ".join(capsys.readouterr().out.split())
+    for part in ("What it does", "how large ((1, 2))", "of PyTorch and of the kernels", "{cpu,cuda}"):
+        assert part in shown
 
 
 def test_every_round_has_another_order() -> None:

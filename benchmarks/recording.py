@@ -16,7 +16,7 @@ from benchmarks._timing import interleaved, ratios
 from benchmarks.search_step import model_of, step_of
 from supermask.data.digits import Digits
 from supermask.edges.in_model import searched_edges
-from supermask.networks import convert
+from supermask.networks.convert import convert
 from supermask.recipes._settings import DIGITS, Mlp
 from supermask.training import measures
 from supermask.training.loop import Loop

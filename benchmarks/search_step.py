@@ -20,10 +20,9 @@ from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.kernels.base.bits import unpack
-from supermask.networks import convert
 from supermask.networks.architecture import Architecture
-from supermask.networks.convert import trained_parameters
-from supermask.networks.convertible import set_norm
+from supermask.networks.convert import convert
+from supermask.networks.norms import set_norm
 from supermask.training import measures
 from supermask.training.memory import keep_freed_memory
 from supermask.training.score_sgd import ScoreSGD
@@ -39,7 +38,7 @@ def step_of(
     images = torch.randn(batch, 3, 32, 32, generator=generator).to(device, memory_format=torch.channels_last)
     labels = torch.randint(10, (batch,), generator=generator).to(device)
     if optimiser is None:
-        optimiser = ScoreSGD(model, **SGD) if all_edges(model) else torch.optim.SGD(trained_parameters(model), **SGD)
+        optimiser = ScoreSGD(model, **SGD) if all_edges(model) else torch.optim.SGD(model.parameters(), **SGD)
 
     def step() -> None:
         with optimiser.searching() if isinstance(optimiser, ScoreSGD) else nullcontext():

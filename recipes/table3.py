@@ -17,7 +17,7 @@ FUNCTIONS = {"EP": "ep(rate)", **{label: f"{function.__name__}(rates)" for label
 def in_words(cycles: Sequence[Cycle]) -> str:
     """Cycles as remaining, scores, lr and space, one after the other."""
     return "; ".join(
-        f"{cycle.remaining:.3f} {cycle.scores} {cycle.lr} {cycle.space}" + (f" x{cycle.length}" * (cycle.length > 1))
+        f"{cycle.remaining:.3f} {cycle.start} {cycle.lr} {cycle.space}" + (f" x{cycle.length}" * (cycle.length > 1))
         for cycle in cycles
     )
 

@@ -7,7 +7,7 @@ so that whoever only wants layers waits for no command line, no entropy coder an
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from supermask.edges.in_model import SparseLayerWarning, searched_edges, set_remaining
+from supermask.edges.in_model import searched_edges
 from supermask.edges.packed import PackedEdges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
@@ -23,6 +23,7 @@ from supermask.networks.layers import (
     SupermaskConvTranspose3d,
     SupermaskLinear,
 )
+from supermask.networks.rates import SparseLayerWarning, set_remaining
 from supermask.networks.small import MLP
 from supermask.networks.summary import summary
 from supermask.training.evaluate import accuracy, recalibrate

@@ -78,6 +78,11 @@ def _popcount_torch(words: Tensor) -> Tensor:
     return torch.from_numpy(np.bitwise_count(words.numpy().view(np.uint32)).sum(axis=1, dtype=np.int64))
 
 
+def count_bits(words: Tensor) -> int:
+    """Set bits of words on CPU, by NumPy: the first call of an op imports torch's compiler."""
+    return int(np.bitwise_count(words.numpy().view(np.uint32)).sum(dtype=np.int64))
+
+
 def pack_triton(mask: Tensor) -> Tensor:
     rows, cols = mask.shape
     words = words_per_row(cols)

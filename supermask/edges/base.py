@@ -7,23 +7,20 @@ make."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supermask.checks import check_choice
-from supermask.edges.draws import Magnitude, WeightInit, real_weights
+from supermask.edges.draws import WEIGHTS, WeightInit, real_weights
+from supermask.edges.identity import Value, decode, encode
 from supermask.kernels.base.bits import words_per_row
 from supermask.kernels.base.philox import as_int64, check_layer, sign_words
 from supermask.kernels.base.theta import Theta
 
 Ints = tuple[int, ...]
-
-
-_NAMES: tuple[str, ...] = (*get_args(WeightInit), *get_args(Magnitude))  # by their place in state dicts
 
 
 class Edges(nn.Module):
@@ -66,7 +63,6 @@ class Edges(nn.Module):
         self.real = real_weights(weights, self.cols)
         self.register_buffer("constant", torch.tensor([constant], device=device), persistent=False)
         self.register_buffer("signs", None, persistent=False)
-        self._keep_signs()
 
     @property
     def count(self) -> int:
@@ -101,16 +97,28 @@ class Edges(nn.Module):
         place = self.seed, self.layer, self.generation
         return Theta(*place, self.constant, self.signs, real=self.real)
 
-    def _keep_signs(self) -> None:
-        """Sign words where making them costs more than one bit an edge: on CPU. GPU kernels make their own."""
+    def _sign_words(self, flips: Tensor | None = None) -> Tensor | None:
+        """The packed signs to keep: those of the seed, turned where `flips` has a bit.
+
+        None where none are read (real-valued weights) or the kernels make the seed's own as quickly (not on CPU, where
+        making them costs more than a bit an edge), and on the meta device.
+        """
         device = self.constant.device
-        if self.weights == "unsigned_constant":
-            words = words_per_row(self.cols)
-            self.signs = torch.zeros(self.rows, words, dtype=torch.int32, device=device)
-        elif self.real or device.type != "cpu":
-            self.signs = None
-        elif self.signs is None:
-            self.signs = sign_words(self.seed, self.layer, self.rows, self.cols, generation=self.generation)
+        if self.real:
+            return None
+        if not WEIGHTS[self.weights].signed:
+            return torch.zeros(self.rows, words_per_row(self.cols), dtype=torch.int32, device=device)
+        if device.type == "meta" or (flips is None and device.type != "cpu"):
+            return None
+        place = self.seed, self.layer, self.rows, self.cols
+        drawn = sign_words(*place, generation=self.generation, device=device)
+        return drawn if flips is None else drawn ^ flips
+
+    @torch.no_grad()
+    @torch.inference_mode(False)
+    def _keep(self) -> None:
+        """Make what is kept beside the state; called where the edges are whole, and after they were moved."""
+        self.signs = self._sign_words()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Edges":
         """Move between devices, but stay float32 and row-major under `.half()`, channels_last and the like.
@@ -124,17 +132,16 @@ class Edges(nn.Module):
             return fn(tensor.detach().view(torch.int32)).view(torch.float32).contiguous()
 
         super()._apply(move, recurse)
-        self._keep_signs()
+        self._keep()
         return self
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Value]:
         """What a state dict must agree in to be of these edges, by name."""
         return {"seed": self.seed, "layer": self.layer, "generation": self.generation, "weights": self.weights}
 
     def _keep_source(self) -> None:
         """The identity as a tensor, so that it travels with the state dict."""
-        codes = torch.tensor([_code(value) for value in self._identity().values()], device=self.constant.device)
-        self.register_buffer("source", codes)
+        self.register_buffer("source", encode(self._identity().values(), self.constant.device))
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], strict: bool,
@@ -143,10 +150,10 @@ class Edges(nn.Module):
         source = state_dict.get(prefix + "source")
         found = None if source is None or source.is_meta else source.tolist()
         own = self._identity()
-        if found is not None and found != [_code(value) for value in own.values()]:
-            theirs = [_decode(code, value) for code, value in zip(found, own.values(), strict=False)]
+        if found is not None and found != encode(own.values(), torch.device("cpu")).tolist():
+            theirs = decode(found, own.values())
             error_msgs.append(
-                f"{prefix}source: the state dict is of edges with ({', '.join(own)}) = {tuple(theirs)}, these have "
+                f"{prefix}source: the state dict is of edges with ({', '.join(own)}) = {theirs}, these have "
                 f"{tuple(own.values())}: convert with that seed and those choices"
             )
             return
@@ -156,17 +163,3 @@ class Edges(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, weights={self.weights!r}, seed={self.seed}, layer={self.layer}"
-
-
-def _code(value: int | float | str) -> int:
-    """One entry of an identity as an int64."""
-    if isinstance(value, str):
-        return _NAMES.index(value)
-    return as_int64(value) if isinstance(value, int) else int(np.float32(value).view(np.int32))
-
-
-def _decode(code: int, like: int | float | str) -> int | float | str:
-    """The inverse of `_code`, for an entry of the kind of `like`."""
-    if isinstance(like, str):
-        return _NAMES[code] if 0 <= code < len(_NAMES) else code
-    return code % (1 << 64) if isinstance(like, int) else float(np.int32(code).view(np.float32))

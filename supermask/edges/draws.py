@@ -1,6 +1,8 @@
 """What a seed makes: theta0 and the initial scores of a layer, as functions of (seed, layer, generation)."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,6 +15,30 @@ WeightInit = Literal[
 ]
 ScoreInit = Literal["kaiming_uniform", "kaiming_normal"]
 Magnitude = Literal["abs", "raw"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """One kind of theta0: a constant, or real numbers.
+
+    Attributes:
+        signed: the constant has a sign, the seed's.
+        scaled: the constant is that of the fan-in which the remaining rate leaves.
+        draw: of real numbers, as supermask.kernels.base.theta.Theta.real has it, for a standard deviation of 1.
+    """
+
+    signed: bool = False
+    scaled: bool = False
+    draw: tuple[str, float] | None = None
+
+
+WEIGHTS: Mapping[WeightInit, Distribution] = {
+    "signed_constant": Distribution(signed=True),
+    "scaled_signed_constant": Distribution(signed=True, scaled=True),
+    "unsigned_constant": Distribution(),
+    "kaiming_normal": Distribution(draw=("normal", 1.0)),
+    "kaiming_uniform": Distribution(draw=("uniform", math.sqrt(3))),
+}
 
 
 def kept_count(remaining: float, edges: int) -> int:
@@ -38,18 +64,14 @@ def weight_constant(weights: WeightInit, fan_in: int, remaining: float) -> float
     sqrt(2 / fan_in), the Kaiming standard deviation with ReLU gain (He et al. 2015; Ramanujan et al. 2020, section 3);
     `scaled_signed_constant` divides fan_in by what `remaining` leaves of it.
     """
-    scale = remaining if weights == "scaled_signed_constant" else 1.0
+    scale = remaining if WEIGHTS[weights].scaled else 1.0
     return math.sqrt(2 / (fan_in * scale))
 
 
 def real_weights(weights: WeightInit, fan_in: int) -> tuple[str, float] | None:
     """The draw of real-valued distributions, as `supermask.kernels.base.theta.Theta.real`; None for constant ones."""
-    std = weight_constant(weights, fan_in, 1.0)
-    if weights == "kaiming_normal":
-        return "normal", std
-    if weights == "kaiming_uniform":
-        return "uniform", math.sqrt(3) * std
-    return None
+    draw = WEIGHTS[weights].draw
+    return None if draw is None else (draw[0], draw[1] * weight_constant(weights, fan_in, 1.0))
 
 
 def initial_scores(

@@ -1,6 +1,4 @@
-"""The edges in a model: found by layer, and their rate set together."""
-
-import warnings
+"""The edges in a model, by layer."""
 
 from torch import nn
 
@@ -31,36 +29,3 @@ def searched_edges(model: nn.Module) -> dict[str, SearchedEdges]:
     if not found:
         raise ValueError(f"{type(model).__name__} has no searched layer: make it searchable with supermask.convert")
     return found
-
-
-class SparseLayerWarning(UserWarning):
-    """A layer keeps fewer edges than it has outputs, so some outputs have no input at all."""
-
-
-def set_remaining(model: nn.Module, remaining: float) -> None:
-    """Set the rate of every searched layer that is not pinned; warn of layers that keep too few edges.
-
-    Raises:
-        ValueError: a rate outside (0, 1], or more edges than hard pruning left.
-    """
-    layers = [edges for edges in searched_edges(model).values() if not edges.pinned]
-    for edges in layers:  # all are checked before any is changed
-        edges.check_remaining(remaining)
-    for edges in layers:
-        edges.remaining = remaining
-    _warn_sparse(model)
-
-
-def _warn_sparse(model: nn.Module) -> None:
-    starved = []
-    for name, edges in searched_edges(model).items():
-        outputs = getattr(model.get_submodule(name), "outputs", edges.rows)
-        if int(edges.kept) < outputs:
-            starved.append(f"{name} keeps {int(edges.kept)} of {edges.count} edges for {outputs} outputs")
-    if starved:
-        warnings.warn(
-            f"{'; '.join(starved)}: outputs without an input are constant; raise the rate of these layers with "
-            "overrides",
-            SparseLayerWarning,
-            stacklevel=3,
-        )

@@ -9,10 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
-from supermask.kernels.base.bits import check_words
+from supermask.kernels.base.bits import check_words, count_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +88,7 @@ def packed_overlap(a: Tensor, b: Tensor, cols: int) -> Overlap:
     """
     check_words("a", a, cols)
     check_words("b", b, cols, rows=a.shape[0])
-    selected = [_count(bits) for bits in (a, b, a & b)]
+    selected = [count_bits(bits.cpu()) for bits in (a, b, a & b)]
     edges = a.shape[0] * cols
     return Overlap(
         a=selected[0],
@@ -117,11 +116,6 @@ def overlap(a: Masks, b: Masks) -> NetworkOverlap:
             )
     layers = {layer: packed_overlap(a.bits[layer], b.bits[layer], a.cols[layer]) for layer in a.bits}
     return NetworkOverlap(layers=layers, total=_sum(list(layers.values())))
-
-
-def _count(bits: Tensor) -> int:
-    """Set bits; by numpy, since the first call of a torch op imports torch's compiler, seconds for a few files."""
-    return int(np.bitwise_count(bits.cpu().numpy().view(np.uint32)).sum(dtype=np.int64))
 
 
 def _sum(layers: Sequence[Overlap]) -> Overlap:

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from supermask.checks import check_choice
 from supermask.edges.base import Edges, Ints
-from supermask.edges.draws import WeightInit
+from supermask.edges.draws import WEIGHTS, WeightInit
+from supermask.edges.identity import Value
 from supermask.edges.making import Making, choose
 from supermask.kernels.base import native
 from supermask.kernels.base.bits import check_words
 from supermask.kernels.base.launch import unwatched
-from supermask.kernels.base.philox import sign_words
 from supermask.kernels.base.theta import BITS_DTYPE
 from supermask.kernels.masked_conv2d.op import masked_conv2d
 from supermask.kernels.masked_mm.codes import interleave
@@ -23,7 +23,7 @@ from supermask.kernels.masked_mm.cpu import by_tables
 from supermask.kernels.masked_mm.op import masked_mm
 from supermask.kernels.packed_weight.op import packed_weight
 
-SIGNED: tuple[WeightInit, ...] = ("signed_constant", "scaled_signed_constant")  # weights of which a sign can flip
+SIGNED = tuple(name for name, kind in WEIGHTS.items() if kind.signed)  # weights of which a sign can flip
 
 
 class PackedEdges(Edges):
@@ -85,58 +85,49 @@ class PackedEdges(Edges):
         self.register_buffer("flips", None if flips is None else flips.to(device=self.constant.device))
         self.register_buffer("weight", None, persistent=False)
         self.register_buffer("codes", None, persistent=False)
+        self._made_of = self._bits()
         if making == "cached":
             self._cache()
         else:
-            self._keep_signs()
+            self._keep()
 
     @torch.no_grad()
     @torch.inference_mode(False)
     def _cache(self) -> None:
-        self.weight = None
-        self._keep_signs()
+        """Keep dense weights of the bits as they are."""
+        self.signs = self._sign_words(self.flips)
         self.weight = packed_weight(self.packed, self.shape, self.theta())
-        self._keep_signs()
+        self._keep()
 
-    def _keep_signs(self) -> None:
-        """The bits that products read beside the mask: sign words and codes, or none beside a cache."""
-        buffers = self._buffers
-        if "codes" not in buffers:  # not all of it is there yet
-            return super()._keep_signs()
-        self._made_of = self._state()
-        if self.making == "cached" and self.weight is not None:
-            self.signs = self.codes = None
+    @torch.no_grad()
+    @torch.inference_mode(False)
+    def _keep(self) -> None:
+        """Sign words and codes of the bits as they are; neither where products read dense weights alone."""
+        self._made_of = self._bits()
+        dense = self.making == "cached" and self.weight is not None
+        self.signs = None if dense else self._sign_words(self.flips)
+        self.codes = self._interleaved()
+
+    def _interleaved(self) -> Tensor | None:
+        """Mask and signs as one, for the products of a linear layer by the C extension."""
+        if self.making not in ("auto", "on_the_fly") or len(self.shape) != 2 or self.packed.ndim != 2:
             return None
-        if self.flips is not None:
-            self.signs = None
-        super()._keep_signs()
-        if self.flips is not None:  # kept on every device: products then need to know of no flips
-            drawn = self.signs
-            if drawn is None and not self.packed.is_meta:
-                place = self.seed, self.layer, self.rows, self.cols
-                drawn = sign_words(*place, generation=self.generation, device=self.packed.device)
-            self.signs = None if drawn is None else drawn ^ self.flips
-        linear = self.making in ("auto", "on_the_fly") and len(self.shape) == 2
-        if not (
-            linear and self._fused and self.packed.ndim == 2 and self.packed.device.type == "cpu" and native.usable()
-        ):
-            self.codes = None
-        elif self.codes is None and self.signs is not None:
-            self.codes = interleave(self.packed, self.signs, self.cols)
-        return None
+        if self.signs is None or self.packed.device.type != "cpu" or not native.usable():
+            return None
+        return interleave(self.packed, self.signs, self.cols)
 
     def _follow(self) -> None:
         """Make again what was made of the mask if the mask is another, or was written to."""
         if torch.compiler.is_compiling() or (self.codes is None and self.weight is None and self.flips is None):
             return
-        now = self._state()
-        if any(a is not b or one != two for (a, one), (b, two) in zip(self._made_of, now, strict=True)):
-            self.codes = None
-            if self.weight is not None:
-                self._cache()
-            self._keep_signs()
+        if all(a is b and one == two for (a, one), (b, two) in zip(self._made_of, self._bits(), strict=True)):
+            return
+        if self.weight is None:
+            self._keep()
+        else:
+            self._cache()
 
-    def _state(self) -> list[tuple[Tensor | None, int]]:
+    def _bits(self) -> list[tuple[Tensor | None, int]]:
         """The bits that others are made of, and how often torch has counted a write into them."""
         return [(bits, 0 if bits is None else _version(bits)) for bits in (self.packed, self.flips)]
 
@@ -145,7 +136,7 @@ class PackedEdges(Edges):
         """Whether there is a product for these weights that makes them inside: for a constant with a sign."""
         return self.real is None
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Value]:
         return super()._identity() | {"constant": self._magnitude}
 
     def _load_from_state_dict(self, *args: Any) -> None:
@@ -154,10 +145,10 @@ class PackedEdges(Edges):
         if prefix + "packed" not in state:
             return
         self.constant.fill_(self._magnitude)
-        self.codes = None
-        if self.weight is not None and not self.weight.is_meta:
+        if self.weight is None or self.weight.is_meta:
+            self._keep()
+        else:
             self._cache()
-        self._keep_signs()
 
     @property
     def coats(self) -> Tensor:

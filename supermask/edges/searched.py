@@ -4,14 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from supermask.checks import check_choice
 from supermask.edges.base import Edges
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit, initial_scores, kept_count, weight_constant
-from supermask.kernels.base.bits import popcount, words_per_row
+from supermask.edges.identity import Value
+from supermask.edges.threshold import BY_ITSELF, Selection, Threshold
+from supermask.kernels.base.bits import count_bits, popcount, words_per_row
 from supermask.kernels.select.op import select
 from supermask.kernels.subnet.op import subnet
 
@@ -30,10 +31,6 @@ class SearchedEdges(Edges):
         weights, scores: distributions of theta0 and of the initial scores.
         magnitude: rank edges by |score| ("abs", EP) or by the score ("raw", IteRand).
         pinned: keep this rate when the whole network's changes (`set_remaining`).
-
-    Attributes:
-        straight_through: whether the gradient of the scores is that of the scores, or (False) still that of the
-            effective weights, for an optimiser that completes it (supermask/training/score_sgd.py).
 
     Raises:
         ValueError: a seed of more than 64 bits, a rate outside (0, 1], an unknown name, an empty shape.
@@ -66,11 +63,11 @@ class SearchedEdges(Edges):
         self.register_buffer("kept", torch.empty(1, dtype=torch.int64, device=device))
         self.register_buffer("survivors", None)
         self.register_buffer("ever", None, persistent=False)
-        self._threshold: tuple[Tensor, Tensor] | None = None
-        self.straight_through = True
+        self._selection = BY_ITSELF
         self._keep_source()
         self.remaining = remaining
         self.draw_scores()
+        self._keep()
 
     @property
     def remaining(self) -> float:
@@ -109,11 +106,22 @@ class SearchedEdges(Edges):
         """Hard pruning: only the edges selected at this moment stay in the search space."""
         self.survivors = self.mask()
 
-    def threshold(self) -> tuple[Tensor, Tensor]:
-        """(tau, last tied index) of the selection, one-element int32 and int64 (kernels/select/op.py)."""
-        if self._threshold is not None:
-            return self._threshold
-        return select([self.scores.detach()], self.kept, [self.survivors], self.magnitude == "abs")
+    @property
+    def selection(self) -> Selection:
+        """What forwards go by at this moment."""
+        return self._selection
+
+    def select_by(self, selection: Selection) -> None:
+        """Have forwards go by `selection`; for `one_selection`, which gives it back and guards what it is of."""
+        self._selection = selection
+
+    def threshold(self) -> Threshold:
+        """The threshold of the selection."""
+        known = self._selection.threshold
+        if known is not None:
+            return known
+        tau, last_tied = select([self.scores.detach()], self.kept, [self.survivors], self.magnitude == "abs")
+        return Threshold(tau=tau, last_tied=last_tied)
 
     def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
         return self._subnet(dtype, self.ever if record and self.training else None)[0]
@@ -123,17 +131,17 @@ class SearchedEdges(Edges):
         return self._subnet(torch.float32, None)[1]
 
     def _subnet(self, dtype: torch.dtype, ever: Tensor | None) -> tuple[Tensor, Tensor]:
-        tau, last_tied = self.threshold()
+        threshold = self.threshold()
         weight, mask = subnet(
             self.scores,
-            tau,
-            last_tied,
+            threshold.tau,
+            threshold.last_tied,
             self.theta(),
             survivors=self.survivors,
             absolute=self.magnitude == "abs",
             dtype=dtype,
             ever=ever,
-            straight_through=self.straight_through,
+            straight_through=self._selection.straight_through,
         )
         if mask.device.type == "cpu" and not torch.compiler.is_compiling() and type(mask) is Tensor:
             self._check_count(mask)
@@ -141,7 +149,7 @@ class SearchedEdges(Edges):
 
     def _check_count(self, mask: Tensor) -> None:
         """A threshold selects the highest edges, so a mask with the right number of them is the right mask."""
-        count, kept = int(np.bitwise_count(mask.numpy().view(np.uint32)).sum()), int(self.kept)
+        count, kept = count_bits(mask), int(self.kept)
         if count != kept and (self.survivors is None or count != min(kept, int(popcount(self.survivors).sum()))):
             raise RuntimeError(
                 f"{count} edges selected where {kept} are kept: the scores were written to since they were selected "
@@ -149,7 +157,7 @@ class SearchedEdges(Edges):
                 "torch.no_grad()"
             )
 
-    def _identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Value]:
         return super()._identity() | {"magnitude": self.magnitude}
 
     def _load_from_state_dict(
@@ -174,8 +182,8 @@ class SearchedEdges(Edges):
             self.constant.fill_(weight_constant(self.weights, self.cols, self.remaining))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: a threshold of `one_selection` stays with the scores it was selected from."""
-        return {**self.__dict__, "_threshold": None}
+        """For copies and pickles: a selection made beforehand stays with the scores it is of."""
+        return {**self.__dict__, "_selection": BY_ITSELF}
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, remaining={self.remaining:.4g}, magnitude={self.magnitude!r}"

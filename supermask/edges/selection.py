@@ -1,27 +1,20 @@
-"""The masked layers of a network, and one selection for all of them."""
+"""One selection for all masked layers of a network."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
+from supermask.edges.threshold import Threshold
 from supermask.kernels.select.op import select
-
-
-class Found(NamedTuple):
-    """A threshold that whoever changed the scores last has found on the way, and the state it holds for."""
-
-    state: "State"
-    tau: Tensor
-    last_tied: Tensor
 
 
 class State:
@@ -39,8 +32,18 @@ class State:
         return same and self.marks == now.marks
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """A threshold that whoever changed the scores last has found on the way, and the state it is of."""
+
+    state: State
+    threshold: Threshold
+
+
 @contextmanager
-def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = MappingProxyType({})) -> Iterator[None]:
+def one_selection(
+    model: nn.Module, found: Mapping[SearchedEdges, Found] = MappingProxyType({}), *, straight_through: bool = True
+) -> Iterator[None]:
     """Within the block every layer uses thresholds selected here in one call, in place of a call a layer.
 
     For one forward (and its backward): the scores must not change inside. On CPU every mask is counted, so that a write
@@ -48,13 +51,14 @@ def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = Mappi
 
     Args:
         found: thresholds known already; used where scores, kept count and survivors are still those they are of.
+        straight_through: as in `supermask.edges.threshold.Selection`; a block within one that says False is as that.
 
     Raises:
         RuntimeError: an optimiser that holds the scores steps inside the block, or scores, kept count or survivors
             changed in it.
     """
     everything = list(searched_edges(model).values())
-    before = [State(edges) for edges in everything]
+    before = [(State(edges), edges.selection) for edges in everything]
     scores = {id(edges.scores) for edges in everything}
     stale = (
         "a step, or a change of scores, remaining or survivors, within one_selection or searching: close the block "
@@ -67,34 +71,40 @@ def one_selection(model: nn.Module, found: Mapping[SearchedEdges, Found] = Mappi
 
     hook = register_optimizer_step_pre_hook(refuse)  # fused optimisers leave version counters alone
     try:
-        unknown = []
-        for edges in everything:
-            known = found.get(edges)
-            if known is not None and known.state.holds(edges):
-                edges._threshold = known.tau, known.last_tied
-            else:
-                unknown.append(edges)
-        for magnitude in get_args(Magnitude):
-            _select_together([edges for edges in unknown if edges.magnitude == magnitude], magnitude == "abs")
+        for edges, threshold in _thresholds(everything, found).items():
+            through = straight_through and edges.selection.straight_through
+            edges.select_by(replace(edges.selection, threshold=threshold, straight_through=through))
         yield
     finally:
         hook.remove()
-        for edges in everything:
-            edges._threshold = None
-    if not all(state.holds(edges) for state, edges in zip(before, everything, strict=True)):
+        for edges, (_, selection) in zip(everything, before, strict=True):
+            edges.select_by(selection)
+    if not all(state.holds(edges) for edges, (state, _) in zip(everything, before, strict=True)):
         raise RuntimeError(stale)
 
 
-def _select_together(layers: Sequence[SearchedEdges], absolute: bool) -> None:
-    if not layers:
-        return
-    scores = [edges.scores.detach() for edges in layers]
-    kept = torch.cat([edges.kept for edges in layers])
-    tau, last_tied = select(scores, kept, [edges.survivors for edges in layers], absolute)
-    for index, edges in enumerate(layers):
-        edges._threshold = tau[index : index + 1], last_tied[index : index + 1]
+def _thresholds(
+    everything: Sequence[SearchedEdges], found: Mapping[SearchedEdges, Found]
+) -> dict[SearchedEdges, Threshold]:
+    """The threshold of each layer: known, or selected, all of one magnitude in one call."""
+    known = {
+        edges: found[edges].threshold for edges in everything if edges in found and found[edges].state.holds(edges)
+    }
+    for magnitude in get_args(Magnitude):
+        layers = [edges for edges in everything if edges not in known and edges.magnitude == magnitude]
+        if layers:
+            scores = [edges.scores.detach() for edges in layers]
+            kept = torch.cat([edges.kept for edges in layers])
+            selected = select(scores, kept, [edges.survivors for edges in layers], magnitude == "abs")
+            known |= dict(zip(layers, split(*selected), strict=True))
+    return known
+
+
+def split(tau: Tensor, last_tied: Tensor) -> list[Threshold]:
+    """The threshold of each layer, of those of several."""
+    return [Threshold(tau=t, last_tied=last) for t, last in zip(tau.split(1), last_tied.split(1), strict=True)]
 
 
 def _place(tensor: Tensor) -> int:
-    """Where the data lie; tensors without any, in a trace, are told apart by what they are alone."""
-    return 0 if isinstance(tensor, FakeTensor) else tensor.data_ptr()
+    """Where the data lie; a tensor of another class may have none, as in a trace, and is told apart by what it is."""
+    return tensor.data_ptr() if type(tensor) in (Tensor, nn.Parameter) else 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from supermask.methods.cycles import Cycle, LearningRate, Scores, Space, check_cycles
+from supermask.methods.cycles import Cycle, LearningRate, Scores, Space, Unselected, check_cycles
 
 
 def hard_iep(rates: Sequence[float]) -> tuple[Cycle, ...]:
@@ -37,17 +37,25 @@ def soft_iep_ft(rates: Sequence[float]) -> tuple[Cycle, ...]:
 
 def soft_iep_zero(rates: Sequence[float]) -> tuple[Cycle, ...]:
     """Soft iEP with zero init: inherited scores, those of unselected edges set to zero between cycles."""
-    return _iterate(rates, scores="inherit_masked", space="all")
+    return _iterate(rates, scores="inherit", space="all", unselected="zero")
 
 
 def soft_iep_srw_zero(rates: Sequence[float]) -> tuple[Cycle, ...]:
     """Soft iEP with score rewinding and zero init: initial scores where the last mask selects, zero elsewhere."""
-    return _iterate(rates, scores="initial_masked", space="all")
+    return _iterate(rates, scores="initial", space="all", unselected="zero")
 
 
-def _iterate(rates: Sequence[float], *, scores: Scores, space: Space, lr: LearningRate = "rewind") -> tuple[Cycle, ...]:
+def _iterate(
+    rates: Sequence[float],
+    *,
+    scores: Scores,
+    space: Space,
+    lr: LearningRate = "rewind",
+    unselected: Unselected = "keep",
+) -> tuple[Cycle, ...]:
+    """Edge-popup at the first rate, then cycles of one kind."""
     cycles = tuple(
-        Cycle(remaining=rate, scores=scores, lr=lr, space=space) if i else Cycle(remaining=rate)
+        Cycle(remaining=rate, scores=scores, lr=lr, space=space, unselected=unselected) if i else Cycle(remaining=rate)
         for i, rate in enumerate(rates)
     )
     check_cycles(cycles)

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.edges.in_model import searched_edges
 from supermask.kernels.base.bits import unpack
 from supermask.methods.cycles import Cycle
+from supermask.networks.rates import set_remaining
 from supermask.training.evaluate import batch_norms
 
 
@@ -21,21 +22,14 @@ def begin_cycle(model: nn.Module, cycle: Cycle, number: int, initial: Mapping[st
     Args:
         initial: by name, the trained parameters that are not scores, as they were before any training.
     """
-    layers = searched_edges(model).values()
-    zeroed = cycle.scores.endswith("_masked")
-    selected = [unpack(edges.mask(), edges.cols).view(edges.shape) for edges in layers] if zeroed else []
-    for edges in layers:
-        if cycle.space == "survivors":
-            edges.remove_unselected()
-        else:
-            edges.survivors = None
-        if cycle.scores in ("initial", "initial_masked"):
-            edges.draw_scores()
-        elif cycle.scores == "fresh":
-            edges.draw_scores(generation=number - 1)
-    for edges, mask in zip(layers, selected, strict=zeroed):
-        edges.scores.mul_(mask)
-    if not cycle.scores.startswith("inherit"):
+    for edges in searched_edges(model).values():
+        selected = edges.mask()
+        edges.survivors = selected if cycle.space == "survivors" else None
+        if cycle.scores != "inherit":
+            edges.draw_scores(generation=number - 1 if cycle.scores == "fresh" else 0)
+        if cycle.unselected == "zero":
+            edges.scores.mul_(unpack(selected, edges.cols).view(edges.shape))
+    if cycle.scores != "inherit":
         for norm in batch_norms(model):
             norm.reset_running_stats()
         for name, value in initial.items():

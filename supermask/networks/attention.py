@@ -38,8 +38,8 @@ class SupermaskMultiheadAttention(nn.Module):
             # torch recognises self-attention by identity, and then makes one product of three.
             moved = {id(t): t.transpose(0, 1) for t in (query, key, value)}
             query, key, value = moved[id(query)], moved[id(key)], moved[id(value)]
-        in_weight, in_bias = self.in_proj._parts(query)
-        out_weight, out_bias = self.out_proj._parts(query)
+        in_weight, in_bias = self.in_proj.parts(query)
+        out_weight, out_bias = self.out_proj.parts(query)
         out, attention = F.multi_head_attention_forward(
             query, key, value, self.embed_dim, self.num_heads, in_weight, in_bias, None, None, self.add_zero_attn,
             self.dropout, out_weight, out_bias, training=self.training, key_padding_mask=key_padding_mask,

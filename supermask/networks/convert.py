@@ -6,6 +6,7 @@ What has no masked form keeps its tensors, frozen; `summary` says what was conve
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import count
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 from supermask.checks import check_choice
 from supermask.edges.base import Edges
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit, kept_count
-from supermask.edges.in_model import _warn_sparse, all_edges
+from supermask.edges.in_model import all_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.networks.attention import SupermaskMultiheadAttention
-from supermask.networks.convertible import NORMS, NormPolicy, _convertible_layers, set_norm
+from supermask.networks.convertible import convertible_layers
 from supermask.networks.layers import DENSE_FORMS, Bias, MaskedLayer, SupermaskLinear
+from supermask.networks.norms import NORMS, NormPolicy, set_norm
+from supermask.networks.rates import warn_of_sparse_layers
 from supermask.networks.summary import summary
 
 BiasPolicy = Literal["drop", "freeze", "train"]
@@ -59,32 +62,20 @@ def convert(
         ValueError: nothing to convert, a network that is masked already, a pattern that matches no layer, or a bad
             value. The model is then as it was.
     """
-    if not isinstance(model, nn.Module) or isinstance(skip, str):
-        raise TypeError(f"model is {type(model).__name__}, skip {skip!r}: expected an nn.Module and a list of names")
+    overrides = dict(overrides or {})
     check_choice("bias", bias, BiasPolicy)
     check_choice("norm", norm, NormPolicy)
-    overrides = dict(overrides or {})
-    for rate in (remaining, *overrides.values()):
-        kept_count(rate, 1)
-    if masked := all_edges(model):
-        raise ValueError(
-            f"{type(model).__name__} already has masked layers: {', '.join(masked)}; convert a dense network"
-        )
-    names = [name for _, parts in _convertible_layers(model) for name in parts]
-    unused = [p for p in (*overrides, *skip) if not any(fnmatchcase(name, p) for name in names)]
-    if unused:
-        raise ValueError(f"no masked layer matches {unused}: the layers are {', '.join(names)}")
-    index = 0
+    _check(model, remaining, overrides, skip)
+    layers = count()
 
     def build(name: str, weight: Tensor, dense_bias: Tensor | None) -> tuple[Edges, Bias] | None:
-        nonlocal index
         matching = [pattern for pattern in (*skip, *overrides) if fnmatchcase(name, pattern)]
         if any(pattern in skip for pattern in matching):
             return None
         edges = SearchedEdges(
             tuple(weight.shape),
             seed=seed,
-            layer=index,
+            layer=next(layers),
             remaining=overrides[matching[-1]] if matching else remaining,
             weights=weights,
             scores=scores,
@@ -92,21 +83,41 @@ def convert(
             pinned=bool(matching),
             device=weight.device,
         )
-        index += 1
         if dense_bias is None or bias == "drop":
             return edges, None
         return edges, dense_bias if bias == "train" else dense_bias.detach().clone()
 
     converted = replace_layers(model, build)
+    _train_only(converted, bias, norm)
+    warn_of_sparse_layers(converted)
+    if _log.isEnabledFor(logging.INFO):
+        _log.info("%s", summary(converted))
+    return converted
+
+
+def _check(model: nn.Module, remaining: float, overrides: Mapping[str, float], skip: Sequence[str]) -> None:
+    if not isinstance(model, nn.Module) or isinstance(skip, str):
+        raise TypeError(f"model is {type(model).__name__}, skip {skip!r}: expected an nn.Module and a list of names")
+    for rate in (remaining, *overrides.values()):
+        kept_count(rate, 1)
+    if masked := all_edges(model):
+        raise ValueError(
+            f"{type(model).__name__} already has masked layers: {', '.join(masked)}; convert a dense network"
+        )
+    names = [name for _, parts in convertible_layers(model) for name in parts]
+    unused = [p for p in (*overrides, *skip) if not any(fnmatchcase(name, p) for name in names)]
+    if unused:
+        raise ValueError(f"no masked layer matches {unused}: the layers are {', '.join(names)}")
+
+
+def _train_only(converted: nn.Module, bias: BiasPolicy, norm: NormPolicy) -> None:
+    """Freeze all but the scores and what the policies train."""
     for module in converted.modules():
         trained = isinstance(module, SearchedEdges) or (isinstance(module, MaskedLayer) and bias == "train")
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(trained)
         if isinstance(module, NORMS):
             set_norm(module, norm)
-    _warn_sparse(converted)
-    _log.info("%s", summary(converted))
-    return converted
 
 
 def replace_layers(model: nn.Module, build: Build) -> nn.Module:
@@ -119,7 +130,7 @@ def replace_layers(model: nn.Module, build: Build) -> nn.Module:
         ValueError: no layer was replaced; `model` is then as it was.
     """
     replaced: dict[int, nn.Module] = {}
-    for module, names in _convertible_layers(model):
+    for module, names in convertible_layers(model):
         if isinstance(module, nn.MultiheadAttention):
             new = _attention(names, module, build)
         else:
@@ -158,8 +169,3 @@ def _attention(names: tuple[str, ...], dense: nn.MultiheadAttention, build: Buil
         SupermaskLinear(size, 3 * size, into[1], edges=into[0]),
         SupermaskLinear(size, size, out[1], edges=out[0]),
     )
-
-
-def trained_parameters(model: nn.Module) -> list[Tensor]:
-    """What the optimiser moves: the scores, and biases and normalisation where a policy trains them."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -7,16 +7,32 @@ autocast, or the input where autocast is off. Usable alone in any module:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
+from einops import reduce
 from torch import Tensor, nn
 
 from supermask.edges.base import Edges
+from supermask.edges.draws import Magnitude, ScoreInit, WeightInit
 from supermask.edges.searched import SearchedEdges
+from supermask.kernels.base.bits import popcount, unpack
 
 Bias = Tensor | nn.Parameter | None
+
+
+class SearchOptions(TypedDict, total=False):
+    """What a layer hands to `SearchedEdges`; only `seed` has no default."""
+
+    seed: int
+    layer: int
+    remaining: float
+    weights: WeightInit
+    scores: ScoreInit
+    magnitude: Magnitude
+    pinned: bool
+    device: torch.device | str | None
 
 
 class MaskedLayer(nn.Module):
@@ -30,7 +46,14 @@ class MaskedLayer(nn.Module):
     edges: Edges
     bias: Tensor | None
 
-    def _own(self, shape: Sequence[int], edges: Edges | None, search: dict[str, Any], bias: Bias) -> None:
+    def _own(self, shape: Sequence[int], edges: Edges | None, search: SearchOptions, bias: Bias) -> None:
+        if unknown := sorted(search.keys() - SearchOptions.__annotations__.keys()):
+            raise TypeError(
+                f"{type(self).__name__} has no argument {', '.join(unknown)}: beside its own it takes those of "
+                f"SearchedEdges, {', '.join(SearchOptions.__annotations__)}"
+            )
+        if edges is None and "seed" not in search:
+            raise TypeError(f"{type(self).__name__} needs seed, which its weights are made from, or edges")
         if edges is not None and (search or edges.shape != tuple(shape)):
             raise ValueError(
                 f"edges of shape {edges.shape} for a weight of shape {tuple(shape)}, with {sorted(search)}: give edges "
@@ -50,6 +73,10 @@ class MaskedLayer(nn.Module):
     def outputs(self) -> int:
         """Output features or channels."""
         raise NotImplementedError
+
+    def dead_outputs(self, mask: Tensor) -> int:
+        """Outputs without a single edge in `mask`, packed bits of the layer's edges: they have no input."""
+        return int((popcount(mask) == 0).sum())
 
     @property
     def remaining(self) -> float:
@@ -77,7 +104,7 @@ class MaskedLayer(nn.Module):
         dtype = torch.get_autocast_dtype(device) if autocast else torch.float32
         return self.edges(dtype, record=torch.is_grad_enabled())
 
-    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Weight and bias to apply to `x`."""
         dtype, bias = self._typed(x)
         return self.edges(dtype), bias
@@ -99,11 +126,18 @@ class SupermaskLinear(MaskedLayer):
         in_features, out_features: as in nn.Linear.
         bias: None, a fixed tensor [out_features], or an nn.Parameter to train it.
         edges: where the weights come from; by default `SearchedEdges` made from the keyword arguments that follow.
-        **search: of `SearchedEdges`: seed (required), layer, remaining, weights, scores, magnitude, device.
+        **search: of `SearchedEdges`: seed (required), layer, remaining, weights, scores, magnitude, pinned,
+            device.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: Bias = None, *, edges: Edges | None = None, **search: Any
+        self,
+        in_features: int,
+        out_features: int,
+        bias: Bias = None,
+        *,
+        edges: Edges | None = None,
+        **search: Unpack[SearchOptions],
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -146,7 +180,7 @@ class _Conv(MaskedLayer):
         padding_mode: str = "zeros",
         *,
         edges: Edges | None = None,
-        **search: Any,
+        **search: Unpack[SearchOptions],
     ) -> None:
         super().__init__()
         modes = ("zeros",) if self.transposed else ("zeros", "reflect", "replicate", "circular")
@@ -196,7 +230,7 @@ class _Conv(MaskedLayer):
         return self._apply_to(x, padding)
 
     def _apply_to(self, x: Tensor, padding: tuple[int, ...] | str) -> Tensor:
-        return type(self)._convolve(x, *self._parts(x), self.stride, padding, self.dilation, self.groups)
+        return type(self)._convolve(x, *self.parts(x), self.stride, padding, self.dilation, self.groups)
 
     def _pads(self) -> list[int]:
         """Padding before and after each dimension, last dimension first, as F.pad takes it."""
@@ -260,7 +294,7 @@ class _ConvTranspose(_Conv):
         padding_mode: str = "zeros",
         *,
         edges: Edges | None = None,
-        **search: Any,
+        **search: Unpack[SearchOptions],
     ) -> None:
         place = in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         super().__init__(*place, edges=edges, **search)
@@ -285,7 +319,13 @@ class _ConvTranspose(_Conv):
 
     def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         extra = self.output_padding if output_size is None else self._extra(x, output_size)
-        return type(self)._convolve(x, *self._parts(x), self.stride, self.padding, extra, self.groups, self.dilation)
+        return type(self)._convolve(x, *self.parts(x), self.stride, self.padding, extra, self.groups, self.dilation)
+
+    def dead_outputs(self, mask: Tensor) -> int:
+        # Rows are inputs, and the outputs of a group come first among the columns.
+        bits = unpack(mask, self.edges.cols)
+        alive = reduce(bits, "(g i) (o k) -> g o", "any", g=self.groups, o=self.edges.shape[1])
+        return int((~alive).sum())
 
     def _extra(self, x: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
         """Output padding that gives the spatial size asked for."""

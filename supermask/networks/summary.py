@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from supermask.checks import join
 from supermask.edges.base import Edges
 from supermask.edges.in_model import searched_edges
-from supermask.networks.convertible import NORMS, _tied, convertible
+from supermask.networks.convertible import convertible, tied_modules
 from supermask.networks.layers import DENSE_FORMS, MaskedLayer
+from supermask.networks.norms import NORMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,7 @@ def summary(model: nn.Module) -> Summary:
         )
         for name, edges in searched_edges(model).items()
     ]
-    tied = _tied(model)
+    tied = tied_modules(model)
     left = []
     for owner_name, owner in model.named_modules():
         if isinstance(owner, Edges):
@@ -88,7 +90,7 @@ def summary(model: nn.Module) -> Summary:
         for name, parameter in owner.named_parameters(recurse=False):
             left.append(
                 LeftTensor(
-                    name=f"{owner_name}.{name}".lstrip("."),
+                    name=join(owner_name, name),
                     shape=tuple(parameter.shape),
                     trained=parameter.requires_grad,
                     reason=_why_left(owner, name, tied),

@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol
 import torch
 
 from supermask.files import write_whole
+from supermask.methods.cycles import cycle_fields
 
 REPRODUCED = ("metrics.jsonl", "ranks.jsonl")
 _TIMES = "times.jsonl"
@@ -213,7 +214,13 @@ def changed_environment(path: Path) -> list[str]:
 def read_config(path: Path) -> dict[str, Any] | None:
     """The recipe's configuration in a run folder; None where the run ended before it was written."""
     file = path / "config.json"
-    return json.loads(file.read_text())["recipe"] if file.exists() else None
+    if not file.exists():
+        return None
+    recipe: dict[str, Any] = json.loads(file.read_text())["recipe"]
+    for stage in recipe.get("stages", ()):
+        if "cycle" in stage:
+            stage["cycle"] = cycle_fields(stage["cycle"])
+    return recipe
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

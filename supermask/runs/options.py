@@ -11,7 +11,7 @@ import tyro
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit
 from supermask.kernels.base.philox import as_int64
 from supermask.networks.convert import BiasPolicy
-from supermask.networks.convertible import NormPolicy
+from supermask.networks.norms import NormPolicy
 from supermask.runs.records import CycleResult, Exported
 
 

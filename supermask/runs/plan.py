@@ -11,8 +11,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from supermask.data.base import Data, Described, Part
-from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.edges.in_model import searched_edges
 from supermask.methods.cycles import Cycle
+from supermask.networks.rates import set_remaining
 from supermask.training.training import Precision
 
 
@@ -171,7 +172,7 @@ def show(
         kept = [int(e.kept) for e in searched_edges(model).values()]
         columns.append([f"{count:,}" for count in kept])
         rates = f"{cycle.remaining:.4g}", f"{sum(kept) / sum(edges.values()):.4g}"
-        table.add_row(str(number), *rates, cycle.scores, cycle.lr, cycle.space, f"{sum(kept):,}", *taken)
+        table.add_row(str(number), *rates, cycle.start, cycle.lr, cycle.space, f"{sum(kept):,}", *taken)
     console.print(table)
     if cycles:
         # Of many cycles a few, evenly chosen: the rates above give the others.

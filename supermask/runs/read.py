@@ -18,6 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from supermask.edges.overlap import Masks
+from supermask.methods.cycles import cycle_fields
 from supermask.runs.records import CycleRecord, Epoch, EpochTime, Evaluation, Histogram, LayerRecord, Ranks
 
 _MASK_FILE = re.compile(r"cycle-([1-9][0-9]*)\.safetensors")
@@ -144,6 +145,8 @@ def _config(path: Path) -> dict[str, Any]:
         raise RunReadError(f"{file} is not a run's configuration: {type(error).__name__} {error}") from error
     if not known:
         raise RunReadError(f"{file} is not a run's configuration: name, seed or stages are of another type")
+    for stage in filter(_searches, recipe["stages"]):
+        stage["cycle"] = cycle_fields(stage["cycle"])
     return dict(recipe)
 
 

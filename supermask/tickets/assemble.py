@@ -14,8 +14,8 @@ from supermask.edges.making import Making
 from supermask.edges.packed import PackedEdges
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import replace_layers
-from supermask.networks.convertible import set_norm
 from supermask.networks.layers import Bias, MaskedLayer
+from supermask.networks.norms import set_norm
 from supermask.tickets.errors import TicketError
 from supermask.tickets.file import Reader, reading
 from supermask.tickets.info import LayerInfo, TicketInfo

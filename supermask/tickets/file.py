@@ -15,12 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from supermask.files import Found, write_atomically
+from supermask.kernels.base.bits import count_bits
 from supermask.networks.architecture import Architecture
 from supermask.tickets.coding.fit import Plane, find_draws, fit
 from supermask.tickets.coding.levels import Draws
@@ -212,7 +212,7 @@ def _coded(
         given = bits[layer.name]
         names = plane_names(layer.name, len(given.coats), given.flips is not None)
         for name, (words, within) in zip(names, given.planes, strict=True):
-            kept, count = _set(words), layer.edges if within is None else _set(within)
+            kept, count = count_bits(words), layer.edges if within is None else count_bits(within)
             plane = Plane(grid=layer.grid(seed), words=words, within=within)
             data, used = _smallest(plane, kept, count, draws, encoding)
             coded[name] = data
@@ -233,10 +233,6 @@ def _smallest(plane: Plane, kept: int, count: int, draws: Draws | None, encoding
         if 8 * len(data) < count:
             return data, "ans"
     return encode_raw(plane.words, plane.grid, plane.within), "raw"
-
-
-def _set(words: Tensor) -> int:
-    return int(np.bitwise_count(words.numpy().view(np.uint32)).sum(dtype=np.int64))
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...], Iterable[Any]]]) -> str:

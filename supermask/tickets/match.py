@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from supermask.edges.base import Edges
 from supermask.edges.in_model import all_edges
-from supermask.networks.convertible import NORMS, convertible
+from supermask.networks.convertible import convertible
 from supermask.networks.layers import MaskedLayer
+from supermask.networks.norms import NORMS, is_batch_norm
 from supermask.tickets.container import DTYPES
 from supermask.tickets.errors import TicketError
 from supermask.tickets.info import LayerInfo, TensorInfo, TicketInfo
@@ -94,12 +95,12 @@ def norms(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, NORMS)}
 
 
-def folding(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
+def folding(model: nn.Module) -> dict[str, nn.BatchNorm1d]:
     """The batch norms that are a scale and a shift in eval mode, by name: those with running statistics."""
     return {
         name: module
         for name, module in norms(model).items()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+        if is_batch_norm(module) and module.running_mean is not None
     }
 
 

@@ -202,7 +202,7 @@ def _tensors(model: nn.Module, where: str, folded: list[str], precision: Precisi
     return {name: t.to(torch.bfloat16) if t.dtype is torch.float32 else t for name, t in tensors.items()}
 
 
-def _scale_and_shift(norm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """y = scale * x + shift of a batch norm in eval mode, in its dtype, computed in float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None

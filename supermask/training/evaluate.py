@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from supermask.data.base import Batch
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
+from supermask.networks.norms import is_batch_norm
 
 
 @torch.no_grad()
@@ -67,13 +68,9 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
                 norm.momentum = momentum
 
 
-def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+def batch_norms(model: nn.Module) -> list[nn.BatchNorm1d]:
     """The batch norms of `model` that keep running statistics."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
-    ]
+    return [module for module in model.modules() if is_batch_norm(module) and module.track_running_stats]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from supermask.networks.norms import is_batch_norm
 from supermask.training.parallel import Group
 
 
@@ -17,16 +18,16 @@ def synchronise(model: nn.Module, ranks: Group, device: torch.device) -> nn.Modu
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
         for name, child in module.named_children():
-            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            if is_batch_norm(child):
                 setattr(module, name, _GlobalBatchNorm.like(child))
     return model
 
 
-class _GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+class _GlobalBatchNorm(nn.BatchNorm1d):
     """Batch norm over the global batch on CPU, where torch.nn.SyncBatchNorm does not run."""
 
     @classmethod
-    def like(cls, norm: nn.modules.batchnorm._BatchNorm) -> "_GlobalBatchNorm":
+    def like(cls, norm: nn.BatchNorm1d) -> "_GlobalBatchNorm":
         made = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         made.__dict__.update({key: value for key, value in norm.__dict__.items() if not key.startswith("__")})
         return made

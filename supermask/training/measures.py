@@ -7,16 +7,14 @@ is made; counting is a popcount of those bits.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from einops import reduce
 from torch import Tensor, nn
 
-from supermask.edges.base import Edges
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.searched import SearchedEdges
-from supermask.kernels.base.bits import popcount, unpack, words_per_row
+from supermask.kernels.base.bits import popcount, words_per_row
+from supermask.networks.layers import MaskedLayer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,17 +104,12 @@ def dead_units(model: nn.Module) -> dict[str, int]:
 
     With abs scores, batch norm and ReLU a dead unit is absorbing: no gradient reaches the scores into or out of it.
     """
-    return {name: _dead(edges, model.get_submodule(name)) for name, edges in all_edges(model).items()}
+    return {name: _dead(model.get_submodule(name), edges.mask()) for name, edges in all_edges(model).items()}
 
 
-def _dead(edges: Edges, layer: nn.Module) -> int:
-    if not getattr(layer, "transposed", False):
-        return int((popcount(edges.mask()) == 0).sum())
-    # Rows of a transposed convolution are its inputs, and the outputs of a group come first among its columns.
-    groups = cast(int, layer.groups)
-    mask = unpack(edges.mask(), edges.cols)
-    alive = reduce(mask, "(g i) (o k) -> g o", "any", g=groups, o=edges.shape[1])
-    return int((~alive).sum())
+def _dead(layer: nn.Module, mask: Tensor) -> int:
+    """Of a layer of another make, whose rows are taken for its outputs, too."""
+    return layer.dead_outputs(mask) if isinstance(layer, MaskedLayer) else int((popcount(mask) == 0).sum())
 
 
 def _count(layers: list[SearchedEdges], ever: int) -> Dying:

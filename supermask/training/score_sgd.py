@@ -22,7 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
-from supermask.edges.selection import Found, State, one_selection
+from supermask.edges.selection import Found, State, one_selection, split
 from supermask.kernels.base.theta import Theta, draw_real
 from supermask.kernels.score_step.op import NO_BRACKET, score_step
 
@@ -92,14 +92,10 @@ class ScoreSGD(torch.optim.SGD):
                 )
         self._stepped = False
         self._unwatch()
-        for edges in everything:
-            edges.straight_through = False
         try:
-            with one_selection(self.model, self._found):
+            with one_selection(self.model, self._found, straight_through=False):
                 yield
         finally:
-            for edges in everything:
-                edges.straight_through = True
             trained = [edges.scores for edges in everything if edges.scores.requires_grad]
             self._watches = [scores.register_hook(_refuse) for scores in trained]
             self._used = {edges: State(edges) for edges in everything}
@@ -176,9 +172,8 @@ class ScoreSGD(torch.optim.SGD):
             nesterov=group["nesterov"],
             absolute=absolute,
         )
-        for index, edges in enumerate(layers):
-            place = slice(index, index + 1)
-            self._found[edges] = Found(State(edges), tau[place], last_tied[place])
+        for edges, threshold in zip(layers, split(tau, last_tied), strict=True):
+            self._found[edges] = Found(state=State(edges), threshold=threshold)
 
     def _momentum(self, scores: nn.Parameter) -> Tensor:
         state = self.state[scores]

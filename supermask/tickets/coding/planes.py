@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supermask.kernels.base.bits import bits_of, pack, words_per_row
+from supermask.kernels.base.bits import bits_of, count_bits, pack, words_per_row
 from supermask.tickets.coding.levels import Grid, Levels, LevelsError
 
 __all__ = ["CodeError", "Encoding", "decode", "encode_ans", "encode_raw"]
@@ -87,7 +87,7 @@ def decode(data: bytes, encoding: Encoding, grid: Grid, within: Tensor | None, *
         )
     else:
         out = _decode_ans(data, grid, within, kept, count)
-    found = int(np.bitwise_count(out.numpy().view(np.uint32)).sum(dtype=np.int64))
+    found = count_bits(out)
     if found != kept:
         raise CodeError(f"kept {kept}, but its mask selects {found}")
     return out

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from supermask.kernels.base.bits import check_words, pack, popcount, unpack, words_per_row
+from supermask.kernels.base.bits import check_words, count_bits, pack, popcount, unpack, words_per_row
 from tests.kernels.paths import (
     COLS,
     ROWS,
@@ -62,6 +62,7 @@ def test_popcount_counts_each_row(rows: int, cols: int, density: float, data: in
     mask = random_mask(rows, cols, density, data)
     for counts in every_path(lambda: popcount(pack_plain(mask))):
         assert same(counts, mask.sum(1))
+    assert count_bits(pack_plain(mask)) == int(mask.sum())
 
 
 @pytest.mark.parametrize("words", [4, 128, 132, 260])

@@ -245,3 +245,24 @@ def test_an_image_of_other_channels_is_refused(making: Any) -> None:
         layer = SupermaskConv2d(3 * groups, 8, 3, padding=1, groups=groups, edges=edges)
         with pytest.raises(ValueError, match=rf"\(2, {channels}, 6, 6\): the layer takes \[N, {3 * groups}, H, W\]"):
             layer(torch.ones(2, channels, 6, 6))
+
+
+@pytest.mark.parametrize("making", ["auto", "on_the_fly", "materialised", "cached"])
+def test_turned_signs_follow_moves_writes_and_state_dicts(making: Any) -> None:
+    searched, x = SearchedEdges((24, 40), seed=3, remaining=0.4), torch.randn(2, 40)
+    flips = pack(torch.rand(24, 40, generator=torch.Generator().manual_seed(1)) < 0.5)
+    turned = torch.where(unpack(flips, 40), -1.0, 1.0) * searched(torch.float32).detach()
+
+    def check(edges: PackedEdges, expected: Tensor) -> None:
+        assert torch.equal(edges(torch.float32), expected)
+        torch.testing.assert_close(edges.linear(x, None, torch.float32), F.linear(x, expected))
+
+    edges = packed_of(searched, making=making, flips=flips.clone())
+    check(edges, turned)
+    check(copy.deepcopy(edges).half(), turned)
+    other = packed_of(searched, making=making, flips=torch.zeros_like(flips))
+    check(other, searched(torch.float32).detach())
+    other.load_state_dict(edges.state_dict())
+    check(other, turned)
+    edges.flips.zero_()
+    check(edges, searched(torch.float32).detach())

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -9,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supermask.methods import METHODS
-from supermask.methods.cycles import Cycle, check_cycles, down_to, shrinking
+from supermask.methods.cycles import Cycle, check_cycles, cycle_fields, down_to, shrinking
 from supermask.methods.edge_popup import ep
 from supermask.methods.iep import hard_iep, soft_iep
 
 FIRST = Cycle(remaining=0.8)
-SCORES = ("initial", "inherit", "fresh", "inherit_masked", "initial_masked")
+SCORES = ("initial", "inherit", "fresh")
 
 
 def test_shrinking_rates_are_those_of_the_paper() -> None:
@@ -66,7 +67,10 @@ def test_at_least_one_cycle(cycles: int) -> None:
         ({"remaining": 0}, "remaining=0"),
         ({"remaining": 1.01}, r"remaining=1\.01"),
         ({"remaining": math.nan}, "remaining=nan"),
-        ({"scores": "learned"}, "scores='learned'.*'inherit_masked'"),
+        ({"scores": "learned"}, "scores='learned'.*'fresh'"),
+        ({"scores": "inherit_masked"}, "scores='inherit_masked': write scores='inherit', unselected='zero'"),
+        ({"scores": "initial_masked"}, "scores='initial_masked': write scores='initial', unselected='zero'"),
+        ({"unselected": "drop"}, "unselected='drop'.*'keep', 'zero'"),
         ({"lr": "rewound"}, "lr='rewound'.*'final'"),
         ({"space": "some"}, "space='some'.*'survivors'"),
         ({"length": 0}, "length=0"),
@@ -102,8 +106,8 @@ TABLE_3 = {
     "hard iEP SRi": ("fresh", "rewind", "survivors"),
     "soft iEP": ("inherit", "rewind", "all"),
     "soft iEP FT": ("inherit", "final", "all"),
-    "soft iEP zero": ("inherit_masked", "rewind", "all"),
-    "soft iEP SRw zero": ("initial_masked", "rewind", "all"),
+    "soft iEP zero": ("inherit", "rewind", "all", "zero"),
+    "soft iEP SRw zero": ("initial", "rewind", "all", "zero"),
 }
 
 
@@ -113,11 +117,12 @@ def test_every_row_of_table_3_is_a_method() -> None:
 
 @pytest.mark.parametrize("name", TABLE_3)
 def test_a_row_of_table_3(name: str) -> None:
-    scores, lr, space = TABLE_3[name]
+    scores, lr, space, *zero = TABLE_3[name]
     rates = shrinking(0.2, 3)
     first, *later = METHODS[name](rates)
     assert first == Cycle(remaining=rates[0], scores="initial", lr="rewind", space="all", length=1)
-    assert later == [Cycle(remaining=rate, scores=scores, lr=lr, space=space) for rate in rates[1:]]  # type: ignore[arg-type]
+    row: Any = {"scores": scores, "lr": lr, "space": space, "unselected": zero[0] if zero else "keep"}
+    assert later == [Cycle(remaining=rate, **row) for rate in rates[1:]]
     assert METHODS[name](rates[:1]) == (first,)
 
 
@@ -136,26 +141,27 @@ def test_methods_refuse_no_rates_and_bad_ones(name: str) -> None:
 
 
 DEGENERATE = {
-    "inherit": {},
-    "initial": {"all": "the initial scores over all edges, which is plain EP .*ep\\(0\\.5\\)"},
-    "fresh": {"all": "a fresh draw over all edges, which is plain EP .*ep\\(0\\.5\\) with other seeds"},
-    "inherit_masked": {"survivors": "zeros for them change nothing; write scores='inherit'"},
-    "initial_masked": {"survivors": "zeros for them change nothing; write scores='initial'"},
+    "inherit": None,
+    "initial": "the initial scores over all edges, which is plain EP .*ep\\(0\\.5\\)",
+    "fresh": "a fresh draw over all edges, which is plain EP .*ep\\(0\\.5\\) with other seeds",
 }
 
 
 @pytest.mark.parametrize("scores", SCORES)
 @pytest.mark.parametrize("lr", ["rewind", "final"])
 @pytest.mark.parametrize("space", ["all", "survivors"])
-def test_what_a_search_can_start_from_and_go_on_with(scores: Any, lr: Any, space: Any) -> None:
-    cycle = Cycle(remaining=0.5, scores=scores, lr=lr, space=space)
-    if (scores, lr, space) == ("initial", "rewind", "all"):
+@pytest.mark.parametrize("unselected", ["keep", "zero"])
+def test_what_a_search_can_start_from_and_go_on_with(scores: Any, lr: Any, space: Any, unselected: Any) -> None:
+    cycle = Cycle(remaining=0.5, scores=scores, lr=lr, space=space, unselected=unselected)
+    if (scores, lr, space, unselected) == ("initial", "rewind", "all", "keep"):
         check_cycles([cycle])
     else:
         with pytest.raises(ValueError, match=r"cycle 1 .*no cycle before it.*initial, rewind and all"):
             check_cycles([cycle])
-    reason = DEGENERATE[scores].get(space)
-    if not reason and lr == "final" and not scores.startswith("inherit"):
+    reason = DEGENERATE[scores] if (space, unselected) == ("all", "keep") else None
+    if (space, unselected) == ("survivors", "zero"):
+        reason = "zeros for them change nothing; leave unselected='keep'"
+    if not reason and lr == "final" and scores != "inherit":
         reason = f"lr='final' with scores='{scores}': .*write lr='rewind'"
     if reason:
         with pytest.raises(ValueError, match=f"^cycle 2 .*({reason})"):
@@ -165,6 +171,26 @@ def test_what_a_search_can_start_from_and_go_on_with(scores: Any, lr: Any, space
     else:
         check_cycles([FIRST, cycle])
         check_cycles([FIRST, cycle, cycle])
+
+
+def test_a_cycle_in_words() -> None:
+    """Tables and the names of grids' folders stay what they are."""
+    inherited = Cycle(remaining=0.5, scores="inherit")
+    assert inherited.start == "inherit"
+    assert repr(inherited) == "Cycle(remaining=0.5, scores='inherit', lr='rewind', space='all', length=1)"
+    zeroed = replace(inherited, unselected="zero")
+    assert zeroed.start == "inherit_masked"
+    assert replace(FIRST, unselected="zero").start == "initial_masked"
+    assert eval(repr(zeroed), {"Cycle": Cycle}) == zeroed != inherited
+
+
+@pytest.mark.parametrize("scores", ["inherit", "initial"])
+def test_cycles_of_older_run_folders(scores: Any) -> None:
+    cycle = Cycle(remaining=0.5, scores=scores, unselected="zero")
+    older: dict[str, Any] = {"remaining": 0.5, "lr": "rewind", "space": "all", "length": 1}
+    assert cycle_fields(older | {"scores": f"{scores}_masked"}) == cycle_fields(asdict(cycle)) == asdict(cycle)
+    plain = Cycle(remaining=0.5, scores=scores)
+    assert cycle_fields(older | {"scores": scores}) == cycle_fields(asdict(plain)) == asdict(plain)
 
 
 def test_hard_pruning_cannot_grow() -> None:

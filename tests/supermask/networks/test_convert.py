@@ -1,11 +1,7 @@
-"""Conversion: which layers become masked, which do not and why, what is trained afterwards, and the words for it."""
+"""Conversion: which layers become masked, and what is trained afterwards."""
 
 import copy
-import logging
 import math
-import re
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,31 +9,27 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from supermask.edges.in_model import SparseLayerWarning, all_edges, searched_edges, set_remaining
+from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.searched import SearchedEdges
-from supermask.kernels.base.bits import popcount
 from supermask.networks.attention import SupermaskMultiheadAttention
-from supermask.networks.convert import convert, trained_parameters
+from supermask.networks.convert import convert
 from supermask.networks.layers import MaskedLayer, SupermaskConv2d, SupermaskLinear
-from supermask.networks.summary import LeftTensor, summary
+from supermask.networks.summary import summary
+from tests.supermask.networks.dense_models import (
+    CONVOLUTIONS,
+    MASKED_NAMES,
+    NORM_NAMES,
+    Everything,
+    OwnLinear,
+    expected_layers,
+    mlp,
+    tokens,
+    trained_parameters,
+)
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 SMALL = ["resnet18", "mobilenet_v3_small", "convnext_tiny"]
+
 LARGE = ["resnet50", "wide_resnet50_2", "resnext50_32x4d", "vit_b_16"]
-
-
-def expected_layers(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Name and weight shape of what has a masked form, attention layers as their two projections."""
-    found: dict[str, tuple[int, ...]] = {}
-    attentions: list[str] = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention):
-            found[f"{name}.in_proj"] = tuple(module.in_proj_weight.shape)
-            found[f"{name}.out_proj"] = tuple(module.out_proj.weight.shape)
-            attentions.append(f"{name}.")
-        elif isinstance(module, (nn.Linear, *CONVOLUTIONS)) and not name.startswith(tuple(attentions)):
-            found[name] = tuple(module.weight.shape)
-    return found
 
 
 @pytest.mark.parametrize("name", [*SMALL, *LARGE])
@@ -71,48 +63,6 @@ def test_torchvision_networks(name: str) -> None:
             assert torch.isfinite(edges.scores.grad).all(), layer
             assert (edges.scores.grad != 0).any(), layer
         assert [n for n, p in model.named_parameters() if p.grad is not None] == trained
-
-
-class Everything(nn.Module):
-    """One of each kind that is converted, each kind of normalisation, and tensors that have no masked form."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor([2.0]))
-        self.embedding = nn.Embedding(5, 8)
-        self.conv1d = nn.Conv1d(8, 8, 3, padding=1)
-        self.bn1d = nn.BatchNorm1d(8)
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
-        self.layer_norm = nn.LayerNorm(8)
-        self.conv2d = nn.Conv2d(1, 4, 3, padding=1, bias=False)
-        self.group_norm = nn.GroupNorm(2, 4)
-        self.up2d = nn.ConvTranspose2d(4, 6, 2, stride=2)
-        self.instance_norm = nn.InstanceNorm2d(6, affine=True)
-        self.conv3d = nn.Conv3d(1, 4, 3, padding=1)
-        self.up3d = nn.ConvTranspose3d(4, 2, 1)
-        self.bn3d = nn.BatchNorm3d(2)
-        self.up1d = nn.ConvTranspose1d(12, 4, 1)
-        self.rms_norm = nn.RMSNorm(320)
-        self.head = nn.Sequential(nn.Linear(1280, 16), nn.ReLU(), nn.Linear(16, 3))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embedding(tokens) * self.scale
-        x = self.bn1d(self.conv1d(x.transpose(1, 2))).transpose(1, 2)
-        x = self.layer_norm(self.attention(x, x, x)[0])
-        x = self.instance_norm(self.up2d(self.group_norm(self.conv2d(x[:, None]))))
-        x = self.bn3d(self.up3d(self.conv3d(x[:, None])))
-        x = self.rms_norm(self.up1d(x.flatten(1, 2).flatten(2)))
-        return self.head(x.flatten(1))  # type: ignore[no-any-return]
-
-
-NORM_NAMES = ["bn1d", "layer_norm", "group_norm", "instance_norm", "bn3d", "rms_norm"]
-MASKED_NAMES = [
-    "conv1d", "attention.in_proj", "attention.out_proj", "conv2d", "up2d", "conv3d", "up3d", "up1d", "head.0", "head.2",
-]  # fmt: skip
-
-
-def tokens() -> Tensor:
-    return torch.randint(5, (4, 10), generator=torch.Generator().manual_seed(0))
 
 
 def test_every_kind_is_converted_in_order() -> None:
@@ -206,39 +156,6 @@ def test_bias_policies(bias: Any) -> None:
     assert all(p.grad is not None for p in trained_parameters(converted))
 
 
-def rates(model: nn.Module) -> dict[str, float]:
-    return {name: edges.remaining for name, edges in searched_edges(model).items()}
-
-
-def mlp() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 10))
-
-
-def test_overrides() -> None:
-    model = convert(mlp(), 0, remaining=0.5, overrides={"*": 0.25, "[24]": 0.75, "4": 1.0})
-    assert rates(model) == {"0": 0.25, "2": 0.75, "4": 1.0}
-    assert rates(convert(mlp(), 0, remaining=0.5, overrides={"4": 1.0, "[24]": 0.75, "*": 0.25}))["4"] == 0.25
-    model = convert(mlp(), 0, remaining=0.5, overrides={"2": 0.25})
-    assert rates(model) == {"0": 0.5, "2": 0.25, "4": 0.5}
-    assert [edges.pinned for edges in searched_edges(model).values()] == [False, True, False]
-    set_remaining(model, 0.1)
-    assert rates(model) == {"0": 0.1, "2": 0.25, "4": 0.1}
-    assert [edges.layer for edges in searched_edges(model).values()] == [0, 1, 2]
-
-
-def test_overrides_of_attention_and_nested_names() -> None:
-    model = convert(Everything(), 0, remaining=0.5, overrides={"attention.*": 0.25, "head.2": 1, "up?d": 0.75})
-    found = rates(model)
-    assert {name for name, rate in found.items() if rate == 0.25} == {"attention.in_proj", "attention.out_proj"}
-    assert {name for name, rate in found.items() if rate == 0.75} == {"up1d", "up2d", "up3d"}
-    assert found["head.2"] == 1
-    assert found["head.0"] == found["conv3d"] == found["conv1d"] == 0.5
-    # Shell patterns, not substrings or prefixes, and case matters.
-    for pattern in ("head", "ead.2", "HEAD.2", "attention", "conv"):
-        with pytest.raises(ValueError, match=re.escape(f"['{pattern}']")):
-            convert(Everything(), 0, overrides={pattern: 0.25})
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -279,120 +196,6 @@ def test_converting_twice_is_refused_and_harmless() -> None:
     assert type(grown[0]) is nn.Linear
 
 
-def test_skip() -> None:
-    model = mlp()
-    kept = copy.deepcopy(model[2])
-    convert(model, 0, skip=["2"])
-    assert list(searched_edges(model)) == ["0", "4"]
-    assert [edges.layer for edges in searched_edges(model).values()] == [0, 1]
-    assert torch.equal(model[2].weight, kept.weight)
-    assert torch.equal(model[2].bias, kept.bias)
-    assert len(trained_parameters(model)) == 2
-    assert [(left.name, left.trained, left.reason) for left in summary(model).left] == [
-        ("2.weight", False, "skipped"),
-        ("2.bias", False, "skipped"),
-    ]
-    assert list(searched_edges(convert(Everything(), 0, skip=["attention.*", "up*", "head.?"]))) == [
-        "conv1d", "conv2d", "conv3d",
-    ]  # fmt: skip
-    assert list(searched_edges(convert(mlp(), 0, skip=["[02]"], overrides={"*": 1.0}))) == ["4"]
-    with pytest.raises(ValueError, match=r"attention: in_proj and out_proj .* together"):
-        convert(Everything(), 0, skip=["attention.out_proj"])
-
-
-def only(record: list[Any]) -> Any:
-    assert len(record) == 1
-    return record[0]
-
-
-@pytest.mark.parametrize(
-    ("layer", "remaining", "line"),
-    [
-        (nn.Linear(10, 100), 0.05, "net.0 keeps 50 of 1000 edges for 100 outputs"),
-        (nn.Conv2d(10, 100, 3), 0.01, "net.0 keeps 90 of 9000 edges for 100 outputs"),
-        (nn.ConvTranspose2d(2, 100, 3), 0.05, "net.0 keeps 90 of 1800 edges for 100 outputs"),
-        (nn.ConvTranspose2d(10, 100, 3, groups=10), 0.1, "net.0 keeps 90 of 900 edges for 100 outputs"),
-        (nn.Conv2d(100, 100, 3, groups=100), 0.1, "net.0 keeps 90 of 900 edges for 100 outputs"),
-    ],
-)
-def test_a_layer_with_less_edges_than_outputs_is_warned_of(layer: nn.Module, remaining: float, line: str) -> None:
-    model = nn.ModuleDict({"net": nn.Sequential(layer), "wide": nn.Linear(10000, 1)})
-    with pytest.warns(SparseLayerWarning) as record:
-        convert(model, 0, remaining=remaining)
-    warning = only(list(record))
-    assert str(warning.message).startswith(f"{line}: ")
-    assert "overrides" in str(warning.message)
-    assert warning.filename == __file__
-    assert "wide" not in str(warning.message)
-
-
-def test_sparse_layers_are_warned_of_together_and_at_each_rate() -> None:
-    def warned(run: Callable[[], object]) -> list[str]:
-        with warnings.catch_warnings(record=True) as record:
-            warnings.simplefilter("always")
-            run()
-        assert all(warning.category is SparseLayerWarning for warning in record)
-        assert all(warning.filename == __file__ for warning in record)
-        return [str(warning.message) for warning in record]
-
-    # Exactly as many edges as outputs are enough for the count: 40 of 800, 30 of 1200 and 10 of 300.
-    model = mlp()
-    assert warned(lambda: convert(model, 0, remaining=0.05)) == []
-    assert warned(lambda: set_remaining(model, 0.05)) == []
-    message = only(warned(lambda: set_remaining(model, 0.03)))
-    assert message.startswith(
-        "0 keeps 24 of 800 edges for 40 outputs; 4 keeps 9 of 300 edges for 10 outputs: outputs without an input"
-    )
-    assert warned(lambda: convert(mlp(), 0, remaining=0.03, overrides={"[04]": 1.0})) == []
-    assert len(warned(lambda: convert(Everything(), 0, remaining=0.02))) == 1
-    assert "attention.in_proj keeps 4 of 192 edges for 24 outputs" in only(
-        warned(lambda: convert(Everything(), 0, remaining=0.02))
-    )
-    assert warned(lambda: convert(Everything(), 0, remaining=0.5)) == []
-
-
-def test_set_remaining() -> None:
-    model = convert(mlp(), 0)
-    set_remaining(model, 0.3)
-    assert [int(popcount(edges.mask()).sum()) for edges in searched_edges(model).values()] == [240, 360, 90]
-    for bad in (0, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=f"remaining={bad}"):
-            set_remaining(model, bad)
-    searched_edges(model)["2"].remove_unselected()
-    set_remaining(model, 0.2)
-    with pytest.raises(ValueError, match=r"remaining=0\.31 keeps 372 of 1200 edges.*left 360"):
-        set_remaining(model, 0.31)
-    with pytest.raises(ValueError, match="no searched layer"):
-        set_remaining(mlp(), 0.5)
-
-
-class OwnLinear(nn.Linear):
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) * 3
-
-
-def reasons(model: nn.Module) -> dict[str, str]:
-    return {left.name: left.reason for left in summary(model).left}
-
-
-def test_tied_weights_are_left() -> None:
-    embedding, head = nn.Embedding(5, 8), nn.Linear(8, 5, bias=False)
-    weight = head.weight = embedding.weight
-    model = nn.ModuleDict({"embedding": embedding, "body": nn.Linear(8, 8), "head": head})
-    convert(model, 0, bias="train", norm="train")
-    assert list(searched_edges(model)) == ["body"]
-    assert model["head"].weight is model["embedding"].weight is weight
-    assert not weight.requires_grad
-    assert reasons(model) == {
-        "embedding.weight": "its weight is shared with head",
-        "head.weight": "its weight is shared with embedding",
-        "body.bias": "bias of a masked layer",
-    }
-    pair = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
-    pair[2].weight = pair[0].weight
-    assert list(searched_edges(convert(pair, 0))) == ["1"]
-
-
 def test_a_module_at_two_places_is_one_layer_at_both() -> None:
     shared, attention = nn.Linear(6, 6), nn.MultiheadAttention(6, 2)
     inner = nn.Sequential(nn.Linear(6, 6), shared)
@@ -409,40 +212,6 @@ def test_a_module_at_two_places_is_one_layer_at_both() -> None:
     assert isinstance(twice[0][0], SupermaskLinear)
     assert twice[0] is twice[2]
     assert list(searched_edges(twice)) == ["0.0", "1"]
-
-
-def test_kinds_without_a_masked_form_are_left_with_the_reason() -> None:
-    model = nn.ModuleDict(
-        {
-            "own": OwnLinear(4, 4),
-            "cross": nn.MultiheadAttention(4, 2, kdim=3, vdim=5),
-            "biased": nn.MultiheadAttention(4, 2, add_bias_kv=True),
-            "lstm": nn.LSTM(4, 4),
-            "bilinear": nn.Bilinear(2, 3, 4, bias=False),
-            "normed": nn.utils.parametrizations.weight_norm(nn.Linear(4, 4, bias=False)),
-            "bn": nn.BatchNorm1d(4),
-            "masked": nn.Linear(4, 4),
-        }
-    )
-    own = copy.deepcopy(model["own"])
-    convert(model, 0, bias="train", norm="freeze")
-    assert list(searched_edges(model)) == ["masked"]
-    found = reasons(model)
-    assert found["own.weight"] == "OwnLinear is a subclass, whose own forward a masked layer would not run"
-    assert torch.equal(model["own"](torch.ones(4)), own(torch.ones(4)))
-    assert found["cross.q_proj_weight"] == "MultiheadAttention has no masked form"
-    assert found["biased.in_proj_weight"] == "MultiheadAttention has no masked form"
-    assert found["lstm.weight_ih_l0"] == "LSTM has no masked form"
-    assert found["bilinear.weight"] == "Bilinear has no masked form"
-    assert found["bn.weight"] == found["bn.bias"] == "scale or shift of a normalisation"
-    assert found["masked.bias"] == "bias of a masked layer"
-    left = {name for name, _ in model.named_parameters()} - {"masked.edges.scores"}
-    assert set(found) == left
-    assert [item.name for item in summary(model).left if item.trained] == ["masked.bias"]
-    for name in ("cross", "biased"):
-        assert type(model[name]) is nn.MultiheadAttention
-        assert type(model[name].out_proj) is nn.modules.linear.NonDynamicallyQuantizableLinear
-    assert type(model["normed"](torch.ones(4))) is Tensor
 
 
 @pytest.mark.parametrize(
@@ -468,41 +237,6 @@ def test_nothing_to_convert() -> None:
         assert all(parameter.requires_grad for parameter in model.parameters())
     with pytest.raises(ValueError, match="no searched layer"):
         summary(nn.ReLU())
-
-
-def test_summary_text() -> None:
-    model = nn.ModuleDict(
-        {"conv": nn.Conv2d(3, 8, 3), "bn": nn.BatchNorm2d(8), "fc": nn.Linear(1250, 4), "own": OwnLinear(2, 2, False)}
-    )
-    convert(model, 0, remaining=0.2, overrides={"fc": 1.0}, bias="train", norm="freeze")
-    report = summary(model)
-    assert str(report).splitlines() == [
-        "searched: 2 layers, 5,043 of 5,216 edges kept",
-        "  conv  SupermaskConv2d (8, 3, 3, 3)  43 of 216  19.91%",
-        "  fc    SupermaskLinear (4, 1250)  5,000 of 5,000 100.00% pinned",
-        "left: 5 parameters:",
-        "  conv.bias (8,) trained: bias of a masked layer",
-        "  bn.weight (8,) frozen: scale or shift of a normalisation",
-        "  bn.bias (8,) frozen: scale or shift of a normalisation",
-        "  fc.bias (4,) trained: bias of a masked layer",
-        "  own.weight (2, 2) frozen: OwnLinear is a subclass, whose own forward a masked layer would not run",
-    ]
-    assert (report.edges, report.kept) == (5216, 5043)
-    assert report.layers[1].pinned
-    assert report.left[-1] == LeftTensor(
-        name="own.weight", shape=(2, 2), trained=False,
-        reason="OwnLinear is a subclass, whose own forward a masked layer would not run",
-    )  # fmt: skip
-    set_remaining(model, 0.5)
-    assert summary(model).kept == 5108
-    bare = str(summary(convert(nn.Sequential(nn.Linear(3, 2, bias=False)), 0)))
-    assert bare.splitlines()[-1] == "left: 0 parameters"
-
-
-def test_the_summary_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="supermask"):
-        model = convert(mlp(), 0)
-    assert only(caplog.records).getMessage() == str(summary(model))
 
 
 def test_a_conversion_is_a_function_of_the_seed() -> None:

@@ -1,10 +1,13 @@
 """Run folders: what they refuse, and that nothing is overwritten."""
 
+import copy
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from supermask.runs.folder import RunFolder, RunFolderError, differences, newest, read_metrics
+from supermask.methods.cycles import Cycle
+from supermask.runs.folder import RunFolder, RunFolderError, differences, newest, read_config, read_metrics
 
 
 def test_events_come_back_in_order(tmp_path: Path) -> None:
@@ -121,6 +124,19 @@ def test_the_newest_folder_of_a_configuration(tmp_path: Path) -> None:
     RunFolder(tmp_path / "x-old-20").write_config({"a": 1})
     assert newest(tmp_path, "x", {"a": 1}, ()) == tmp_path / "x-10"
     assert newest(tmp_path, "x", {"a": 3}, ()) is None
+
+
+def test_a_folder_whose_cycles_have_the_fields_of_older_releases_is_the_same_run(tmp_path: Path) -> None:
+    cycles = Cycle(remaining=0.5), Cycle(remaining=0.4, scores="initial", unselected="zero")
+    stages = [{"stage": "Search", "cycle": asdict(cycle)} for cycle in cycles]
+    older = copy.deepcopy(stages)
+    older[1]["cycle"]["scores"] = "initial_masked"
+    for stage in older:
+        del stage["cycle"]["unselected"]
+    RunFolder(tmp_path / "x-1").write_config({"stages": [*older, {"stage": "Train"}]})
+    config = {"stages": [*stages, {"stage": "Train"}]}
+    assert newest(tmp_path, "x", config, ()) == tmp_path / "x-1"
+    assert read_config(tmp_path / "x-1") == config
 
 
 def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:

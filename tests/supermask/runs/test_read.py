@@ -34,6 +34,15 @@ def test_a_run_comes_back_whole(tmp_path: Path) -> None:
     }
 
 
+def test_cycles_have_the_fields_of_this_release(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run")
+    file = path / "config.json"
+    file.write_text(file.read_text().replace('"inherit"', '"inherit_masked"'))
+    first, *later = read_run(path).searches
+    assert (first["scores"], first["unselected"]) == ("initial", "keep")
+    assert [(cycle["scores"], cycle["unselected"]) for cycle in later] == [("inherit", "zero")] * 2
+
+
 def test_ranks_come_back(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run"))
     lines = [json.loads(line) for line in (tmp_path / "run" / "ranks.jsonl").read_text().splitlines()]

@@ -17,15 +17,16 @@ from torch import nn
 
 from supermask.data.base import in_memory
 from supermask.edges.draws import Magnitude
-from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.kernels.base.bits import popcount, unpack
-from supermask.methods.cycles import Cycle, Scores
+from supermask.methods.cycles import Cycle, Scores, Space, Unselected
 from supermask.methods.edge_popup import ep
 from supermask.methods.iep import hard_iep, hard_iep_ft, hard_iep_sri, hard_iep_srw, soft_iep
 from supermask.methods.method import begin_cycle
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
+from supermask.networks.rates import set_remaining
 from supermask.runs.checkpoint import Checkpoints
 from supermask.runs.folder import RunFolder, read_metrics
 from supermask.runs.progress import RunProgress
@@ -63,22 +64,15 @@ def mask(model: nn.Module) -> torch.Tensor:
     return torch.cat([unpack(edges.mask(), edges.cols).flatten() for edges in layers])
 
 
-CASES = {
-    "inherit": (lambda learned, initial, kept: learned, "survivors"),
-    "initial": (lambda learned, initial, kept: initial, "survivors"),
-    "inherit_masked": (lambda learned, initial, kept: torch.where(kept, learned, 0), "all"),
-    "initial_masked": (lambda learned, initial, kept: torch.where(kept, initial, 0), "all"),
-}
-
-
-@pytest.mark.parametrize("start", CASES)
+@pytest.mark.parametrize("start", ["inherit", "initial"])
+@pytest.mark.parametrize("unselected", ["keep", "zero"])
 @pytest.mark.parametrize("space", ["all", "survivors"])
-def test_a_cycle_starts_from_the_scores_and_space_it_names(start: str, space: str) -> None:
+def test_a_cycle_starts_from_the_scores_and_space_it_names(start: Scores, unselected: Unselected, space: Space) -> None:
     model = disturbed()
-    expected, _ = CASES[start]
     learned, kept, initial = scores(model), mask(model), scores(network())
-    begin_cycle(model, Cycle(remaining=0.25, scores=start, space=space), 2, {})
-    assert torch.equal(scores(model), expected(learned, initial, kept))
+    begin_cycle(model, Cycle(remaining=0.25, scores=start, space=space, unselected=unselected), 2, {})
+    expected = learned if start == "inherit" else initial
+    assert torch.equal(scores(model), torch.where(kept, expected, 0) if unselected == "zero" else expected)
     assert int(mask(model).sum()) == 150 + 30
     assert not (mask(model) & ~kept).any() if space == "survivors" else True
     survivors = [edges.survivors for edges in searched_edges(model).values()]
@@ -87,7 +81,7 @@ def test_a_cycle_starts_from_the_scores_and_space_it_names(start: str, space: st
     else:
         assert survivors == [None, None]
     statistics = batch_norms(model)[0].running_mean
-    assert torch.equal(statistics, torch.full((30,), 3.0 if start.startswith("inherit") else 0.0))
+    assert torch.equal(statistics, torch.full((30,), 3.0 if start == "inherit" else 0.0))
 
 
 def test_fresh_scores_are_another_draw_each_cycle() -> None:
@@ -167,13 +161,13 @@ def test_final_stays_at_the_last_rate_applied_and_keeps_the_momentum(tmp_path: P
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
-@pytest.mark.parametrize("scores", ["inherit_masked", "initial_masked"])
+@pytest.mark.parametrize("scores", ["inherit", "initial"])
 def test_a_zeroed_edge_can_be_selected_again(scores: Scores, momentum: float, tmp_path: Path) -> None:
     """Without momentum too, where only the gradient of |s| at 0 can move it."""
     state = session(network(), tmp_path, epochs=10, momentum=momentum)
     run(state, Search(cycle=Cycle(remaining=0.5)))
     zeroed = ~mask(state.model)
-    run(state, Search(cycle=Cycle(remaining=0.4, scores=scores)))
+    run(state, Search(cycle=Cycle(remaining=0.4, scores=scores, unselected="zero")))
     ever = torch.cat([unpack(e.ever, e.cols).flatten() for e in searched_edges(state.model).values()])
     assert (ever & zeroed).any()
 

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from supermask.edges.draws import WeightInit
-from supermask.edges.in_model import all_edges, set_remaining
+from supermask.edges.in_model import all_edges
 from supermask.edges.packed import PackedEdges
 from supermask.kernels.base.bits import popcount
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.layers import SupermaskConv2d, SupermaskLinear
+from supermask.networks.rates import set_remaining
 from supermask.tickets.errors import TicketError
 from supermask.tickets.info import TicketInfo
 from supermask.tickets.load import inspect, load

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from supermask.data.base import Loaded, Part, in_memory
-from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.edges.in_model import searched_edges
 from supermask.kernels.base.bits import popcount
 from supermask.networks.convert import convert
+from supermask.networks.rates import set_remaining
 from supermask.training.loop import Loop
 from supermask.training.non_finite import NonFiniteError, first_non_finite
 from supermask.training.training import Training

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import unpack
 from supermask.networks.convert import convert
+from supermask.networks.rates import set_remaining
 
 
 def oracle(scores: Tensor, kept: int) -> Tensor:

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from supermask.edges.in_model import searched_edges, set_remaining
+from supermask.edges.in_model import searched_edges
 from supermask.kernels.base.bits import unpack
 from supermask.networks.convert import convert
+from supermask.networks.rates import set_remaining
 from supermask.training.measures import Cumulative, dead_units, dying, track
 
 

@@ -12,7 +12,8 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from supermask import ScoreSGD, one_selection, searched_edges, set_remaining
 from supermask.edges import selection
-from supermask.networks import convert
+from supermask.edges.threshold import BY_ITSELF
+from supermask.networks.convert import convert
 from supermask.networks.small import MLP
 
 
@@ -313,7 +314,20 @@ def test_a_block_that_raises_leaves_the_layers_as_they_were() -> None:
     optimiser = ScoreSGD(model, lr=0.5)
     with pytest.raises(KeyError), optimiser.searching():
         raise KeyError
-    assert all(edges.straight_through for edges in searched_edges(model).values())
+    assert all(edges.selection is BY_ITSELF for edges in searched_edges(model).values())
+
+
+def test_a_selection_within_searching_leaves_its_gradients_those_of_the_weights() -> None:
+    ours, theirs = network(), network()
+    own, other = ScoreSGD(ours, lr=0.5), ScoreSGD(theirs, lr=0.5)
+    (x, y), *_ = batches(1)
+    with own.searching():
+        with one_selection(ours), torch.no_grad():
+            ours(x)
+        F.cross_entropy(ours(x), y).backward()
+    own.step()
+    fused_step(theirs, other, (x, y))
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 def test_gradients_stay_for_whoever_reads_them_after_a_step() -> None:

@@ -1,0 +1,43 @@
+"""The rate of a whole network."""
+
+import warnings
+
+from torch import nn
+
+from supermask.edges.in_model import searched_edges
+from supermask.networks.layers import MaskedLayer
+
+
+class SparseLayerWarning(UserWarning):
+    """A layer keeps fewer edges than it has outputs, so some outputs have no input at all."""
+
+
+def set_remaining(model: nn.Module, remaining: float) -> None:
+    """Set the rate of every searched layer that is not pinned; warn of layers that keep too few edges.
+
+    Raises:
+        ValueError: a rate outside (0, 1], or more edges than hard pruning left.
+    """
+    layers = [edges for edges in searched_edges(model).values() if not edges.pinned]
+    for edges in layers:  # all are checked before any is changed
+        edges.check_remaining(remaining)
+    for edges in layers:
+        edges.remaining = remaining
+    warn_of_sparse_layers(model)
+
+
+def warn_of_sparse_layers(model: nn.Module) -> None:
+    """Warn, in the name of whoever called the caller, of searched layers that keep fewer edges than outputs."""
+    starved = []
+    for name, edges in searched_edges(model).items():
+        layer = model.get_submodule(name)
+        outputs = layer.outputs if isinstance(layer, MaskedLayer) else edges.rows
+        if int(edges.kept) < outputs:
+            starved.append(f"{name} keeps {int(edges.kept)} of {edges.count} edges for {outputs} outputs")
+    if starved:
+        warnings.warn(
+            f"{'; '.join(starved)}: outputs without an input are constant; raise the rate of these layers with "
+            "overrides",
+            SparseLayerWarning,
+            stacklevel=3,
+        )

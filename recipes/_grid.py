@@ -1,26 +1,36 @@
 """What table1, table2, table3, figure3 and figure5 share: experiments on one data set, run over seeds, read back."""
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
-from rich import box
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from supermask.data.base import Data, DataMissing
-from supermask.data.digits import Digits
-from supermask.data.image_folder import ImageFolder
-from supermask.data.image_sets import CIFAR10, CIFAR100, SVHN
+from supermask import (
+    CIFAR10,
+    CIFAR100,
+    METHODS,
+    SVHN,
+    Conversion,
+    Cycle,
+    Data,
+    Digits,
+    Evaluate,
+    Export,
+    ImageFolder,
+    Recipe,
+    RunOptions,
+    Train,
+    Training,
+    ep,
+    ep_long,
+    search,
+)
+from supermask.devices import meant
 from supermask.files import write_whole
-from supermask.methods import METHODS
-from supermask.methods.cycles import Cycle
-from supermask.methods.edge_popup import ep
 from supermask.recipes._settings import (
     DIGITS,
     DIGITS_RATES,
@@ -34,15 +44,9 @@ from supermask.recipes._settings import (
     Network,
     SmallConv4,
 )
-from supermask.runs.folder import RunFolderError
-from supermask.runs.grid import GridError, Job, run_grid
-from supermask.runs.interrupts import Interrupted
-from supermask.runs.options import Conversion, RecipeError, RunOptions
-from supermask.runs.read import Run, read_run
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Evaluate, Export, Train, search
-from supermask.training.non_finite import NonFiniteError
-from supermask.training.training import Training
+from supermask.runs.grid import Job, run_grid
+from supermask.runs.main import told
+from supermask.runs.read import RunRecord, read_run
 
 DataName = Literal["digits", "cifar10", "cifar100", "svhn", "imagenet"]
 
@@ -130,7 +134,7 @@ class Grid:
 
     def resolved_device(self) -> str:
         """The device that "auto" stands for here, so that runs of two devices are not taken for each other."""
-        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        return meant(self.device)
 
     def runs(self) -> Path:
         """Parent of the run folders."""
@@ -142,6 +146,47 @@ class Grid:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / name, data.encode() if isinstance(data, str) else data)
         return folder / name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A row of a table, or a line of a figure: a method, at all rates of a setting.
+
+    Attributes:
+        method: as the table calls it.
+        name: of the recipe: runs of one name and one configuration are one run, whatever row asks for them.
+        runs: cycles of each run, of the rates; no cycles are dense training.
+        lr: the learning rate, if not the setting's.
+    """
+
+    method: str
+    name: str
+    runs: Callable[[Sequence[float]], list[tuple[Cycle, ...]]]
+    lr: float | None = None
+
+    @property
+    def label(self) -> str:
+        return self.method if self.lr is None else f"{self.method}, lr {self.lr:g}"
+
+
+DENSE = Compared(method="dense", name="dense", runs=lambda rates: [()])
+EP = Compared(method="EP", name="ep", runs=lambda rates: [ep(rate) for rate in rates])
+# At the rate of cycle i for the epochs of i cycles; EP long for the epochs of one cycle is EP: one run for both.
+EP_LONG = Compared(
+    method="EP long", name="ep", runs=lambda rates: [ep_long(rates[:cycle]) for cycle in range(1, len(rates) + 1)]
+)
+
+
+def _through_all(method: str) -> Compared:
+    """One run through all rates."""
+    return Compared(method=method, name=method.lower().replace(" ", "_"), runs=lambda rates: [METHODS[method](rates)])
+
+
+ROWS: Mapping[str, Compared] = {
+    "EP": EP,
+    **{method: EP_LONG if method == EP_LONG.method else _through_all(method) for method in METHODS},
+}
+"""The rows of Table 3: EP and EP long are a run a rate, the others one run through all rates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,33 +243,20 @@ def recipe(
     )
 
 
-def methods(setting: Setting, labels: Sequence[str]) -> list[Experiment]:
-    """Rows of Table 3 by label: EP and EP long are a run a rate, the others one run through all rates.
-
-    EP long at the rate of cycle i takes the epochs of i cycles; a label may end in ", lr X" for another learning rate.
-    """
+def experiments(setting: Setting, rows: Sequence[Compared]) -> list[Experiment]:
+    """The runs of each row with `setting`, over all of its rates."""
     made = []
-    for label in labels:
-        method, _, lr = label.partition(", lr ")
-        changed = replace(setting, training=replace(setting.training, lr=float(lr))) if lr else setting
-        runs: list[tuple[Cycle, ...]]
-        if method == "dense":
-            runs = [()]
-        elif method == "EP":
-            runs = [ep(rate) for rate in setting.rates]
-        elif method == "EP long":
-            runs = [METHODS[method](setting.rates[:cycle]) for cycle in range(1, len(setting.rates) + 1)]
-        elif method in METHODS:
-            runs = [METHODS[method](setting.rates)]
-        else:
-            raise ValueError(f"method {method!r}: expected dense, EP or one of {', '.join(METHODS)}")
-        # EP long for the epochs of one cycle is EP: one run for both.
-        name = "ep" if method == "EP long" else method.lower().replace(" ", "_")
-        made += [Experiment(label=label, name=name, setting=changed, cycles=cycles) for cycles in runs]
+    for row in rows:
+        training = setting.training if row.lr is None else replace(setting.training, lr=row.lr)
+        changed = replace(setting, training=training)
+        made += [
+            Experiment(label=row.label, name=row.name, setting=changed, cycles=cycles)
+            for cycles in row.runs(setting.rates)
+        ]
     return made
 
 
-def run(grid: Grid, experiments: Sequence[Experiment], console: Console) -> dict[str, list[Run]]:
+def run(grid: Grid, experiments: Sequence[Experiment], console: Console) -> dict[str, list[RunRecord]]:
     """Run what is not done yet; the finished runs by label, in the order of the experiments."""
     jobs = [(experiment.label, experiment.job(grid, seed)) for experiment in experiments for seed in range(grid.seeds)]
     folders = {job.folder for _, job in jobs}
@@ -234,7 +266,7 @@ def run(grid: Grid, experiments: Sequence[Experiment], console: Console) -> dict
         bar = progress.add_task("runs", total=missing)
         workers = grid.workers or (None if grid.resolved_device() == "cpu" else 1)
         run_grid([job for _, job in jobs], workers, lambda _: progress.advance(bar))
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[RunRecord]] = {}
     for label, job in jobs:
         runs.setdefault(label, []).append(read_run(job.folder))
     return runs
@@ -252,16 +284,6 @@ def show_plan(grid: Grid, experiments: Sequence[Experiment]) -> None:
     print(f"\n{len(jobs)} runs in {grid.runs()}, {done} of them done; {epochs:,} epochs in all")
 
 
-def rich_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """The first column is left-aligned, the others right-aligned."""
-    made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for number, column in enumerate(columns):
-        made.add_column(column, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*row)
-    return made
-
-
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The same as a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
@@ -277,14 +299,5 @@ def command(main: Callable[[Grid], None]) -> None:
     """Command line of a grid; exits with 2 and one sentence where data, folder or an argument is at fault."""
     import tyro
 
-    try:
+    with told(ValueError):
         main(tyro.cli(Grid, description=main.__doc__))
-    except (ValueError, RecipeError, DataMissing, RunFolderError, GridError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except NonFiniteError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
-    except Interrupted as stop:
-        print(f"{stop}; the runs in progress have saved: give the same command to go on", file=sys.stderr)
-        sys.exit(128 + stop.signal)

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from supermask.methods.cycles import down_to, shrinking
-from supermask.networks.architecture import Architecture
-from supermask.training.training import Training
+from supermask import Architecture, Training, down_to, shrinking
 
 
 @dataclass(frozen=True, kw_only=True)

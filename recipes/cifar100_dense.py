@@ -1,12 +1,7 @@
 """Dense training on CIFAR-100 in the loop, and with the schedule, of the searches."""
 
-from supermask.data.image_sets import CIFAR100
+from supermask import CIFAR100, Evaluate, Recipe, RunOptions, Train, Training, main
 from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
-from supermask.runs.main import main
-from supermask.runs.options import RunOptions
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Evaluate, Train
-from supermask.training.training import Training
 
 
 def recipe(

@@ -1,14 +1,7 @@
 """Soft iEP on CIFAR-100 with the settings of the soft iEP paper: 15 cycles down to 3.5 % remaining."""
 
-from supermask.data.image_sets import CIFAR100
-from supermask.methods.cycles import shrinking
-from supermask.methods.iep import soft_iep
+from supermask import CIFAR100, Conversion, Export, Recipe, RunOptions, Training, main, search, shrinking, soft_iep
 from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
-from supermask.runs.main import main
-from supermask.runs.options import Conversion, RunOptions
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Export, search
-from supermask.training.training import Training
 
 
 def recipe(

@@ -1,13 +1,7 @@
 """Edge-popup on CIFAR-10 with the settings of the soft iEP paper: one cycle at one rate."""
 
-from supermask.data.image_sets import CIFAR10
-from supermask.methods.edge_popup import ep
+from supermask import CIFAR10, Conversion, Export, Recipe, RunOptions, Training, ep, main, search
 from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
-from supermask.runs.main import main
-from supermask.runs.options import Conversion, RunOptions
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Export, search
-from supermask.training.training import Training
 
 
 def recipe(

@@ -1,12 +1,7 @@
 """Dense training on scikit-learn's digits in the loop, and with the schedule, of the searches."""
 
-from supermask.data.digits import Digits
+from supermask import Digits, Evaluate, Recipe, RunOptions, Train, Training, main
 from supermask.recipes._settings import DIGITS, Mlp
-from supermask.runs.main import main
-from supermask.runs.options import RunOptions
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Evaluate, Train
-from supermask.training.training import Training
 
 
 def recipe(

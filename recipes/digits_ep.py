@@ -1,13 +1,7 @@
 """Edge-popup on scikit-learn's digits: one cycle at one rate."""
 
-from supermask.data.digits import Digits
-from supermask.methods.edge_popup import ep
+from supermask import Conversion, Digits, Export, Recipe, RunOptions, Training, ep, main, search
 from supermask.recipes._settings import DIGITS, Mlp
-from supermask.runs.main import main
-from supermask.runs.options import Conversion, RunOptions
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Export, search
-from supermask.training.training import Training
 
 
 def recipe(

@@ -1,14 +1,7 @@
 """Hard iEP on scikit-learn's digits: the rate is halved for five cycles, down to 3.1 % remaining."""
 
-from supermask.data.digits import Digits
-from supermask.methods.cycles import down_to
-from supermask.methods.iep import hard_iep
+from supermask import Conversion, Digits, Export, Recipe, RunOptions, Training, down_to, hard_iep, main, search
 from supermask.recipes._settings import DIGITS, Mlp
-from supermask.runs.main import main
-from supermask.runs.options import Conversion, RunOptions
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Export, search
-from supermask.training.training import Training
 
 
 def recipe(

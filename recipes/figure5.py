@@ -2,22 +2,33 @@
 
 from rich.console import Console
 
-from supermask.recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
+from supermask.recipes._grid import (
+    EP,
+    ROWS,
+    Grid,
+    command,
+    experiments,
+    markdown,
+    run,
+    show_plan,
+    spread,
+)
 from supermask.reports.figures import to_png
 from supermask.reports.lines import line
 from supermask.reports.plots import dying_against_remaining
 from supermask.reports.run_plots import rank_traces
+from supermask.runs.console import table
 
-COMPARED = ("EP", "hard iEP", "soft iEP")
+COMPARED = (EP, ROWS["hard iEP"], ROWS["soft iEP"])
 
 
 def main(grid: Grid) -> None:
     """Run the grid, print the dying ratios, write figure5a.png, figure5a.md and the score ranks of the first seed."""
-    experiments = methods(grid.setting(), COMPARED)
+    compared = experiments(grid.setting(), COMPARED)
     if grid.dry_run:
-        return show_plan(grid, experiments)
+        return show_plan(grid, compared)
     console = Console()
-    runs = run(grid, experiments, console)
+    runs = run(grid, compared, console)
     lines = [line(label, found) for label, found in runs.items()]
     columns = [
         "remaining",
@@ -40,12 +51,11 @@ def main(grid: Grid) -> None:
             *("" if value is None else spread(100 * value[0], 100 * value[1]) for value in accuracy),
         ])  # fmt: skip
     title = f"{grid.data}: final dying ratio of each cycle, and test accuracy in %, {grid.seeds} seeds"
-    console.print(rich_table(title, columns, rows))
+    console.print(table(title, columns, rows, left=columns[:1]))
     wrote = [grid.write("figure5a.md", markdown(columns, rows))]
     wrote += [grid.write("figure5a.png", to_png(dying_against_remaining(lines)))]
-    for label in COMPARED[1:]:
-        name = f"figure5b_{label.lower().replace(' ', '_')}.png"
-        wrote.append(grid.write(name, to_png(rank_traces(runs[label][0]))))
+    for row in COMPARED[1:]:
+        wrote.append(grid.write(f"figure5b_{row.name}.png", to_png(rank_traces(runs[row.label][0]))))
     console.print(f"wrote {', '.join(map(str, wrote))}", highlight=False, soft_wrap=True)
 
 

@@ -1,12 +1,7 @@
 """Dense training on ImageNet in the loop, and with the schedule, of the searches."""
 
-from supermask.data.image_folder import ImageFolder
+from supermask import Evaluate, ImageFolder, Recipe, RunOptions, Train, Training, main
 from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
-from supermask.runs.main import main
-from supermask.runs.options import RunOptions
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Evaluate, Train
-from supermask.training.training import Training
 
 
 def recipe(

@@ -1,13 +1,7 @@
 """Edge-popup on ImageNet with the settings of the soft iEP paper: one cycle at one rate."""
 
-from supermask.data.image_folder import ImageFolder
-from supermask.methods.edge_popup import ep
+from supermask import Conversion, Export, ImageFolder, Recipe, RunOptions, Training, ep, main, search
 from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
-from supermask.runs.main import main
-from supermask.runs.options import Conversion, RunOptions
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Export, search
-from supermask.training.training import Training
 
 
 def recipe(

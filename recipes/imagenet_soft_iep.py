@@ -1,14 +1,7 @@
 """Soft iEP on ImageNet with the settings of the soft iEP paper: three cycles down to 30 % remaining."""
 
-from supermask.data.image_folder import ImageFolder
-from supermask.methods.cycles import down_to
-from supermask.methods.iep import soft_iep
+from supermask import Conversion, Export, ImageFolder, Recipe, RunOptions, Training, down_to, main, search, soft_iep
 from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
-from supermask.runs.main import main
-from supermask.runs.options import Conversion, RunOptions
-from supermask.runs.recipe import Recipe
-from supermask.runs.stages import Export, search
-from supermask.training.training import Training
 
 
 def recipe(

@@ -4,13 +4,19 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from supermask.data.digits import Digits
-from supermask.methods.cycles import shrinking
-from supermask.methods.edge_popup import ep
-from supermask.recipes._grid import Experiment, Grid, command, markdown, rich_table, run, show_plan, spread
+from supermask import Digits, Training, ep, shrinking
+from supermask.recipes._grid import (
+    Experiment,
+    Grid,
+    command,
+    markdown,
+    run,
+    show_plan,
+    spread,
+)
 from supermask.recipes._settings import SmallConv4
 from supermask.reports.lines import line
-from supermask.training.training import Training
+from supermask.runs.console import table
 
 RATES = shrinking(0.2, 8)
 PAPER = (0.028, 0.166, 0.293, 0.395, 0.479, 0.540, 0.606, 0.656)  # CIFAR-10, ResNet-18
@@ -42,7 +48,7 @@ def main(grid: Grid) -> None:
             f"{1 - RATES[len(rows)] - paper:.3f}",
             spread(100 * accuracy[0], 100 * accuracy[1]),
         ])  # fmt: skip
-    console.print(rich_table(f"{grid.data}: dying ratio of EP, {grid.seeds} seeds", columns, rows))
+    console.print(table(f"{grid.data}: dying ratio of EP, {grid.seeds} seeds", columns, rows, left=columns[:1]))
     console.print(f"wrote {grid.write('table1.md', markdown(columns, rows))}", highlight=False)
 
 

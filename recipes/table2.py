@@ -4,13 +4,20 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from supermask.data.digits import Digits
+from supermask import Conversion, Digits, ep
 from supermask.edges.draws import ScoreInit, WeightInit
-from supermask.methods.edge_popup import ep
-from supermask.recipes._grid import Experiment, Grid, command, markdown, rich_table, run, show_plan, spread
+from supermask.recipes._grid import (
+    Experiment,
+    Grid,
+    command,
+    markdown,
+    run,
+    show_plan,
+    spread,
+)
 from supermask.recipes._settings import Mlp, Network, SmallConv4
 from supermask.reports.lines import line
-from supermask.runs.options import Conversion
+from supermask.runs.console import table
 
 REMAINING = 0.3
 DISTRIBUTIONS: tuple[tuple[WeightInit, ScoreInit], ...] = (
@@ -62,7 +69,7 @@ def main(grid: Grid) -> None:
                 row.append("" if value is None else spread(100 * value[0], 100 * value[1]))
         rows.append(row)
     title = f"{grid.data}: EP at {REMAINING:.0%} remaining, {grid.seeds} seeds"
-    console.print(rich_table(title, columns, rows))
+    console.print(table(title, columns, rows, left=columns[:1]))
     console.print(f"wrote {grid.write('table2.md', markdown(columns, rows))}", highlight=False)
 
 

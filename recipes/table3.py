@@ -4,14 +4,23 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from supermask.methods import METHODS
-from supermask.methods.cycles import Cycle, shrinking
-from supermask.methods.edge_popup import ep
-from supermask.recipes._grid import Grid, command, markdown, methods, rich_table, run, show_plan, spread
+from supermask import METHODS, Cycle, ep, shrinking
+from supermask.recipes._grid import (
+    EP,
+    ROWS,
+    Grid,
+    command,
+    experiments,
+    markdown,
+    run,
+    show_plan,
+    spread,
+)
 from supermask.reports.lines import line
+from supermask.runs.console import table
 
 SHOWN = shrinking(0.2, 3)
-FUNCTIONS = {"EP": "ep(rate)", **{label: f"{function.__name__}(rates)" for label, function in METHODS.items()}}
+FUNCTIONS = {EP.label: "ep(rate)", **{label: f"{function.__name__}(rates)" for label, function in METHODS.items()}}
 
 
 def in_words(cycles: Sequence[Cycle]) -> str:
@@ -25,21 +34,21 @@ def in_words(cycles: Sequence[Cycle]) -> str:
 def main(grid: Grid) -> None:
     """Run every row, print its cycles for p = 0.2 and its accuracy at the last three rates, write table3.md."""
     setting = grid.setting()
-    experiments = methods(setting, list(FUNCTIONS))
+    compared = experiments(setting, list(ROWS.values()))
     if grid.dry_run:
-        return show_plan(grid, experiments)
+        return show_plan(grid, compared)
     console = Console()
-    found = run(grid, experiments, console)
+    found = run(grid, compared, console)
     rates = setting.rates[-3:]
     columns = ["algorithm", "function", "cycles for p = 0.2", *(f"{100 * rate:.3g} %" for rate in rates)]
     rows = []
     for label, function in FUNCTIONS.items():
-        cycles = [c for rate in SHOWN for c in ep(rate)] if label == "EP" else METHODS[label](SHOWN)
+        cycles = [c for rate in SHOWN for c in ep(rate)] if label == EP.label else METHODS[label](SHOWN)
         points = {round(point.remaining, 3): point.mean("accuracy") for point in line(label, found[label]).points}
         means = [points.get(round(rate, 3)) for rate in rates]
         cells = ["" if mean is None else spread(100 * mean[0], 100 * mean[1]) for mean in means]
         rows.append([label, f"`{function}`", in_words(cycles), *cells])
-    console.print(rich_table(f"{grid.data}: test accuracy in %, {grid.seeds} seeds", columns, rows))
+    console.print(table(f"{grid.data}: test accuracy in %, {grid.seeds} seeds", columns, rows, left=columns[:1]))
     console.print(f"wrote {grid.write('table3.md', markdown(columns, rows))}", highlight=False)
 
 

@@ -7,6 +7,7 @@ so that whoever only wants layers waits for no command line, no entropy coder an
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from supermask.checks import SupermaskError
 from supermask.edges.in_model import searched_edges
 from supermask.edges.packed import PackedEdges
 from supermask.edges.searched import SearchedEdges
@@ -140,6 +141,7 @@ __all__ = [
     "SupermaskConvTranspose1d",
     "SupermaskConvTranspose2d",
     "SupermaskConvTranspose3d",
+    "SupermaskError",
     "SupermaskLinear",
     "SupermaskMultiheadAttention",
     "TicketError",

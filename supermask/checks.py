@@ -1,6 +1,18 @@
-"""What every room needs: checks of arguments, names of what is in a module."""
+"""What every room needs: checks of arguments, names of what is in a module, the base of errors."""
 
-from typing import get_args
+from typing import ClassVar, get_args
+
+
+class SupermaskError(Exception):
+    """What supermask raises by itself where something is wrong; the message says what, in one sentence, and what to do.
+
+    Errors that have one of Python's own kinds are that as well: a TicketError is a ValueError.
+
+    Attributes:
+        status: a command that it ends exits with it: 2, what was given is at fault; 1, what was run broke down.
+    """
+
+    status: ClassVar[int] = 2
 
 
 def check_choice(name: str, value: str, choices: object) -> None:

@@ -2,7 +2,10 @@
 
 import torch
 
-__all__ = ["device_named"]
+
+def meant(name: str) -> str:
+    """What `name` stands for here: of "auto" the GPU where there is one, any other itself."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def device_named(name: str) -> torch.device:
@@ -11,8 +14,7 @@ def device_named(name: str) -> torch.device:
     Raises:
         ValueError: no such device, or none of its kind here.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = meant(name)
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -12,17 +12,19 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from supermask.checks import SupermaskError
+
 Batch = tuple[Tensor, Tensor]
 """Inputs and labels, on the training device."""
 
 Items = TypeVar("Items", Tensor, list[int])
 
 
-class DataMissing(Exception):
+class DataMissing(SupermaskError):
     """A data set is not where the recipe looks for it; the message says what to download and where to put it."""
 
 
-class DataDamaged(ValueError):
+class DataDamaged(SupermaskError, ValueError):
     """A file of a data set that cannot be read; the message names it."""
 
 
@@ -102,11 +104,17 @@ class Loaded:
 
 
 class Data(Protocol):
-    """A data set as a recipe takes it: a frozen dataclass whose fields become flags, with a method `open`.
+    """A data set as a recipe takes it: a frozen dataclass whose fields, `batch` among them, become flags, with a method
+    `open`.
 
     Fields declared with repr=False are how the set is had, not what it is (decoding processes, say): a run goes on with
     other values of them.
     """
+
+    @property
+    def batch(self) -> int:
+        """Training batch size over all processes."""
+        ...
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         """Load the set; `seed` orders and augments the training batches.

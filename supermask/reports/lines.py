@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from supermask.runs.read import Run, mean_and_error
-from supermask.runs.records import CycleRecord
+from supermask.runs.identity import flat
+from supermask.runs.read import RunRecord, mean_and_error
+from supermask.runs.records import CycleResult
 
 Measure = Literal[
     "accuracy", "recalibrated", "dying", "dying_cumulative", "explored", "apparent", "apparent_of_all", "dead"
@@ -27,7 +28,7 @@ class Point:
 
     cycle: int
     remaining: float
-    seeds: Mapping[int, Sequence[CycleRecord]]
+    seeds: Mapping[int, Sequence[CycleResult]]
 
     def mean(self, measure: Measure) -> tuple[float, float] | None:
         """Mean and standard error (NaN for one seed) over the seeds that have the measure; None where none has."""
@@ -53,12 +54,12 @@ class Line:
     label: str
     points: Sequence[Point]
     dense: bool = False
-    runs: Sequence[Run] = ()
+    runs: Sequence[RunRecord] = ()
 
 
-def line(label: str, runs: Sequence[Run]) -> Line:
+def line(label: str, runs: Sequence[RunRecord]) -> Line:
     """These runs as one line: a point for each cycle number and kept count, whatever else they differ in."""
-    points: dict[tuple[int, int], dict[int, list[CycleRecord]]] = defaultdict(lambda: defaultdict(list))
+    points: dict[tuple[int, int], dict[int, list[CycleResult]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         for record in run.cycles:
             points[record.cycle, record.kept][run.seed].append(record)
@@ -76,14 +77,14 @@ def line(label: str, runs: Sequence[Run]) -> Line:
     )
 
 
-def group(runs: Iterable[Run]) -> list[Line]:
+def group(runs: Iterable[RunRecord]) -> list[Line]:
     """Runs as lines, in the order in which each line's first run comes.
 
     Runs of a line agree in their recipe but for the seed and where they ran. Runs of one cycle may differ in its
     remaining too: they are points of the line. A line is called after its recipe, and where two recipes have one name,
     also after the settings in which they differ.
     """
-    groups: dict[str, list[Run]] = defaultdict(list)
+    groups: dict[str, list[RunRecord]] = defaultdict(list)
     seen = set()
     for run in runs:
         if (path := run.path.resolve()) not in seen:
@@ -96,20 +97,20 @@ def group(runs: Iterable[Run]) -> list[Line]:
     return [line(labels[key], members) for key, members in groups.items()]
 
 
-def settings(run: Run) -> dict[str, str]:
+def settings(run: RunRecord) -> dict[str, str]:
     """The recipe's settings by dotted name, as text; seed and run options are left out, and so is the remaining rate of
     a run of one cycle."""
     found: dict[str, str] = {}
     for name, value in run.config.items():
         if name not in ("name", "stages", *_RUN_OPTIONS):
-            found |= _flat(name, value)
+            found |= {full: _text(inner) for full, inner in flat(value, name, lists=False)}
     cycles = run.searches
     found["cycles"] = str(len(cycles))
     if len(cycles) > 1:
         found["cycles.remaining"] = f"{_text(cycles[0].get('remaining'))} to {_text(cycles[-1].get('remaining'))}"
     for name in dict.fromkeys(name for cycle in cycles for name in cycle if name != "remaining"):
         found[f"cycles.{name}"] = _distinct(cycle[name] for cycle in cycles if name in cycle)
-    stages = [stage for stage in run.config["stages"] if stage.get("stage") != "Search"]
+    stages = [stage for stage in run.config["stages"] if "cycle" not in stage]
     for kind, name in dict.fromkeys((stage.get("stage"), name) for stage in stages for name in stage):
         if name != "stage":
             values = _distinct(stage[name] for stage in stages if stage.get("stage") == kind and name in stage)
@@ -131,20 +132,20 @@ def differing(all_settings: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return short
 
 
-def _key(run: Run) -> str:
+def _key(run: RunRecord) -> str:
     """The same for two runs of one line."""
     config = {name: value for name, value in run.config.items() if name not in _RUN_OPTIONS}
     if len(run.searches) == 1:
         config["stages"] = [
             stage | {"cycle": {name: value for name, value in stage["cycle"].items() if name != "remaining"}}
-            if stage.get("stage") == "Search"
+            if "cycle" in stage
             else stage
             for stage in config["stages"]
         ]
     return json.dumps(config, sort_keys=True)
 
 
-def _labels(name: str, runs: Sequence[Run]) -> list[str]:
+def _labels(name: str, runs: Sequence[RunRecord]) -> list[str]:
     """A label for each of these runs, of different lines and one name."""
     all_settings = [settings(run) for run in runs]
     short = differing(all_settings)
@@ -154,12 +155,6 @@ def _labels(name: str, runs: Sequence[Run]) -> list[str]:
         again = sum(other == label or other.startswith(f"{label} (") for other in labels)
         labels.append(f"{label} ({again + 1})" if again else label)
     return labels
-
-
-def _flat(name: str, value: Any) -> dict[str, str]:
-    if isinstance(value, Mapping) and value:
-        return {full: text for key, inner in value.items() for full, text in _flat(f"{name}.{key}", inner).items()}
-    return {name: _text(value)}
 
 
 def _text(value: Any) -> str:

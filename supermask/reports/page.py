@@ -9,12 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from supermask.checks import SupermaskError
 from supermask.edges.overlap import Masks, overlap
 from supermask.files import write_whole
 from supermask.reports import plots, run_plots
 from supermask.reports.figures import to_png
 from supermask.reports.lines import Line, Measure, Point, differing, group, settings
-from supermask.runs.read import Run, read_masks, read_run
+from supermask.runs.read import RunRecord, read_masks, read_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +33,7 @@ _MEASURES: dict[str, tuple[Measure, float, int]] = {
 _OF_MASKS = {"dying", "dying_cumulative", "explored", "dead"}  # trained weights have none
 
 
-class ReportError(Exception):
+class ReportError(SupermaskError):
     """A report that cannot be made; the message says why and what to do."""
 
 
@@ -172,7 +173,7 @@ def _masks(lines: Sequence[Line], notes: list[str]) -> Iterator[tuple[int, list[
 
 def _of_runs(lines: Sequence[Line], notes: list[str]) -> Iterator[tuple[str, str, str, "Figure"]]:
     """(file, title, caption, figure) of one run of each line: of its lowest seed, and of that the fewest edges."""
-    kinds: list[tuple[str, str, str, Callable[[Run], bool], Callable[[Run], Figure]]] = [
+    kinds: list[tuple[str, str, str, Callable[[RunRecord], bool], Callable[[RunRecord], Figure]]] = [
         (
             "ranks",
             "Score ranks",
@@ -207,12 +208,12 @@ def _of_runs(lines: Sequence[Line], notes: list[str]) -> Iterator[tuple[str, str
         _note(notes, kind, lacking, title.lower())
 
 
-def _order(run: Run) -> tuple[int, float]:
+def _order(run: RunRecord) -> tuple[int, float]:
     """By seed, from many edges remaining to few."""
     return run.seed, -run.searches[-1]["remaining"] if run.searches else -1.0
 
 
-def _note(notes: list[str], what: str, lacking: Sequence[Run], picture: str) -> None:
+def _note(notes: list[str], what: str, lacking: Sequence[RunRecord], picture: str) -> None:
     if lacking:
         names = ", ".join(str(run.path) for run in lacking[:5]) + (" and others" if len(lacking) > 5 else "")
         notes.append(f"{picture} of {names}: no {what} recorded")
@@ -265,7 +266,7 @@ def _settings(lines: Sequence[Line]) -> Iterator[str]:
     yield "</details>"
 
 
-def _state(run: Run) -> str:
+def _state(run: RunRecord) -> str:
     if run.finished:
         return "finished"
     cycles = f"{len(run.cycles)} of {_count(len(run.searches), 'cycle')}" if run.searches else "dense"

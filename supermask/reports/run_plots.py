@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from supermask.reports.figures import MARKERS, WIDTH, legend, new_figure, plain, rate_ticks, whole_numbers
-from supermask.runs.read import Run
+from supermask.runs.read import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,7 +15,7 @@ _SELECTED, _UNSELECTED = "#d55e00", "#0072b2"
 _MOST_LAYERS = 24
 
 
-def rank_traces(run: Run) -> "Figure":
+def rank_traces(run: RunRecord) -> "Figure":
     """Rank of sampled edges in their layers over all epochs (soft iEP paper, Figure 5b).
 
     Red: selected at the end; blue: not. Black steps: the threshold of each cycle, its remaining rate; edges above it
@@ -52,7 +52,7 @@ def rank_traces(run: Run) -> "Figure":
     return figure
 
 
-def score_histograms(run: Run) -> "Figure":
+def score_histograms(run: RunRecord) -> "Figure":
     """Histograms of the scores of every layer at the end of each cycle; of at most 24 layers, evenly chosen.
 
     Raises:
@@ -86,7 +86,7 @@ def score_histograms(run: Run) -> "Figure":
     return figure
 
 
-def layer_ratios(run: Run) -> "Figure":
+def layer_ratios(run: RunRecord) -> "Figure":
     """Density and dying ratio of every layer at the end of each cycle.
 
     Raises:
@@ -120,7 +120,7 @@ def layer_ratios(run: Run) -> "Figure":
     return figure
 
 
-def _thresholds(run: Run) -> tuple[list[int], list[float]]:
+def _thresholds(run: RunRecord) -> tuple[list[int], list[float]]:
     """Epochs after which a threshold begins, and the threshold; the last one is given again where it ends."""
     assert run.ranks is not None
     rates = [cycle["remaining"] for cycle in run.searches]
@@ -136,7 +136,7 @@ def _thresholds(run: Run) -> tuple[list[int], list[float]]:
     return [*starts, before], [*levels, levels[-1]]
 
 
-def _layer_names(run: Run, *, scores: bool) -> list[str]:
+def _layer_names(run: RunRecord, *, scores: bool) -> list[str]:
     names = [
         name for record in run.cycles for name, layer in record.layers.items() if not scores or layer.scores is not None
     ]
@@ -153,7 +153,7 @@ def _sequence(count: int) -> list[Any]:
     return [colormaps["viridis"](value) for value in np.linspace(0, 0.85, count)]
 
 
-def _cycle_legend(figure: "Figure", run: Run, colours: Sequence[Any], *, markers: bool = False) -> None:
+def _cycle_legend(figure: "Figure", run: RunRecord, colours: Sequence[Any], *, markers: bool = False) -> None:
     from matplotlib.lines import Line2D
 
     handles = [

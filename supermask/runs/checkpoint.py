@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
+from supermask.checks import SupermaskError
 from supermask.files import write_whole
 
 _DIGEST = 32
 
 
-class CheckpointError(Exception):
+class CheckpointError(SupermaskError):
     """A checkpoint that cannot be written, or read; the message names the file and what is wrong."""
 
 

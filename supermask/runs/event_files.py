@@ -23,14 +23,14 @@ class EventFiles:
         self._writer = writer(str(path))
         self._step = 0
         for event in events:
-            self(event["event"], event)
+            self(event)
 
-    def __call__(self, event: str, values: Mapping[str, Any]) -> None:
-        """Write the numbers among `values`; an event without a step is at the last one that had it."""
-        self._step = values.get("step", self._step)
-        for name, value in values.items():
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Write the numbers of an event; one without a step is at the last that had it."""
+        self._step = event.get("step", self._step)
+        for name, value in event.items():
             if isinstance(value, int | float) and name not in ("step", "epoch", "cycle"):
-                self._writer.add_scalar(f"{event}/{name}", value, self._step)
+                self._writer.add_scalar(f"{event['event']}/{name}", value, self._step)
         self._writer.flush()
 
     def close(self) -> None:

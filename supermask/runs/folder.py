@@ -1,36 +1,34 @@
 """The folder of one run: its configuration, environment, metrics and results.
 
 Files: `config.json`; `metrics.jsonl` and `ranks.jsonl`, a line an event, which are a function of the configuration
-alone; `times.jsonl`, wall-clock times; checkpoints, masks, tickets.
+alone; `times.jsonl`, wall-clock times; checkpoints, masks, tickets; at the run's end `summary.json`.
 """
 
 import fcntl
 import json
 import os
-import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-import torch
-
+from supermask.checks import SupermaskError
 from supermask.files import write_whole
-from supermask.methods.cycles import cycle_fields
+from supermask.runs.identity import environment
+from supermask.runs.records import CONFIG, METRICS, RANKS, TIMES, Record
 
-REPRODUCED = ("metrics.jsonl", "ranks.jsonl")
-_TIMES = "times.jsonl"
+_REPRODUCED = (METRICS, RANKS)
 
 
-class RunFolderError(Exception):
+class RunFolderError(SupermaskError):
     """A run folder that cannot be written, or holds another run than the one asked for."""
 
 
 class Mirror(Protocol):
     """Takes each event of the metrics too."""
 
-    def __call__(self, event: str, values: Mapping[str, Any]) -> None:
+    def __call__(self, event: Mapping[str, Any]) -> None:
         """One event."""
         ...
 
@@ -65,10 +63,10 @@ class RunFolder:
             return
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if not (path / REPRODUCED[0]).exists() and (found := next(path.iterdir(), None)):
+            if not (path / METRICS).exists() and (found := next(path.iterdir(), None)):
                 raise RunFolderError(f"run folder {path} holds {found.name} and is no run: name another folder")
             # Exclusive creation, so that two runs started at once cannot share a folder.
-            (path / REPRODUCED[0]).open("a" if resume else "x").close()
+            (path / METRICS).open("a" if resume else "x").close()
             self._lock(patience)
             for left in path.rglob(".*.unfinished"):  # by a killed run; nobody else writes here
                 left.unlink()
@@ -100,7 +98,7 @@ class RunFolder:
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the recipe's configuration and the environment, once, before training."""
         text = json.dumps({"recipe": config, "environment": environment()}, indent=2)
-        self.write("config.json", (text + "\n").encode())
+        self.write(CONFIG, (text + "\n").encode())
 
     def write(self, name: str, data: bytes) -> None:
         """Write the file `name` of the folder, whole or not at all."""
@@ -112,23 +110,37 @@ class RunFolder:
         except OSError as error:
             raise self._unwritable(name, error) from error
 
-    def log(self, event: str, **values: Any) -> None:
+    def log(self, record: Record) -> None:
         """Append one event to the metrics, on disk when this returns."""
-        self._append(REPRODUCED[0], event, values, sync=True)
+        event = record.to_event()
+        self.append(METRICS, event, sync=True)
         if self.mirror:
-            self.mirror(event, values)
+            self.mirror(event)
 
-    def log_ranks(self, event: str, **values: Any) -> None:
+    def log_ranks(self, record: Record) -> None:
         """Append one event to the score ranks, on disk when this returns."""
-        self._append(REPRODUCED[1], event, values, sync=True)
+        self.append(RANKS, record.to_event(), sync=True)
 
-    def log_time(self, event: str, **values: Any) -> None:
+    def log_time(self, record: Record) -> None:
         """Append one event to the wall-clock times."""
-        self._append(_TIMES, event, values, sync=False)
+        self.append(TIMES, record.to_event(), sync=False)
+
+    def append(self, name: str, event: Mapping[str, Any], *, sync: bool) -> None:
+        """Append one event to the file `name`; with `sync` it is on disk when this returns."""
+        if self.silent:
+            return
+        try:
+            file = self._open(name)
+            file.write(json.dumps(event, allow_nan=False) + "\n")
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._unwritable(name, error) from error
 
     def lengths(self) -> dict[str, int]:
         """Bytes of the files that a resumed run writes again, as a checkpoint remembers them."""
-        return {name: self._open(name).tell() for name in REPRODUCED} if not self.silent else {}
+        return {name: self._open(name).tell() for name in _REPRODUCED} if not self.silent else {}
 
     def rewind(self, lengths: Mapping[str, int]) -> None:
         """Drop what was appended after a checkpoint that remembers `lengths`.
@@ -136,7 +148,7 @@ class RunFolder:
         Raises:
             RunFolderError: a file is shorter than that.
         """
-        for name in REPRODUCED if not self.silent else ():
+        for name in _REPRODUCED if not self.silent else ():
             length = lengths.get(name, 0)
             file = self._open(name)
             if (found := file.tell()) < length:
@@ -158,7 +170,7 @@ class RunFolder:
         self._files.clear()
 
     def _lock(self, patience: float) -> None:
-        lock = self._open(REPRODUCED[0])
+        lock = self._open(METRICS)
         end = time.monotonic() + patience
         while True:
             try:
@@ -177,83 +189,7 @@ class RunFolder:
             self._files[name] = file
         return self._files[name]
 
-    def _append(self, name: str, event: str, values: Mapping[str, Any], *, sync: bool) -> None:
-        if self.silent:
-            return
-        try:
-            file = self._open(name)
-            file.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise self._unwritable(name, error) from error
-
     def _unwritable(self, name: str, error: OSError) -> RunFolderError:
         return RunFolderError(
             f"cannot write {self.path / name}: {error.strerror}; make room or mend the disk, then go on with --resume"
         )
-
-
-def environment() -> dict[str, Any]:
-    """What the bits of a result depend on besides the configuration."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def changed_environment(path: Path) -> list[str]:
-    """Where this environment is not the one a run was begun in: "threads was 2, is 1"."""
-    began = json.loads((path / "config.json").read_text())["environment"]
-    return differences(began, environment(), ())
-
-
-def read_config(path: Path) -> dict[str, Any] | None:
-    """The recipe's configuration in a run folder; None where the run ended before it was written."""
-    file = path / "config.json"
-    if not file.exists():
-        return None
-    recipe: dict[str, Any] = json.loads(file.read_text())["recipe"]
-    for stage in recipe.get("stages", ()):
-        if "cycle" in stage:
-            stage["cycle"] = cycle_fields(stage["cycle"])
-    return recipe
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The events of a run folder, in order."""
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-
-
-def newest(parent: Path, name: str, config: Mapping[str, Any], besides: Sequence[str]) -> Path | None:
-    """The run folder `parent`/`name`-N of the highest N with this configuration, `besides` these settings, if any."""
-    numbers = (path.name.removeprefix(f"{name}-") for path in parent.glob(f"{name}-*"))
-    for number in sorted((int(number) for number in numbers if number.isdecimal()), reverse=True):
-        path = parent / f"{name}-{number}"
-        began = read_config(path)
-        if began is not None and not differences(began, config, besides):
-            return path
-    return None
-
-
-def differences(began: Mapping[str, Any], config: Mapping[str, Any], besides: Sequence[str]) -> list[str]:
-    """Where two configurations differ, `besides` these settings: "training.lr was 0.3, is 0.1"."""
-    before, now = dict(_flat(began)), dict(_flat(config))
-    return [
-        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
-        for name in sorted(before | now)
-        if before.get(name) != now.get(name) and name not in besides
-    ]
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Each plain value in nested mappings and lists, by its dotted name."""
-    entries = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
-    if entries is None or not value:
-        yield name, value
-        return
-    for key, inner in entries:
-        yield from _flat(inner, f"{name}.{key}" if name else str(key))

@@ -6,6 +6,7 @@ goes on with those that stopped and skips those that are done.
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +19,17 @@ from typing import Any
 
 import torch
 
+from supermask.checks import SupermaskError
 from supermask.runs.interrupts import Interrupted, Interrupts
 from supermask.runs.options import RunOptions
+from supermask.runs.read import finished
 from supermask.runs.recipe import Recipe
 
+_ZEROED = re.compile(r"scores='(\w+)', (lr='\w+', space='\w+', length=\d+), unselected='zero'")
+"""A cycle that begins unselected edges at zero; folders of version 0.1.0 are named after an older spelling of it."""
 
-class GridError(Exception):
+
+class GridError(SupermaskError):
     """A grid that cannot go on; the message says what to do."""
 
 
@@ -47,8 +53,10 @@ class Job:
     def folder(self) -> Path:
         """`parent`/NAME-DIGEST-seedN; the digest is of the recipe's arguments and the device."""
         made = self.make()
-        place = f"{self.recipe.__module__}.{self.recipe.__qualname__}"
-        said = f"{place}({sorted(self.arguments.items())!r}) on {self.run.device}"
+        # The same whichever way the module was imported: recipes are a folder of a clone, and a part of supermask.
+        place = f"{self.recipe.__module__.removeprefix('supermask.')}.{self.recipe.__qualname__}"
+        said = _ZEROED.sub(r"scores='\1_masked', \2", f"{place}({sorted(self.arguments.items())!r})")
+        said = f"{said} on {self.run.device}"
         return self.parent / f"{made.name}-{sha256(said.encode()).hexdigest()[:8]}-seed{self.run.seed}"
 
     def make(self, **options: Any) -> Recipe:
@@ -58,8 +66,7 @@ class Job:
     @property
     def done(self) -> bool:
         """Whether the run came to its end before."""
-        metrics = self.folder / "metrics.jsonl"
-        return metrics.exists() and metrics.read_bytes().endswith(b'{"event": "end"}\n')
+        return finished(self.folder)
 
 
 def run_grid(
@@ -91,6 +98,10 @@ def run_grid(
             for process in set(multiprocessing.active_children()) - others:
                 process.terminate()  # its run saves and ends
             pool.shutdown(cancel_futures=True)
+            if isinstance(error, Interrupted):
+                raise Interrupted(
+                    f"{error}; the runs in progress have saved: give the same command to go on", error.signal
+                ) from error
             if isinstance(error, BrokenProcessPool):
                 raise GridError(
                     "a run's process was killed, perhaps because memory ran out: give the same command with fewer "

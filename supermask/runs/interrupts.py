@@ -11,12 +11,17 @@ class Interrupted(KeyboardInterrupt):
     """A signal ended the run; `str` says where it stood.
 
     Attributes:
-        signal: its number; a command exits with 128 + signal.
+        signal: its number.
+        status: a command that it ends exits with it: 128 + signal.
     """
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.signal = number
+
+    @property
+    def status(self) -> int:
+        return 128 + self.signal
 
 
 class Interrupts:

@@ -1,18 +1,14 @@
-"""A recipe as a typed command line."""
+"""A recipe as a typed command line, and how commands end."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import tyro
 
-from supermask.data.base import DataDamaged, DataMissing
-from supermask.runs.folder import RunFolderError
+from supermask.checks import SupermaskError
 from supermask.runs.interrupts import Interrupted
-from supermask.runs.options import RecipeError
 from supermask.runs.recipe import Recipe
-from supermask.tickets.errors import TicketError
-from supermask.training.non_finite import NonFiniteError
-from supermask.training.parallel import RanksDisagree
 
 
 def main(recipe: Callable[..., Recipe]) -> None:
@@ -21,19 +17,20 @@ def main(recipe: Callable[..., Recipe]) -> None:
     Exits with 2 and one sentence where the data, the folder or an argument is at fault, with 1 where training broke
     down, and with 128 + the signal where one ended it.
     """
-    try:
+    with told(ValueError):  # tyro itself exits; this is a configuration's own check
         planned: Recipe = tyro.cli(recipe)
-    except ValueError as error:  # tyro itself exits; this is a configuration's own check
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    try:
+    with told():
         planned.execute()
-    except (DataMissing, DataDamaged, RecipeError, RunFolderError, TicketError) as error:
+
+
+@contextmanager
+def told(*besides: type[Exception]) -> Iterator[None]:
+    """Within the block what goes wrong ends the command with its sentence and its status; `besides` do so with 2."""
+    try:
+        yield
+    except (SupermaskError, Interrupted) as error:  # who catches the first is not to swallow Ctrl-C
         print(error, file=sys.stderr)
-        sys.exit(2)
-    except (NonFiniteError, RanksDisagree) as error:
+        sys.exit(error.status)
+    except besides as error:
         print(error, file=sys.stderr)
-        sys.exit(1)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.signal)
+        sys.exit(SupermaskError.status)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from supermask.checks import SupermaskError
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit
 from supermask.kernels.base.philox import as_int64
 from supermask.networks.convert import BiasPolicy
@@ -15,7 +16,7 @@ from supermask.networks.norms import NormPolicy
 from supermask.runs.records import CycleResult, Exported
 
 
-class RecipeError(ValueError):
+class RecipeError(SupermaskError, ValueError):
     """A recipe that cannot be begun as configured; the message names the value at fault."""
 
 
@@ -77,8 +78,8 @@ class RunOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run leaves: its folder, a result a cycle, and its tickets."""
+    """What a run leaves: its folder (a dry run has none), a result a cycle, and its tickets."""
 
-    folder: Path
+    folder: Path | None
     cycles: tuple[CycleResult, ...]
     tickets: tuple[Exported, ...]

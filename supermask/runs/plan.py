@@ -1,11 +1,9 @@
 """What a recipe would do, without doing it: cycles, edges kept by layer, steps, memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from supermask.data.base import Data, Described, Part
 from supermask.edges.in_model import searched_edges
 from supermask.methods.cycles import Cycle
 from supermask.networks.rates import set_remaining
+from supermask.runs.console import table
 from supermask.training.training import Precision
 
 
@@ -79,8 +78,8 @@ def sizes(data: Data, seed: int) -> Sizes:
         DataMissing: it had to be opened and is not there.
         ValueError: a batch larger than the set.
     """
-    name, batch = type(data).__name__, getattr(data, "batch", None)
-    if isinstance(data, Described) and isinstance(batch, int):
+    name, batch = type(data).__name__, data.batch
+    if isinstance(data, Described):
         about = data.about()
         if not 0 < batch <= about.train:
             raise ValueError(f"batch={batch}: expected 1 to {about.train}, the number of training examples")
@@ -161,37 +160,36 @@ def show(
     """
     cycles = [cycle for cycle, _ in stages if cycle is not None]
     edges = {name: e.count for name, e in searched_edges(model).items()} if cycles else {}
-    table = _table("plan", ["cycle", "remaining", "over all", "scores", "lr", "space", "kept edges", "epochs", "steps"])
-    columns = [list(edges), [f"{count:,}" for count in edges.values()]]
+    rows: list[tuple[str, ...]] = []
+    kept: list[list[int]] = []
     for number, (cycle, epochs) in enumerate(stages, start=1):
         taken = f"{epochs:,}", f"{epochs * data.steps:,}"
         if cycle is None:
-            table.add_row(str(number), "1", "1", "dense", "", "", "all", *taken)
+            rows.append((str(number), "1", "1", "dense", "", "", "all", *taken))
             continue
         set_remaining(model, cycle.remaining)
-        kept = [int(e.kept) for e in searched_edges(model).values()]
-        columns.append([f"{count:,}" for count in kept])
-        rates = f"{cycle.remaining:.4g}", f"{sum(kept) / sum(edges.values()):.4g}"
-        table.add_row(str(number), *rates, cycle.start, cycle.lr, cycle.space, f"{sum(kept):,}", *taken)
-    console.print(table)
+        kept.append([int(e.kept) for e in searched_edges(model).values()])
+        total = sum(kept[-1])
+        rates = f"{cycle.remaining:.4g}", f"{total / sum(edges.values()):.4g}"
+        rows.append((str(number), *rates, cycle.start, cycle.lr, cycle.space, f"{total:,}", *taken))
+    columns = "cycle", "remaining", "over all", "scores", "lr", "space", "kept edges", "epochs", "steps"
+    console.print(table("plan", columns, rows, left=("scores", "lr", "space")))
     if cycles:
-        # Of many cycles a few, evenly chosen: the rates above give the others.
-        shown = sorted({round(i * (len(cycles) - 1) / 3) for i in range(4)}) if len(cycles) > 5 else range(len(cycles))
-        layers = _table("kept edges by layer", ["layer", "edges", *(f"cycle {n + 1}" for n in shown)])
-        for row in zip(*columns[:2], *(columns[2 + n] for n in shown), strict=True):
-            layers.add_row(*row)
-        console.print(layers)
+        console.print(_by_layer(edges, kept))
     trained = sum(edges.values()) or sum(parameter.numel() for parameter in model.parameters())
     console.print(f"{data.steps * sum(epochs for _, epochs in stages):,} steps in all", highlight=False)
     console.print(str(memory(skeleton, data, trained, cycles, precision)), highlight=False, soft_wrap=True)
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in columns:
-        justify: Any = "left" if column in ("layer", "scores", "lr", "space") else "right"
-        table.add_column(column, justify=justify, overflow="fold")
-    return table
+def _by_layer(edges: Mapping[str, int], kept: Sequence[Sequence[int]]) -> Table:
+    """Kept edges by layer in each cycle; of many cycles a few, evenly chosen: the plan's rates give the others."""
+    shown = sorted({round(i * (len(kept) - 1) / 3) for i in range(4)}) if len(kept) > 5 else range(len(kept))
+    rows = [
+        (name, f"{count:,}", *(f"{kept[cycle][layer]:,}" for cycle in shown))
+        for layer, (name, count) in enumerate(edges.items())
+    ]
+    columns = ["layer", "edges", *(f"cycle {cycle + 1}" for cycle in shown)]
+    return table("kept edges by layer", columns, rows, left=("layer",))
 
 
 def _size(count: int) -> str:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from supermask.runs.records import CycleResult
-from supermask.training.loop import EpochResult, EpochTime
+from supermask.runs.console import table
+from supermask.runs.records import CycleResult, Epoch
+from supermask.training.loop import Duration
 
 
 class RunProgress:
@@ -51,33 +51,31 @@ class RunProgress:
         """These steps were taken before the run was stopped."""
         self._bar.update(self._task, completed=steps)
 
-    def show(
-        self, cycle: int, trained: EpochResult, remaining: float, dying: float, took: EpochTime | None = None
-    ) -> None:
+    def show(self, epoch: Epoch, took: Duration | None = None) -> None:
         """State at the end of an epoch; waiting for data is shown where it is worth knowing."""
         waits = f" waiting {took.data_wait:.0%}" if took and took.data_wait >= 0.05 else ""
         self._bar.update(
             self._task,
-            description=f"cycle {cycle}/{self._cycles}",
-            state=f"loss {trained.loss:.3f} acc {trained.accuracy:.1%} "
-            f"remaining {remaining:.1%} dying {dying:.1%}{waits}",
+            description=f"cycle {epoch.cycle}/{self._cycles}",
+            state=f"loss {epoch.loss:.3f} acc {epoch.train_accuracy:.1%} "
+            f"remaining {epoch.remaining:.1%} dying {epoch.dying:.1%}{waits}",
         )
 
 
 def cycle_table(title: str, results: Sequence[CycleResult]) -> Table:
     """One row a cycle: remaining, kept edges, accuracy before and after recalibration, dying ratio, dead units."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("cycle", "remaining", "kept edges", "accuracy", "recalibrated", "dying ratio", "dead units"):
-        table.add_column(column, justify="right", overflow="fold")
-    for row in results:
-        pinned = abs(row.remaining - row.rate) * row.edges > len(row.dead_units)  # more than the rounding of each layer
-        table.add_row(
-            str(row.cycle),
-            f"{row.remaining:.2%}" + (f" ({row.rate:.2%} unpinned)" if pinned else ""),
-            f"{row.kept:,}",
-            "-" if row.accuracy is None else f"{row.accuracy:.2%}",
-            "-" if row.recalibrated is None else f"{row.recalibrated:.2%}",
-            f"{row.dying:.3f}",
-            f"{sum(row.dead_units.values())}",
-        )
-    return table
+    columns = "cycle", "remaining", "kept edges", "accuracy", "recalibrated", "dying ratio", "dead units"
+    return table(title, columns, [_row(result) for result in results])
+
+
+def _row(row: CycleResult) -> tuple[str, ...]:
+    pinned = abs(row.remaining - row.rate) * row.edges > len(row.dead_units)  # more than the rounding of each layer
+    return (
+        str(row.cycle),
+        f"{row.remaining:.2%}" + (f" ({row.rate:.2%} unpinned)" if pinned else ""),
+        f"{row.kept:,}",
+        "-" if row.accuracy is None else f"{row.accuracy:.2%}",
+        "-" if row.recalibrated is None else f"{row.recalibrated:.2%}",
+        f"{row.dying:.3f}",
+        f"{row.dead}",
+    )

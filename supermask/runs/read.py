@@ -6,40 +6,56 @@ written. Files that a run did not write (ranks, times, masks) are simply absent.
 
 import json
 import math
+import os
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from supermask.checks import SupermaskError
 from supermask.edges.overlap import Masks
-from supermask.methods.cycles import cycle_fields
-from supermask.runs.records import CycleRecord, Epoch, EpochTime, Evaluation, Histogram, LayerRecord, Ranks
+from supermask.runs.identity import read_config
+from supermask.runs.records import (
+    CONFIG,
+    METRICS,
+    RANKS,
+    SUMMARY,
+    TIMES,
+    CycleResult,
+    EdgeRanks,
+    Ended,
+    Epoch,
+    EpochTime,
+    Evaluation,
+    Exported,
+    Ranks,
+    RunReadError,
+    RunSummary,
+    SampledEdges,
+)
+from supermask.runs.stages import Search
 
 _MASK_FILE = re.compile(r"cycle-([1-9][0-9]*)\.safetensors")
-Record = TypeVar("Record")
-
-
-class RunReadError(ValueError):
-    """A path that is no run folder, or a damaged file in one; the message names the file and, where it has one, the
-    line."""
+_LONGEST_END = 4096
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
-    """One run folder.
+class RunRecord:
+    """One run, as its folder has it.
 
     Attributes:
         path: of the folder.
         name: of the recipe.
         config: the recipe as the run was begun with it.
         seed: of the run.
-        epochs, cycles: so far.
+        epochs, cycles: so far; cycles with their evaluation.
+        tickets: exported so far.
         ranks: None where none were recorded.
         times: of the epochs; may be empty.
         masks: file of each cycle's mask; may be empty.
@@ -51,7 +67,8 @@ class Run:
     config: Mapping[str, Any]
     seed: int
     epochs: tuple[Epoch, ...]
-    cycles: tuple[CycleRecord, ...]
+    cycles: tuple[CycleResult, ...]
+    tickets: tuple[Exported, ...]
     ranks: Ranks | None
     times: tuple[EpochTime, ...]
     masks: Mapping[int, Path]
@@ -60,8 +77,7 @@ class Run:
     @cached_property
     def searches(self) -> tuple[Mapping[str, Any], ...]:
         """The planned cycles."""
-        stages = self.config["stages"]
-        return tuple(stage["cycle"] for stage in stages if stage.get("stage") == "Search")
+        return tuple(stage["cycle"] for stage in self.config["stages"] if "cycle" in stage)
 
     @property
     def dense(self) -> bool:
@@ -79,46 +95,73 @@ class Run:
         return sum(time.seconds * time.data_wait for time in self.times) / self.seconds if self.seconds else math.nan
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> RunRecord:
     """Read a run folder.
 
     Raises:
         RunReadError: `path` is not a run folder, or one of its files is damaged before its last line.
     """
-    config = _config(path)
-    epochs: list[Epoch] = []
-    cycles: dict[int, CycleRecord] = {}
-    finished = False
-    for where, event in _lines(path / "metrics.jsonl"):
-        kind = event.get("event")
-        if kind == "epoch":
-            epochs.append(_record(Epoch, event, where))
-        elif kind == "cycle":
-            record = _record(CycleRecord, event | {"layers": _layers(event, where)}, where)
-            cycles[record.cycle] = record
-        elif kind == "evaluate":
-            found = _record(Evaluation, event, where)
-            if found.cycle in cycles:  # an evaluation before any cycle is of no cycle
-                cycles[found.cycle] = replace(
-                    cycles[found.cycle], accuracy=found.accuracy, recalibrated=found.recalibrated
-                )
-        elif kind == "end":
-            finished = True
-    # Times are appended to after a stop as well: a torn line may be anywhere, and an epoch in twice.
-    times = {str(event.get("epoch")): (where, event) for where, event in _lines(path / "times.jsonl", torn=True)}
     masks = {int(match[1]): file for file in (path / "masks").glob("*") if (match := _MASK_FILE.fullmatch(file.name))}
-    return Run(
-        path=path,
-        name=config["name"],
-        config=config,
-        seed=config["run"]["seed"],
-        epochs=tuple(epochs),
-        cycles=tuple(cycles[number] for number in sorted(cycles)),
-        ranks=_ranks(path / "ranks.jsonl"),
-        times=tuple(_record(EpochTime, event, where) for where, event in times.values()),
-        masks=dict(sorted(masks.items())),
-        finished=finished,
+    return replace(_measured(path), ranks=_ranks(path / RANKS), masks=dict(sorted(masks.items())))
+
+
+def read_summary(path: Path) -> RunSummary:
+    """A run folder in short: from the summary that the run wrote at its end, or, where there is none, from its metrics.
+
+    Raises:
+        RunReadError: `path` is not a run folder, or one of its files is damaged.
+    """
+    file = path / SUMMARY
+    try:
+        event = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return summarise(path)
+    except OSError as error:
+        raise RunReadError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, dict):
+        raise RunReadError(f"{file} is damaged: not a JSON object")
+    return RunSummary.from_event(event, str(file))
+
+
+def summarise(path: Path) -> RunSummary:
+    """A run folder in short, from its configuration, metrics and times.
+
+    Raises:
+        RunReadError: as `read_run`.
+    """
+    run = _measured(path)
+    return RunSummary(
+        name=run.name,
+        seed=run.seed,
+        finished=run.finished,
+        settings={name: value for name, value in run.config.items() if name not in ("name", "run")},
+        cycles=tuple(replace(cycle, layers={}) for cycle in run.cycles),
+        tickets=run.tickets,
+        seconds=run.seconds,
     )
+
+
+def finished(path: Path) -> bool:
+    """Whether the run in folder `path` came to its end: one look at the last line of its metrics."""
+    try:
+        with (path / METRICS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_END))
+            *_, line = file.read().removesuffix(b"\n").split(b"\n")
+        event = json.loads(line)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(event, dict) and event.get("event") == Ended.event
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The events of a run folder, in order, as they were written.
+
+    Raises:
+        RunReadError: a line before the last is damaged.
+    """
+    return [event for _, event in _lines(path / METRICS)]
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -127,31 +170,69 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), error
 
 
+def _measured(path: Path) -> RunRecord:
+    """A run folder but for its ranks and masks."""
+    config = _config(path)
+    epochs: list[Epoch] = []
+    cycles: dict[int, CycleResult] = {}
+    tickets: list[Exported] = []
+    ended = False
+    for where, event in _lines(path / METRICS):
+        kind = event.get("event")
+        if kind == Epoch.event:
+            epochs.append(Epoch.from_event(event, where))
+        elif kind == CycleResult.event:
+            cycle = CycleResult.from_event(event, where)
+            cycles[cycle.cycle] = cycle
+        elif kind == Evaluation.event:
+            found = Evaluation.from_event(event, where)
+            if found.cycle in cycles:  # an evaluation before any cycle is of no cycle
+                cycles[found.cycle] = cycles[found.cycle].evaluated(found)
+        elif kind == Exported.event:
+            tickets.append(Exported.from_event(event, where))
+        elif kind == Ended.event:
+            ended = True
+    # Times are appended to after a stop as well: a torn line may be anywhere, and an epoch in twice.
+    times = {str(event.get("epoch")): (where, event) for where, event in _lines(path / TIMES, torn=True)}
+    return RunRecord(
+        path=path,
+        name=config["name"],
+        config=config,
+        seed=config["run"]["seed"],
+        epochs=tuple(epochs),
+        cycles=tuple(cycles[number] for number in sorted(cycles)),
+        tickets=tuple(tickets),
+        ranks=None,
+        times=tuple(EpochTime.from_event(event, where) for where, event in times.values()),
+        masks={},
+        finished=ended,
+    )
+
+
 def _config(path: Path) -> dict[str, Any]:
     """The recipe of a run folder."""
-    file = path / "config.json"
-    if not file.is_file():
+    recipe = read_config(path) if path.is_dir() else None
+    if recipe is None:
         if not path.is_dir():
             raise RunReadError(f"{path} is not a run folder: there is no such folder")
-        inside = len(list(path.glob("*/config.json")))
+        inside = len(list(path.glob(f"*/{CONFIG}")))
         hint = f", but {inside} folders in it have one: name those, {path}/*" if inside else ""
-        raise RunReadError(f"{path} is not a run folder: it has no config.json{hint}")
+        raise RunReadError(f"{path} is not a run folder: it has no {CONFIG}{hint}")
     try:
-        recipe = json.loads(file.read_bytes())["recipe"]
         known = isinstance(recipe["name"], str) and isinstance(recipe["run"]["seed"], int)
-        known = known and all(isinstance(stage, dict) for stage in recipe["stages"])
-        known = known and all(isinstance(stage["cycle"], dict) for stage in recipe["stages"] if _searches(stage))
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise RunReadError(f"{file} is not a run's configuration: {type(error).__name__} {error}") from error
+        known = known and all(_is_stage(stage) for stage in recipe["stages"])
+    except (LookupError, TypeError) as error:
+        raise RunReadError(f"{path / CONFIG} is not a run's configuration: {type(error).__name__} {error}") from error
     if not known:
-        raise RunReadError(f"{file} is not a run's configuration: name, seed or stages are of another type")
-    for stage in filter(_searches, recipe["stages"]):
-        stage["cycle"] = cycle_fields(stage["cycle"])
-    return dict(recipe)
+        raise RunReadError(f"{path / CONFIG} is not a run's configuration: name, seed or stages are of another type")
+    return recipe
 
 
-def _searches(stage: Mapping[str, Any]) -> bool:
-    return stage.get("stage") == "Search"
+def _is_stage(stage: Any) -> bool:
+    if not isinstance(stage, dict):
+        return False
+    searches = "cycle" in stage or stage.get("stage") == Search.__name__
+    return not searches or isinstance(stage["cycle"], dict)
 
 
 def _lines(file: Path, *, torn: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -182,73 +263,26 @@ def _ranks(file: Path) -> Ranks | None:
     lines = list(_lines(file))
     if not lines:
         return None
-    where, head = lines[0]
-    rows = lines[1:]
-    try:
-        layers, edges = tuple(head["layers"]), tuple((int(layer), int(flat)) for layer, flat in head["edges"])
-        if not all(0 <= layer < len(layers) for layer, _ in edges):
-            raise ValueError("an edge of a layer that is not listed")
-        ranks = np.empty((len(rows), len(edges)))
-        selected = np.empty((len(rows), len(edges)), dtype=np.bool_)
-        for index, (at, row) in enumerate(rows):
-            where = at
-            if len(row["ranks"]) != len(edges) or len(row["selected"]) != len(edges):
-                raise ValueError(f"{len(row['ranks'])} ranks of {len(edges)} edges")
-            ranks[index], selected[index] = row["ranks"], row["selected"]
-            int(row["cycle"]), int(row["epoch"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise RunReadError(f"{where} is damaged: {type(error).__name__} {error}") from error
-    if not rows or not edges:
+    head = SampledEdges.from_event(lines[0][1], lines[0][0])
+    rows = [(where, EdgeRanks.from_event(event, where)) for where, event in lines[1:]]
+    if not all(len(edge) == 2 and 0 <= edge[0] < len(head.layers) for edge in head.edges):
+        raise RunReadError(f"{lines[0][0]} is damaged: an edge of a layer that is not listed")
+    for where, row in rows:
+        if len(row.ranks) != len(head.edges) or len(row.selected) != len(head.edges):
+            raise RunReadError(f"{where} is damaged: {len(row.ranks)} ranks of {len(head.edges)} edges")
+    if not rows or not head.edges:
         return None
     return Ranks(
-        layers=layers,
-        edges=edges,
-        cycles=tuple(row["cycle"] for _, row in rows),
-        epochs=tuple(row["epoch"] for _, row in rows),
-        ranks=ranks,
-        selected=selected,
+        layers=tuple(head.layers),
+        edges=tuple((layer, flat) for layer, flat in head.edges),
+        cycles=tuple(row.cycle for _, row in rows),
+        epochs=tuple(row.epoch for _, row in rows),
+        ranks=np.array([row.ranks for _, row in rows], dtype=np.float64),
+        selected=np.array([row.selected for _, row in rows], dtype=np.bool_),
     )
 
 
-def _layers(event: Mapping[str, Any], where: str) -> dict[str, LayerRecord]:
-    values = event.get("layers", {})
-    if not isinstance(values, dict) or not all(isinstance(value, dict) for value in values.values()):
-        raise RunReadError(f"{where} is damaged: layers is {values!r:.60}")
-    layers = {}
-    for name, value in values.items():
-        at = f"{where} layer {name!r}"
-        scores = value.get("scores")
-        histogram = {"scores": _record(Histogram, scores, at)} if isinstance(scores, dict) else {}
-        layers[name] = _record(LayerRecord, value | histogram, at)
-    return layers
-
-
-_KINDS: dict[Any, tuple[type, ...]] = {
-    int: (int,),
-    float: (int, float),
-    float | None: (int, float),
-    Mapping[str, int]: (dict,),
-    Mapping[str, LayerRecord]: (dict,),
-    Histogram | None: (Histogram,),
-    Sequence[int]: (list,),
-}
-
-
-def _record(kind: type[Record], event: Mapping[str, Any], where: str) -> Record:
-    """The fields of dataclass `kind` from an event, each of its type; fields it does not have are passed over."""
-    values = {}
-    for part in fields(kind):  # type: ignore[arg-type]  # a dataclass type, which a TypeVar cannot say
-        if part.name in event:
-            value = event[part.name]
-            if not isinstance(value, _KINDS[part.type]) or isinstance(value, bool):
-                raise RunReadError(f"{where} is damaged: {part.name} is {value!r:.60}")
-            values[part.name] = value
-        elif part.default is MISSING and part.default_factory is MISSING:
-            raise RunReadError(f"{where} has no {part.name}: damaged, or written by another release")
-    return kind(**values)
-
-
-class MaskFileError(ValueError):
+class MaskFileError(SupermaskError, ValueError):
     """A mask file that cannot be read; the message names it."""
 
 

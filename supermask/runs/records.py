@@ -1,16 +1,109 @@
-"""What a run says of itself: each record once, for whoever writes it and whoever reads it."""
+"""What a run says of itself: each record once, for whoever writes it and whoever reads it.
+
+A record is a line of a JSON file, or an object in one. Its fields alone say how it is written and what is accepted when
+it is read: a field that holds its default is left out, and what no field is called is passed over.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
+from supermask.checks import SupermaskError
+
+CONFIG, METRICS, RANKS, TIMES, SUMMARY = "config.json", "metrics.jsonl", "ranks.jsonl", "times.jsonl", "summary.json"
+"""Files of a run folder."""
+
+
+class RunReadError(SupermaskError, ValueError):
+    """A path that is no run folder, or a damaged file in one; the message names the file and, where it has one, the
+    line."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class Epoch:
+class Record:
+    """What all records share: their way into JSON's own types and back."""
+
+    event: ClassVar[str] = ""
+    """What a line with this record calls it."""
+
+    def to_event(self) -> dict[str, Any]:
+        """As an object of JSON's own types; records within it have no name."""
+        return ({"event": self.event} if self.event else {}) | _held(self)
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any], where: str) -> Self:
+        """The record that `to_event` made `event` of.
+
+        Args:
+            where: file and line, for the message.
+
+        Raises:
+            RunReadError: a field is missing, or of another type.
+        """
+        values = {}
+        for part in fields(cls):
+            key = _key(part)
+            if key in event:
+                values[part.name] = _value(part, part.type, event[key], where)
+            elif _usual(part) is MISSING:
+                raise RunReadError(f"{where} has no {key}: damaged, or written by another release")
+        return cls(**values)
+
+
+def _key(part: Field[Any]) -> str:
+    name: str = part.metadata.get("key", part.name)
+    return name
+
+
+def _usual(part: Field[Any]) -> Any:
+    """The default of a field; MISSING where it has none."""
+    return part.default if part.default_factory is MISSING else part.default_factory()
+
+
+def _held(record: Record) -> dict[str, Any]:
+    """By key, the fields that do not hold their default."""
+    values = ((part, getattr(record, part.name)) for part in fields(record))
+    return {_key(part): _plain(value) for part, value in values if value != _usual(part)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return _held(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _value(part: Field[Any], kind: Any, value: Any, where: str) -> Any:
+    """`value`, from JSON, as the field `part`, or a part of it, of type `kind` holds it."""
+    outer, inner = get_origin(kind), get_args(kind)
+    if outer is None:
+        if isinstance(kind, type) and issubclass(kind, Record) and isinstance(value, dict):
+            return kind.from_event(value, where)
+        if kind is Any or type(value) is kind or (kind is float and type(value) is int):
+            return value
+    elif outer is Mapping and isinstance(value, dict):
+        return {
+            name: _value(
+                part, inner[1], held, f"{where} {part.metadata['of']} {name!r}" if "of" in part.metadata else where
+            )
+            for name, held in value.items()
+        }
+    elif outer is Sequence and isinstance(value, list):
+        return tuple(_value(part, inner[0], held, where) for held in value)
+    elif type(None) in inner:  # optional: what is not there is left out
+        return _value(part, inner[0], value, where)
+    raise RunReadError(f"{where} is damaged: {_key(part)} is {value!r:.60}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch(Record):
     """One epoch of training; epoch and step count over the whole run, from 1."""
 
+    event = "epoch"
     cycle: int
     epoch: int
     step: int
@@ -22,7 +115,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Histogram:
+class Histogram(Record):
     """Counts in bins of equal width from low to high."""
 
     low: float
@@ -31,7 +124,7 @@ class Histogram:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerRecord:
+class LayerRecord(Record):
     """One masked layer at the end of a cycle: its edges, those selected, those ever selected in the cycle, its scores
     (their magnitudes, where edges are ranked by magnitude)."""
 
@@ -42,15 +135,39 @@ class LayerRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CycleRecord:
-    """What one cycle found, with its evaluation; the ratios are those of `supermask.measures.Dying`.
+class Evaluation(Record):
+    """Test accuracy after a cycle (0: before any), with the batch-norm statistics of training and with those of the
+    final mask."""
+
+    event = "evaluate"
+    cycle: int
+    accuracy: float
+    recalibrated: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleResult(Record):
+    """What one cycle found; the ratios are those of `supermask.training.measures.Dying`.
+
+    Dense training is one cycle with all edges kept.
 
     Attributes:
-        rate: fraction kept in layers that are not pinned; remaining: over all masked edges.
-        dead_units, layers: by layer name; empty where the run recorded none.
-        accuracy, recalibrated: on the test set, with the batch-norm statistics of training and of the final mask.
+        cycle: number of the cycle, from 1.
+        rate: fraction of the edges kept in layers that are not pinned.
+        remaining: fraction kept over all masked edges, pinned layers included.
+        kept, edges: of the masked layers.
+        loss, train_accuracy: means over the last epoch.
+        dying: d, never selected over all edges (hard iEP: the worst case).
+        explored: k - d.
+        apparent, apparent_of_all: never selected among the survivors, over the survivors and over all edges.
+        dying_cumulative: d over all cycles so far.
+        dead_units: units without an input, by layer.
+        layers: by name; in a run folder only, and empty where the run recorded none.
+        accuracy: on the test set, with the batch-norm statistics of training; None before it is evaluated.
+        recalibrated: on the test set, with batch-norm statistics of the final mask.
     """
 
+    event = "cycle"
     cycle: int
     rate: float
     remaining: float
@@ -63,8 +180,8 @@ class CycleRecord:
     apparent: float
     apparent_of_all: float
     dying_cumulative: float
-    dead_units: Mapping[str, int] = field(default_factory=dict)
-    layers: Mapping[str, LayerRecord] = field(default_factory=dict)
+    dead_units: Mapping[str, int]
+    layers: Mapping[str, LayerRecord] = field(default_factory=dict, metadata={"of": "layer"})
     accuracy: float | None = None
     recalibrated: float | None = None
 
@@ -73,24 +190,91 @@ class CycleRecord:
         """Dead units of all layers."""
         return sum(self.dead_units.values())
 
+    def evaluated(self, found: Evaluation) -> Self:
+        """With these accuracies."""
+        return replace(self, accuracy=found.accuracy, recalibrated=found.recalibrated)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Test accuracy after a cycle, with the batch-norm statistics of training and with those of the final mask."""
+class Exported(Record):
+    """A ticket that was written, loaded again and evaluated.
 
-    cycle: int
+    Attributes:
+        file: its name in the run folder.
+        bytes, dense_bytes: of the file, and of the same network with float32 weights.
+        accuracy: of the reloaded network on the test set.
+        same_logits: the reloaded network's logits are the searched one's to the bit, on one test batch.
+    """
+
+    event = "export"
+    file: str = field(metadata={"key": "path"})
+    bytes: int
+    dense_bytes: int
     accuracy: float
-    recalibrated: float | None = None
+    same_logits: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochTime:
+class Ended(Record):
+    """The run came to its end."""
+
+    event = "end"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochTime(Record):
     """Duration of an epoch, and the share of it, in 0 to 1, spent waiting for data."""
 
+    event = "epoch"
     cycle: int
     epoch: int
+    step: int
     seconds: float
     data_wait: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledEdges(Record):
+    """Whose ranks a run records: layer names, and (index in them, flat index in the layer) of each edge."""
+
+    event = "edges"
+    layers: Sequence[str]
+    edges: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeRanks(Record):
+    """Of each sampled edge its rank in its layer, in [0, 1), and 1 where it is selected; epoch 0 is before the first
+    step."""
+
+    event = "ranks"
+    cycle: int
+    epoch: int
+    ranks: Sequence[float]
+    selected: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary(Record):
+    """A run in short, so that many can be listed.
+
+    Attributes:
+        name: of the recipe.
+        seed: of the run.
+        finished: the run came to its end.
+        settings: the recipe as the run was begun with it, without name and run options.
+        cycles: what each found, without its layers.
+        tickets: exported.
+        seconds: duration of the timed epochs.
+    """
+
+    name: str
+    seed: int
+    finished: bool
+    settings: Mapping[str, Any]
+    cycles: Sequence[CycleResult]
+    tickets: Sequence[Exported]
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,59 +295,3 @@ class Ranks:
     epochs: tuple[int, ...]
     ranks: NDArray[np.float64]
     selected: NDArray[np.bool_]
-
-
-@dataclass(kw_only=True)
-class CycleResult:
-    """What one cycle found; the accuracies are filled in by `Evaluate`.
-
-    Dense training is one cycle with all edges kept.
-
-    Attributes:
-        cycle: number of the cycle, from 1.
-        rate: fraction of the edges kept in layers that are not pinned.
-        remaining: fraction kept over all masked edges, pinned layers included.
-        kept, edges: of the masked layers.
-        loss, train_accuracy: means over the last epoch.
-        dying: d, never selected over all edges (hard iEP: the worst case).
-        explored: k - d.
-        apparent, apparent_of_all: never selected among the survivors, over the survivors and over all edges.
-        dying_cumulative: d over all cycles so far.
-        dead_units: units without an input, by layer.
-        accuracy: on the test set, with the batch-norm statistics of training.
-        recalibrated: on the test set, with batch-norm statistics of the final mask.
-    """
-
-    cycle: int
-    rate: float
-    remaining: float
-    kept: int
-    edges: int
-    loss: float
-    train_accuracy: float
-    dying: float
-    explored: float
-    apparent: float
-    apparent_of_all: float
-    dying_cumulative: float
-    dead_units: dict[str, int]
-    accuracy: float | None = None
-    recalibrated: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exported:
-    """A ticket that was written, loaded again and evaluated.
-
-    Attributes:
-        file: its name in the run folder.
-        bytes, dense_bytes: of the file, and of the same network with float32 weights.
-        accuracy: of the reloaded network on the test set.
-        same_logits: the reloaded network's logits are the searched one's to the bit, on one test batch.
-    """
-
-    file: str
-    bytes: int
-    dense_bytes: int
-    accuracy: float
-    same_logits: bool

@@ -1,7 +1,7 @@
 """One run in progress: what its stages share, how it is saved and how it goes on."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from signal import Signals
 from typing import Any
@@ -9,26 +9,56 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from supermask.edges.in_model import all_edges
-from supermask.edges.searched import SearchedEdges
 from supermask.networks.architecture import Architecture
 from supermask.runs.checkpoint import CheckpointError, Checkpoints
 from supermask.runs.folder import RunFolder
 from supermask.runs.interrupts import Interrupted, Interrupts
 from supermask.runs.progress import RunProgress
-from supermask.runs.records import CycleResult, Exported
+from supermask.runs.recorder import Recorder, Seen
+from supermask.runs.records import CycleResult, Ended, Exported
 from supermask.training.loop import EpochResult, Loop
-from supermask.training.measures import Cumulative
 from supermask.training.training import unsearched
 
-_VERSION = 1
+VERSION = 1
+"""Of the layout of a checkpoint."""
+
+
+@dataclass(kw_only=True)
+class Done:
+    """How far a run came, and what it found.
+
+    Attributes:
+        stage, stage_epoch: stages that are done, and epochs of the one in progress.
+        lr: the last one applied.
+        trained: result of the last epoch.
+        results: of the cycles so far.
+        tickets: exported so far.
+    """
+
+    stage: int = 0
+    stage_epoch: int = 0
+    lr: float = 0.0
+    trained: EpochResult | None = None
+    results: list[CycleResult] = field(default_factory=list)
+    tickets: list[Exported] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain values, by the names of the fields."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` says, which may hold other things too."""
+        self.stage, self.stage_epoch, self.lr = state["stage"], state["stage_epoch"], state["lr"]
+        self.trained = EpochResult(**state["trained"]) if state["trained"] else None
+        self.results = [CycleResult(**result) for result in state["results"]]
+        self.tickets = [Exported(**ticket) for ticket in state["tickets"]]
 
 
 @dataclass(kw_only=True)
 class Session:
     """One run in progress.
 
-    A stage trains through `epochs`, if it trains, and keeps nothing of its own: what it needs to go on is here.
+    A stage trains through `train`, if it trains, and keeps nothing of its own: what it needs to go on is here.
 
     Attributes:
         model: the network, converted where it is searched.
@@ -41,11 +71,9 @@ class Session:
         checkpoint_seconds: how much work a killed run may lose; a stage's end is saved besides.
         report: takes a sentence for the user.
         initial: biases and normalisation that are trained, as they were before any training.
-        optimiser, lr: as the last cycle left them.
-        trained: result of the last epoch.
-        stage, stage_epoch: stages that are done, and epochs of the one in progress.
-        results: of the cycles so far.
-        tickets: exported so far.
+        seen: the edges selected so far.
+        optimiser: as the last cycle left it.
+        done: stages, epochs and results so far.
     """
 
     model: nn.Module
@@ -58,51 +86,45 @@ class Session:
     checkpoint_seconds: float = 60.0
     report: Callable[[str], object] = lambda _: None
     initial: Mapping[str, Tensor] = field(init=False)
+    seen: Seen = field(init=False)
     optimiser: torch.optim.Optimizer | None = None
-    lr: float = 0.0
-    trained: EpochResult | None = None
-    stage: int = 0
-    stage_epoch: int = 0
-    results: list[CycleResult] = field(default_factory=list)
-    tickets: list[Exported] = field(default_factory=list)
-    cumulative: Cumulative = field(default_factory=Cumulative)
+    done: Done = field(default_factory=Done)
     _saved_at: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._saved_at = time.monotonic()
-        besides = unsearched(self.model) if _searched(self.model) else {}
+        self.seen = Seen(self.model)
+        besides = unsearched(self.model) if self.seen.layers else {}
         self.initial = {name: parameter.detach().clone() for name, parameter in besides.items()}
 
     @property
     def begun(self) -> bool:
         """Whether the stage in progress has trained already, before the run was stopped and resumed."""
-        return self.stage_epoch > 0 or self.loop.tally.step > 0
+        return self.done.stage_epoch > 0 or self.loop.tally.step > 0
 
-    @property
-    def last_epoch(self) -> EpochResult:
-        """Result of the last epoch of training."""
-        if self.trained is None:
-            raise RuntimeError("no epoch was trained in this run")
-        return self.trained
+    def train(self, rates: Sequence[float], recorder: Recorder) -> None:
+        """A cycle: an epoch at each of the `rates`, from where the stage stands, and its result.
 
-    def epochs(self, rates: Sequence[float]) -> Iterator[float]:
-        """Train an epoch at each of the `rates`, from where the stage stands; gives the rate after each.
-
-        `last_epoch` is its result. What the caller logs of an epoch before it asks for the next one belongs to
-        the checkpoint.
+        What `recorder` logs of an epoch belongs to the checkpoint after it.
 
         Raises:
             Interrupted: a signal came in; the run is saved.
         """
         if self.optimiser is None:
             raise RuntimeError("no optimiser: a stage sets session.optimiser before it trains")
-        for lr in rates[self.stage_epoch :]:
-            self.trained = self.loop.run_epoch(self.optimiser, lr, self._after_step)
-            self.lr = lr
-            self.stage_epoch += 1
+        done = self.done
+        if not self.begun:
+            recorder.begin()
+        for lr in rates[done.stage_epoch :]:
+            done.trained = self.loop.run_epoch(self.optimiser, lr, self._after_step)
+            done.lr = lr
+            done.stage_epoch += 1
             self.loop.group.check_masks(self.model)
-            yield lr
+            self.progress.show(recorder.epoch(self.loop, lr, done.trained), self.loop.took)
             self._save_if_wanted()
+        if done.trained is None:
+            raise RuntimeError("no rates: a cycle trains at least one epoch")
+        done.results.append(recorder.cycle(done.trained))
 
     def end_stage(self, stages: int) -> None:
         """The stage in progress is done, one of `stages`: save.
@@ -110,10 +132,10 @@ class Session:
         Raises:
             Interrupted: a signal came in and there is more to do; the run is saved.
         """
-        self.stage += 1
-        self.stage_epoch = 0
-        if self.stage == stages:
-            self.folder.log("end")
+        self.done.stage += 1
+        self.done.stage_epoch = 0
+        if self.done.stage == stages:
+            self.folder.log(Ended())
             self.save()
         else:
             self._save_if_wanted(always=True)
@@ -147,21 +169,16 @@ class Session:
             return str(error)
 
     def state(self) -> dict[str, Any]:
-        """All that a run needs to go on, as tensors and plain values."""
+        """All that a run needs to go on, as tensors and plain values; every process calls it at the same step."""
+        self.loop.reduce()
         return {
-            "version": _VERSION,
-            "stage": self.stage,
-            "stage_epoch": self.stage_epoch,
-            "loop": self.loop.state(),
-            "model": self.model.state_dict(),
-            "ever": {name: e.ever for name, e in _searched(self.model).items() if e.ever is not None},
-            "cumulative": dict(self.cumulative.ever),
-            "optimiser": self.optimiser.state_dict() if self.optimiser else None,
-            "lr": self.lr,
-            "trained": asdict(self.trained) if self.trained else None,
-            "results": [asdict(result) for result in self.results],
-            "tickets": [asdict(ticket) for ticket in self.tickets],
+            "version": VERSION,
             "lengths": self.folder.lengths(),
+            "model": self.model.state_dict(),
+            "loop": self.loop.state_dict(),
+            "optimiser": self.optimiser.state_dict() if self.optimiser else None,
+            **self.seen.state_dict(),
+            **self.done.state_dict(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -170,12 +187,11 @@ class Session:
         Raises:
             CheckpointError: a state of another version.
         """
-        if state.get("version") != _VERSION:
+        if state.get("version") != VERSION:
             raise CheckpointError(
-                f"checkpoint of version {state.get('version')}, this is version {_VERSION}: resume it with the "
+                f"checkpoint of version {state.get('version')}, this is version {VERSION}: resume it with the "
                 "supermask that wrote it, or begin the run anew in another folder"
             )
-        device = self.loop.device
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError as error:
@@ -183,21 +199,11 @@ class Session:
                 f"the checkpoint in {self.folder.path} is of another network ({error}): resume it with the supermask "
                 "that wrote it, or begin the run anew in another folder"
             ) from error
-        for name, edges in _searched(self.model).items():
-            edges.ever = state["ever"][name].to(device) if name in state["ever"] else None
-        self.cumulative = Cumulative({name: bits.to(device) for name, bits in state["cumulative"].items()})
+        self.seen.load_state_dict(state)
         self.optimiser = None
         if state["optimiser"] is not None:
             self.optimiser = self.loop.training.optimiser(self.model)
             self.optimiser.load_state_dict(state["optimiser"])
-        self.loop.load_state(state["loop"])
-        self.lr = state["lr"]
-        self.trained = EpochResult(**state["trained"]) if state["trained"] else None
-        self.results = [CycleResult(**result) for result in state["results"]]
-        self.tickets = [Exported(**ticket) for ticket in state["tickets"]]
-        self.stage, self.stage_epoch = state["stage"], state["stage_epoch"]
+        self.loop.load_state_dict(state["loop"])
+        self.done.load_state_dict(state)
         self.folder.rewind(state["lengths"])  # last: a state that does not fit costs nothing
-
-
-def _searched(model: nn.Module) -> dict[str, SearchedEdges]:
-    return {name: edges for name, edges in all_edges(model).items() if isinstance(edges, SearchedEdges)}

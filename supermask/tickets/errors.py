@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from supermask.checks import SupermaskError
+
 _SHOWN = 200  # characters of a bad value in an error
 
 
 _MOST_MESSAGE = 4000
 
 
-class TicketError(ValueError):
+class TicketError(SupermaskError, ValueError):
     """A ticket that cannot be written or is not what it says; the message names the file, the layer and both values.
 
     A file can call things as it likes, so the message is cut at 4,000 characters, and what a terminal would obey is

@@ -8,7 +8,9 @@ as if it had not.
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +21,9 @@ from supermask.data.base import Batch, Loaded
 from supermask.training.evaluate import selected_once
 from supermask.training.non_finite import NonFiniteError, first_non_finite
 from supermask.training.parallel import ALONE, Group
-from supermask.training.score_sgd import ScoreSGD
 from supermask.training.training import Training
+
+Searching = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class EpochResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochTime:
+class Duration:
     """Where the time of an epoch went, since it was begun or resumed.
 
     Attributes:
@@ -48,30 +51,24 @@ class EpochTime:
     data_wait: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Earlier:
-    """Part of an epoch before the run was stopped, over all processes: losses of its steps, inputs right and seen."""
-
-    losses: tuple[float, ...] = ()
-    right: int = 0
-    count: int = 0
-
-
 @dataclass(kw_only=True)
 class Tally:
     """The epoch in progress.
 
     Attributes:
         step: steps taken.
-        earlier: those before the run was resumed.
-        losses, right, count: of the others, this process's share: a loss a step, inputs classified right, inputs seen.
+        losses, right, count: up to the last `Loop.reduce`, over all processes: a loss a step, inputs classified right,
+            inputs seen.
+        own_losses, own_right, own_count: since then, this process's share.
     """
 
     step: int = 0
-    earlier: Earlier = field(default_factory=Earlier)
-    losses: list[Tensor] = field(default_factory=list)
-    right: Tensor | int = 0
+    losses: list[float] = field(default_factory=list)
+    right: int = 0
     count: int = 0
+    own_losses: list[Tensor] = field(default_factory=list)
+    own_right: Tensor | int = 0
+    own_count: int = 0
 
 
 @dataclass(kw_only=True)
@@ -98,7 +95,7 @@ class Loop:
     step: int = 0
     epoch: int = 0
     tally: Tally = field(default_factory=Tally)
-    took: EpochTime | None = None
+    took: Duration | None = None
     seconds: float = 0.0
     waited: float = 0.0
 
@@ -118,6 +115,7 @@ class Loop:
         for group in optimiser.param_groups:
             group["lr"] = lr
         self.model.train()
+        searching = _searching(optimiser, self.model)
         inputs: Tensor | None = None
         began = time.perf_counter()
         waited = 0.0
@@ -130,21 +128,22 @@ class Loop:
                 if batch is None:
                     break
                 inputs = batch[0]
-                self._step(optimiser, batch)
+                self.take_step(optimiser, batch, searching)
                 after_step()
         if not self.tally.step:
             raise ValueError("the training data gave no batch")
         result = self._close(inputs)
         seconds = time.perf_counter() - began
-        self.took = EpochTime(seconds=seconds, data_wait=waited / seconds)
+        self.took = Duration(seconds=seconds, data_wait=waited / seconds)
         self.seconds += seconds
         self.waited += waited
         return result
 
-    def _step(self, optimiser: torch.optim.Optimizer, batch: Batch) -> None:
+    def take_step(self, optimiser: torch.optim.Optimizer, batch: Batch, searching: Searching) -> None:
+        """One step of the epoch in progress; forward and backward run within `searching`."""
         torch.manual_seed(((self.seed * 1_000_003 + self.step) * 1_009 + self.group.rank) % (1 << 63))
         inputs, labels = batch
-        with optimiser.searching() if isinstance(optimiser, ScoreSGD) else selected_once(self.model):
+        with searching():
             with self.autocast():
                 logits = self.runner(inputs)
                 if not isinstance(logits, Tensor):
@@ -159,16 +158,16 @@ class Loop:
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         tally = self.tally
-        tally.losses.append(loss.detach())
-        tally.right = tally.right + (logits.detach().argmax(dim=1) == labels).sum()
-        tally.count += len(labels)
+        tally.own_losses.append(loss.detach())
+        tally.own_right = tally.own_right + (logits.detach().argmax(dim=1) == labels).sum()
+        tally.own_count += len(labels)
         tally.step += 1
         self.step += 1
 
     def _close(self, inputs: Tensor | None) -> EpochResult:
         """The epoch's means over all processes; the tally begins again."""
-        state = self.state()
-        values = state["losses"]
+        self.reduce()
+        tally, values = self.tally, self.tally.losses
         for offset, value in enumerate(values):
             if not math.isfinite(value):
                 raise self._broke_down(f"at step {self.step - len(values) + offset} with loss {value}", inputs)
@@ -176,29 +175,36 @@ class Loop:
             raise self._broke_down(f"between steps {self.step - len(values)} and {self.step}", inputs)
         self.epoch += 1
         self.tally = Tally()
-        return EpochResult(loss=sum(values) / len(values), accuracy=state["right"] / state["count"])
+        return EpochResult(loss=sum(values) / len(values), accuracy=tally.right / tally.count)
 
-    def state(self) -> dict[str, Any]:
-        """Where the loop stands, over all processes, for `load_state`; every process calls it at the same step."""
+    def reduce(self) -> None:
+        """Take the other processes' share into the tally; every process calls it at the same step."""
         tally, group = self.tally, self.group
-        losses = torch.stack(tally.losses) if tally.losses else torch.zeros(0, device=self.device)
+        losses = torch.stack(tally.own_losses) if tally.own_losses else torch.zeros(0, device=self.device)
         counts = torch.zeros(2, dtype=torch.int64, device=self.device)
-        counts[0] += tally.right
-        counts[1] += tally.count
+        counts[0] += tally.own_right
+        counts[1] += tally.own_count
         right, count = group.sum(counts).tolist()
-        return {
-            "step": self.step,
-            "epoch": self.epoch,
-            "losses": [*tally.earlier.losses, *(group.sum(losses) / group.ranks).tolist()],
-            "right": tally.earlier.right + right,
-            "count": tally.earlier.count + count,
-        }
+        self.tally = Tally(
+            step=tally.step,
+            losses=[*tally.losses, *(group.sum(losses) / group.ranks).tolist()],
+            right=tally.right + right,
+            count=tally.count + count,
+        )
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loop stands, after `reduce`."""
+        tally = self.tally
+        if tally.own_losses:
+            raise RuntimeError(f"{len(tally.own_losses)} steps are of this process alone: reduce before state_dict")
+        state = {"step": self.step, "epoch": self.epoch}
+        return state | {"losses": list(tally.losses), "right": tally.right, "count": tally.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Stand where `state` says."""
         self.step, self.epoch = state["step"], state["epoch"]
-        earlier = Earlier(losses=tuple(state["losses"]), right=state["right"], count=state["count"])
-        self.tally = Tally(step=len(earlier.losses), earlier=earlier)
+        losses = list(state["losses"])
+        self.tally = Tally(step=len(losses), losses=losses, right=state["right"], count=state["count"])
 
     def autocast(self) -> torch.autocast:
         """The precision of training and evaluation."""
@@ -212,3 +218,9 @@ class Loop:
             f"training broke down {when}; first non-finite values: {where}. Try a lower learning rate than "
             f"{self.training.lr}, a longer warm-up or precision float32; look for NaN in the data"
         )
+
+
+def _searching(optimiser: torch.optim.Optimizer, model: nn.Module) -> Searching:
+    """What `optimiser` runs forward and backward within; one that has no say needs one selection of the edges."""
+    found: Searching = getattr(optimiser, "searching", None) or partial(selected_once, model)
+    return found

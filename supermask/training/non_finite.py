@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from supermask.checks import SupermaskError
 
-class NonFiniteError(ArithmeticError):
+
+class NonFiniteError(SupermaskError, ArithmeticError):
     """The loss or a score became NaN or infinite; the message names the step, the layer at fault and what to try."""
+
+    status = 1
 
 
 @torch.no_grad()

@@ -17,12 +17,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from supermask.checks import SupermaskError
 from supermask.data.base import Part
+from supermask.devices import meant
 from supermask.edges.in_model import all_edges
 
 
-class RanksDisagree(RuntimeError):
+class RanksDisagree(SupermaskError, RuntimeError):
     """Two processes hold different masks; the message names the layer."""
+
+    status = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +138,7 @@ def group(device: str) -> Iterator[tuple[Group, str]]:
         raise ValueError(f"WORLD_SIZE={ranks} but {', '.join(missing)} not set: start with torchrun")
     if device.startswith("cuda:"):
         raise ValueError(f"device {device!r}: {ranks} processes take a GPU each; say cuda")
-    on_gpu = torch.cuda.is_available() and device in ("auto", "cuda")
+    on_gpu = torch.cuda.is_available() and meant(device) == "cuda"
     if on_gpu:
         device = f"cuda:{int(os.environ['LOCAL_RANK'])}"
         torch.cuda.set_device(device)

@@ -10,7 +10,6 @@ import runpy
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,12 +20,12 @@ from supermask.runs.folder import RunFolder
 from supermask.training.loop import Loop
 
 _PLACES: dict[str, tuple[Any, str]] = {
-    "step": (Loop, "_step"),
+    "step": (Loop, "take_step"),
     "line": (RunFolder, "log"),
     "sync": (os, "fsync"),
-    "rename": (Path, "replace"),
+    "rename": (os, "replace"),
     "evaluation": (stages, "right_of"),
-    "export": (stages.ticket, "save"),
+    "export": (stages, "save"),
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import supermask
-from supermask.runs.folder import read_metrics
+from supermask.runs.read import read_metrics
 from tests.recipes.command import run
 from tests.supermask.data.test_image_sets import TEST, TRAIN, write_cifar10, write_cifar100, write_svhn
 

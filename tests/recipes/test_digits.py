@@ -8,7 +8,7 @@ import pytest
 import supermask
 from supermask.data.base import Part
 from supermask.data.digits import Digits
-from supermask.runs.folder import read_metrics
+from supermask.runs.read import read_metrics
 from supermask.training.evaluate import accuracy
 from tests.recipes.command import run
 

@@ -1,12 +1,13 @@
 """The grids of the paper's tables and figures, as commands, at their smallest."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from supermask.methods import METHODS
 from supermask.methods.edge_popup import ep
-from supermask.recipes._grid import Experiment, Grid, methods, spread
+from supermask.recipes._grid import DENSE, EP_LONG, ROWS, Compared, Experiment, Grid, experiments, spread
 from tests.recipes.command import run
 
 SMALL = ["--seeds", 1, "--epochs", 1, "--folder", "grid"]
@@ -102,12 +103,37 @@ def test_folders_say_what_a_run_is() -> None:
     assert len(folders) == 4
 
 
-def test_labels() -> None:
+def test_rows_are_those_of_table_3_and_say_what_they_run() -> None:
+    assert list(ROWS) == ["EP", *METHODS]
+    assert all(row.label == row.method == method for method, row in ROWS.items())
     setting = Grid(cycles=3).setting()
-    long = methods(setting, ["EP long, lr 0.03"])
+    slower = replace(EP_LONG, lr=0.03)
+    assert slower.label == "EP long, lr 0.03"
+    long = experiments(setting, [slower])
     assert [experiment.cycles[0].length for experiment in long] == [1, 2, 3]
-    assert {experiment.setting.training.lr for experiment in long} == {0.03}
-    with pytest.raises(ValueError, match="soft iEPP"):
-        methods(setting, ["soft iEPP"])
+    assert {(experiment.label, experiment.setting.training.lr) for experiment in long} == {("EP long, lr 0.03", 0.03)}
+    assert [len(experiment.cycles) for experiment in experiments(setting, [ROWS["soft iEP"], DENSE])] == [3, 0]
+
+
+def test_spread() -> None:
     assert spread(96.14, 0.2) == "96.1 ± 0.2"
     assert spread(96.14, float("nan")) == "96.1"
+
+
+FOLDERS = {
+    ROWS["EP"]: "digits_ep-83953fe3",
+    ROWS["EP long"]: "digits_ep-e87e6a68",
+    ROWS["soft iEP"]: "digits_soft_iep-c444f497",
+    ROWS["soft iEP zero"]: "digits_soft_iep_zero-5b7a1ab3",
+    ROWS["soft iEP SRw zero"]: "digits_soft_iep_srw_zero-d6473c9a",
+    ROWS["hard iEP FT"]: "digits_hard_iep_ft-1aab00d5",
+    DENSE: "digits_dense-82deb319",
+    replace(EP_LONG, lr=0.03): "digits_ep-9a0809a6",
+}
+
+
+@pytest.mark.parametrize("row", FOLDERS, ids=lambda row: row.label)
+def test_runs_of_earlier_grids_are_found(row: Compared) -> None:
+    """Folders of version 0.1.0, at the last rate."""
+    grid = Grid(device="cpu", folder=Path("grid"))
+    assert experiments(grid.setting(), [row])[-1].job(grid, 3).folder == Path("grid") / f"{FOLDERS[row]}-seed3"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import supermask
-from supermask.runs.folder import read_metrics
+from supermask.runs.read import read_metrics
 from tests.recipes.command import run
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from supermask.recipes import digits_soft_iep
 from supermask.recipes._settings import DIGITS
-from supermask.runs.folder import read_metrics
 from supermask.runs.options import RunOptions
+from supermask.runs.read import read_metrics
 from tests.recipes.command import run
 from tests.supermask.runs.small_runs import last_state, left_by, same
 

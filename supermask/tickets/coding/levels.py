@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from supermask.checks import SupermaskError
 from supermask.kernels.base import philox
 from supermask.kernels.base.philox import SCORES
 
@@ -27,7 +28,7 @@ MOST_BITS = 4  # of a level of an axis
 _AXES = ("row", "channel", "position")
 
 
-class LevelsError(ValueError):
+class LevelsError(SupermaskError, ValueError):
     """Bytes that are no levels of this layer; the message says what is wrong with them."""
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from supermask.checks import SupermaskError
 from supermask.kernels.base.bits import bits_of, count_bits, pack, words_per_row
 from supermask.tickets.coding.levels import Grid, Levels, LevelsError
 
@@ -27,7 +28,7 @@ _Coder = constriction.stream.stack.AnsCoder
 _Bernoulli = constriction.stream.model.Bernoulli
 
 
-class CodeError(ValueError):
+class CodeError(SupermaskError, ValueError):
     """Bytes that are not the plane they should be; the message says what is wrong with them."""
 
 

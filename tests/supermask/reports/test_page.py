@@ -11,7 +11,8 @@ import pytest
 
 from supermask.__main__ import main
 from supermask.reports.page import PAGE, ReportError, write_report
-from supermask.runs.read import MaskFileError, RunReadError, read_run
+from supermask.runs.read import MaskFileError, read_run
+from supermask.runs.records import RunReadError
 from tests.places import ROOT
 from tests.supermask.runs.run_folders import write_ep, write_run
 

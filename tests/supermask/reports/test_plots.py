@@ -11,12 +11,12 @@ from supermask.edges.overlap import Overlap
 from supermask.reports import plots, run_plots
 from supermask.reports.figures import to_png
 from supermask.reports.lines import Line, group, line
-from supermask.runs.read import Run, read_run
+from supermask.runs.read import RunRecord, read_run
 from tests.supermask.runs.run_folders import HALVED, write_ep, write_run
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Run]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[RunRecord]]:
     """Two seeds of soft and hard iEP, of EP and of dense training."""
     path = tmp_path_factory.mktemp("runs")
     made = {
@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Run]]:
 
 
 @pytest.fixture(scope="module")
-def lines(runs: dict[str, list[Run]]) -> list[Line]:
+def lines(runs: dict[str, list[RunRecord]]) -> list[Line]:
     return group(run for members in runs.values() for run in members)
 
 
@@ -96,12 +96,12 @@ def test_dying_against_remaining_has_two_lines_for_hard_pruning(lines: list[Line
     assert worst[2] == pytest.approx((lines[1].points[2].mean("dying") or (0,))[0])
 
 
-def test_one_seed_of_soft_iep_has_one_dying_line(runs: dict[str, list[Run]]) -> None:
+def test_one_seed_of_soft_iep_has_one_dying_line(runs: dict[str, list[RunRecord]]) -> None:
     figure = plots.dying_against_remaining(group(runs["soft"][:1]))
     assert labels(figure) == ["digits_soft_iep"]
 
 
-def test_training_curves_end_cycles_and_split_rates(lines: list[Line], runs: dict[str, list[Run]]) -> None:
+def test_training_curves_end_cycles_and_split_rates(lines: list[Line], runs: dict[str, list[RunRecord]]) -> None:
     figure = plots.training_curves(lines)
     top, bottom = figure.axes
     rates = [f"digits_ep, {100 * rate:g} %" for rate in HALVED]
@@ -139,7 +139,7 @@ def test_rank_traces(tmp_path: Path, last: float) -> None:
     assert labels(figure)[0] == f"selected at the end ({chosen.sum()} edges)"
 
 
-def test_score_histograms_and_layers(runs: dict[str, list[Run]]) -> None:
+def test_score_histograms_and_layers(runs: dict[str, list[RunRecord]]) -> None:
     run = runs["soft"][0]
     figure = run_plots.score_histograms(run)
     assert [axes.get_title() for axes in figure.axes] == ["fc1", "fc2", "fc3"]

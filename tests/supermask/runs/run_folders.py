@@ -78,7 +78,7 @@ def write_run(
     write_lines(path / "metrics.jsonl", metrics)
     if not bare:
         times = [
-            {"event": "epoch", "cycle": event["cycle"], "epoch": event["epoch"], "seconds": 0.5, "data_wait": 0.1}
+            {name: event[name] for name in ("event", "cycle", "epoch", "step")} | {"seconds": 0.5, "data_wait": 0.1}
             for event in metrics
             if event["event"] == "epoch"
         ]

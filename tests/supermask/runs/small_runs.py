@@ -4,6 +4,7 @@ A moment is a count of the places a run passes (`PLACES`: training steps, lines,
 after each), never a time.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,8 +32,8 @@ from supermask.training.training import Training
 
 RATES = (0.5, 0.3)
 PLACES: tuple[tuple[Any, str], ...] = (
-    (Loop, "_step"),
-    (RunFolder, "_append"),
+    (Loop, "take_step"),
+    (RunFolder, "append"),
     (Checkpoints, "save"),
     (stages, "right_of"),
     (os, "fsync"),
@@ -184,7 +185,9 @@ def left_by(folder: Path) -> dict[str, Any]:
     """What a finished run leaves that must not depend on whether it was stopped: its files, and its last state."""
     files = ["metrics.jsonl", "ranks.jsonl", "ticket.safetensors", *(f"masks/{p.name}" for p in folder.glob("masks/*"))]
     held: dict[str, Any] = {name: (folder / name).read_bytes() for name in files if (folder / name).exists()}
-    return held | {"state": last_state(folder)}
+    summary = json.loads((folder / "summary.json").read_bytes())
+    assert summary.pop("seconds") > 0
+    return held | {"state": last_state(folder), "summary": summary}
 
 
 def last_state(folder: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from supermask.runs.folder import read_metrics
 from supermask.runs.options import RecipeError
+from supermask.runs.read import read_metrics
 from tests.supermask.runs.small_runs import BASE, Killed, a_save_every, placed, watched
 
 

@@ -7,18 +7,25 @@ from pathlib import Path
 import pytest
 
 from supermask.methods.cycles import Cycle
-from supermask.runs.folder import RunFolder, RunFolderError, differences, newest, read_config, read_metrics
+from supermask.runs.folder import RunFolder, RunFolderError
+from supermask.runs.identity import differences, newest, read_config
+from supermask.runs.read import read_metrics
+from supermask.runs.records import EdgeRanks, Ended, Evaluation, SampledEdges
+
+
+def reached(accuracy: float) -> Evaluation:
+    return Evaluation(cycle=1, accuracy=accuracy)
 
 
 def test_events_come_back_in_order(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a" / "b")
-    folder.log("epoch", loss=0.5)
-    folder.log("export", file="t")
-    assert read_metrics(folder.path) == [{"event": "epoch", "loss": 0.5}, {"event": "export", "file": "t"}]
+    folder.log(reached(0.5))
+    folder.log(Ended())
+    assert read_metrics(folder.path) == [{"event": "evaluate", "cycle": 1, "accuracy": 0.5}, {"event": "end"}]
 
 
 def test_a_folder_that_holds_a_run_is_refused_and_unchanged(tmp_path: Path) -> None:
-    RunFolder(tmp_path).log("epoch", loss=1.0)
+    RunFolder(tmp_path).log(reached(1.0))
     with pytest.raises(RunFolderError, match=f"{tmp_path} already holds a run"):
         RunFolder(tmp_path)
     assert len(read_metrics(tmp_path)) == 1
@@ -47,18 +54,18 @@ def test_one_process_at_a_time_has_a_folder(tmp_path: Path) -> None:
     first = RunFolder(tmp_path)
     with pytest.raises(RunFolderError, match=f"{tmp_path} is being written by another process"):
         RunFolder(tmp_path, resume=True)
-    first.log("epoch", loss=1.0)
+    first.log(reached(1.0))
     first.close()
     second = RunFolder(tmp_path, resume=True)
-    second.log("epoch", loss=2.0)
-    assert [event["loss"] for event in read_metrics(tmp_path)] == [1.0, 2.0]
+    second.log(reached(2.0))
+    assert [event["accuracy"] for event in read_metrics(tmp_path)] == [1.0, 2.0]
 
 
 def test_a_silent_folder_writes_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run", silent=True)
-    folder.log("epoch")
-    folder.log_ranks("ranks")
-    folder.log_time("epoch")
+    folder.log(Ended())
+    folder.log_ranks(Ended())
+    folder.log_time(Ended())
     folder.write("masks/x", b"1")
     folder.write_config({})
     folder.rewind(folder.lengths())
@@ -68,18 +75,18 @@ def test_a_silent_folder_writes_nothing(tmp_path: Path) -> None:
 
 def test_rewinding_drops_what_came_after(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
-    folder.log("epoch", name="ä")
-    folder.log_ranks("ranks", ranks=[1])
+    folder.log(SampledEdges(layers=["ä"], edges=[]))
+    folder.log_ranks(EdgeRanks(cycle=1, epoch=0, ranks=[0.5], selected=[1]))
     lengths = folder.lengths()
     before = {name: (tmp_path / name).read_bytes() for name in lengths}
     assert lengths == {name: len(data) for name, data in before.items()}
     for _ in range(3):
-        folder.log("epoch", name="b")
-        folder.log_ranks("ranks", ranks=[2])
+        folder.log(reached(0.25))
+        folder.log_ranks(EdgeRanks(cycle=1, epoch=1, ranks=[0.25], selected=[0]))
     folder.rewind(lengths)
     assert {name: (tmp_path / name).read_bytes() for name in lengths} == before
-    folder.log("cycle")
-    assert [event["event"] for event in read_metrics(tmp_path)] == ["epoch", "cycle"]
+    folder.log(Ended())
+    assert [event["event"] for event in read_metrics(tmp_path)] == ["edges", "end"]
     with pytest.raises(RunFolderError, match=r"ranks\.jsonl has \d+ bytes where its checkpoint saw 999"):
         folder.rewind({"ranks.jsonl": 999})
     folder.rewind({})
@@ -88,15 +95,15 @@ def test_rewinding_drops_what_came_after(tmp_path: Path) -> None:
 
 def test_numbers_that_json_has_not_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        RunFolder(tmp_path).log("epoch", loss=float("nan"))
+        RunFolder(tmp_path).log(reached(float("nan")))
 
 
 def test_the_mirror_gets_every_event_of_the_metrics(tmp_path: Path) -> None:
     folder, seen = RunFolder(tmp_path), []
-    folder.mirror = lambda event, values: seen.append((event, dict(values)))
-    folder.log("epoch", loss=1.0)
-    folder.log_ranks("ranks", ranks=[])
-    assert seen == [("epoch", {"loss": 1.0})]
+    folder.mirror = seen.append
+    folder.log(reached(1.0))
+    folder.log_ranks(SampledEdges(layers=[], edges=[]))
+    assert seen == [{"event": "evaluate", "cycle": 1, "accuracy": 1.0}]
 
 
 def test_differences_name_each_setting() -> None:
@@ -152,7 +159,7 @@ def test_who_waited_for_a_folder_sees_what_was_written_meanwhile(
     first = RunFolder(tmp_path)
 
     def meanwhile(_seconds: float) -> None:
-        first.log("epoch", loss=1.0)
+        first.log(reached(1.0))
         first.close()
 
     monkeypatch.setattr("supermask.runs.folder.time.sleep", meanwhile)

@@ -1,5 +1,6 @@
 """Grids: runs in processes of their own, once each, begun again after a stop."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -12,9 +13,10 @@ import pytest
 
 from supermask.data.image_sets import CIFAR10
 from supermask.recipes import cifar10_ep, digits_ep
-from supermask.runs.folder import RunFolder, read_metrics
+from supermask.runs.folder import RunFolder
 from supermask.runs.grid import GridError, Job, run_grid
 from supermask.runs.options import RunOptions
+from supermask.runs.read import read_metrics
 from supermask.runs.recipe import Recipe
 from supermask.training.non_finite import NonFiniteError
 from supermask.training.training import Training
@@ -129,3 +131,13 @@ def test_the_folder_says_device_and_data_but_not_how_they_are_had(tmp_path: Path
 
     assert folder() == folder(download=True)
     assert len({folder(), folder(batch=64), folder("cuda")}) == 3
+
+
+def test_the_folder_is_the_same_whichever_way_the_recipe_was_imported(tmp_path: Path) -> None:
+    clone = importlib.import_module("recipes.digits_ep")
+    assert clone.recipe is not digits_ep.recipe
+    made = [
+        Job(recipe=module.recipe, arguments={}, run=RunOptions(seed=1, device="cpu"), parent=tmp_path).folder
+        for module in (clone, digits_ep)
+    ]
+    assert made == [tmp_path / "digits_ep-610e8466-seed1"] * 2

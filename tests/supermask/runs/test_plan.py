@@ -17,8 +17,8 @@ from supermask.methods.iep import hard_iep
 from supermask.networks.architecture import Architecture
 from supermask.recipes import digits_soft_iep, imagenet_soft_iep
 from supermask.runs import plan
-from supermask.runs.folder import read_metrics
 from supermask.runs.options import Conversion, RecipeError, RunOptions
+from supermask.runs.read import read_metrics
 from supermask.runs.recipe import Recipe
 from supermask.runs.stages import Evaluate, Train, search
 from supermask.training.training import Training
@@ -29,7 +29,7 @@ def dry(recipe: Recipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """What --dry-run prints, on a wide terminal."""
     monkeypatch.setenv("COLUMNS", "200")
     result = replace(recipe, run=replace(recipe.run, dry_run=True, quiet=False)).execute()
-    assert (result.cycles, result.tickets) == ((), ())
+    assert (result.folder, result.cycles, result.tickets) == (None, (), ())
     return capsys.readouterr().out
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supermask.runs.read import RunReadError, mean_and_error, read_run
+from supermask.runs.read import finished, mean_and_error, read_run, read_summary
+from supermask.runs.records import RunReadError
 from tests.supermask.runs.run_folders import HALVED, edit_config, write_ep, write_lines, write_run
 
 
@@ -107,7 +108,7 @@ def test_a_line_damaged_elsewhere_is_refused_with_its_number(tmp_path: Path, fil
 def test_times_may_be_torn_anywhere_and_the_last_of_an_epoch_counts(tmp_path: Path) -> None:
     path = write_run(tmp_path / "run", rates=[0.5], epochs=2)
     file = path / "times.jsonl"
-    again = {"event": "epoch", "cycle": 1, "epoch": 2, "seconds": 9.5, "data_wait": 0.0}
+    again = {"event": "epoch", "cycle": 1, "epoch": 2, "step": 62, "seconds": 9.5, "data_wait": 0.0}
     file.write_text(file.read_text() + '{"event": "ep' + json.dumps(again) + "\n" + json.dumps(again) + "\n")
     assert read_run(path).seconds == pytest.approx(10.0)
 
@@ -173,3 +174,38 @@ def test_mean_and_error() -> None:
     mean, error = mean_and_error([3.0])
     assert mean == 3.0
     assert math.isnan(error)
+
+
+def test_a_run_is_finished_by_its_last_line(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run")
+    assert finished(path)
+    metrics = path / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole.replace(b'{"event": "end"}', b'{ "event" : "end" }'))
+    assert finished(path)
+    for other in (whole + b'{"event": "epoch"}\n', whole[:-5], b"", b"[]\n", b"\xff"):
+        metrics.write_bytes(other)
+        assert not finished(path)
+    metrics.unlink()
+    assert not finished(path)
+
+
+def test_without_a_summary_a_run_is_summarised_from_its_metrics(tmp_path: Path) -> None:
+    for ended in (True, False):
+        path = write_run(tmp_path / f"{ended}", seed=3, finished=ended)
+        short, whole = read_summary(path), read_run(path)
+        assert (short.name, short.seed, short.finished) == ("digits_soft_iep", 3, ended)
+        assert [(c.kept, c.accuracy, c.recalibrated, c.dying) for c in short.cycles] == [
+            (c.kept, c.accuracy, c.recalibrated, c.dying) for c in whole.cycles
+        ]
+        assert not any(cycle.layers for cycle in short.cycles)
+        assert short.settings["training"] == whole.config["training"]
+        assert short.seconds == whole.seconds
+
+
+@pytest.mark.parametrize(("text", "says"), [("{", "not a JSON object"), ("{}", "has no name")])
+def test_a_damaged_summary_is_named(text: str, says: str, tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run")
+    (path / "summary.json").write_text(text)
+    with pytest.raises(RunReadError, match=f"summary.json .*{says}"):
+        read_summary(path)

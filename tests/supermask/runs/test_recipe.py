@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 from supermask.methods.cycles import Cycle
 from supermask.methods.edge_popup import ep
 from supermask.recipes import digits_soft_iep
-from supermask.runs.folder import RunFolder, RunFolderError, read_metrics
-from supermask.runs.interrupts import Interrupts
+from supermask.runs.folder import RunFolder, RunFolderError
 from supermask.runs.main import main
 from supermask.runs.options import RecipeError, RunOptions
+from supermask.runs.read import read_metrics, read_summary, summarise
 from supermask.runs.recipe import Recipe
+from supermask.runs.run import Run
 from supermask.runs.stages import Evaluate, Export, Search, Stage, Train, search
 from supermask.tickets.errors import TicketError
 from supermask.training.non_finite import NonFiniteError
@@ -58,6 +58,18 @@ def test_what_a_run_writes(tmp_path: Path) -> None:
     assert export["accuracy"] == result.cycles[-1].recalibrated
     assert export["bytes"] == (result.folder / result.tickets[0].file).stat().st_size
     assert export["dense_bytes"] / export["bytes"] > 15
+
+
+def test_a_finished_run_is_listed_without_its_metrics(tmp_path: Path) -> None:
+    result = recipe(tmp_path / "run", seed=5).execute()
+    expected = summarise(tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    found = read_summary(tmp_path / "run")
+    assert found == expected
+    assert (found.name, found.seed, found.finished) == ("digits_soft_iep", 5, True)
+    assert (found.cycles, found.tickets) == (result.cycles, result.tickets)
+    assert found.settings["training"]["epochs"] == 2
+    assert found.seconds > 0
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
@@ -222,7 +234,7 @@ def test_metrics_that_were_changed_are_not_resumed(
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe(tmp_path / "run").execute()
-    monkeypatch.setattr("supermask.runs.session._VERSION", 99)
+    monkeypatch.setattr("supermask.runs.session.VERSION", 99)
     again = replace(recipe(tmp_path / "run"), run=RunOptions(folder=tmp_path / "run", resume=True, device="cpu"))
     with pytest.raises(RecipeError, match="checkpoint of version 1, this is version 99"):
         again.execute()
@@ -253,7 +265,7 @@ def test_a_command_that_a_signal_ends_exits_with_its_code(
 
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="batch=32: 3 processes share it evenly; choose a multiple"):
-        recipe(tmp_path / "run")._begin(Console(quiet=True), Group(rank=0, ranks=3), torch.device("cpu"), Interrupts())
+        Run(says=recipe(tmp_path / "run"), ranks=Group(rank=0, ranks=3), device=torch.device("cpu")).begin()
     assert not list(tmp_path.iterdir())
 
 

@@ -19,12 +19,15 @@ from supermask.runs.checkpoint import Checkpoints
 from supermask.runs.folder import RunFolderError
 from supermask.runs.interrupts import Interrupted
 from supermask.runs.options import RecipeError
+from supermask.runs.read import read_summary
+from supermask.runs.session import VERSION
 from supermask.training.loop import Loop
 from supermask.training.parallel import Group
 from tests.supermask.runs.small_runs import (
     BASE,
     CASES,
     Killed,
+    Moments,
     a_save_every,
     last_state,
     left_by,
@@ -78,7 +81,7 @@ def test_a_signal_in_training_waits_for_the_step_and_saves(
 ) -> None:
     folder = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
-        nth(8, lambda: os.kill(os.getpid(), number), Loop, "_step", patch)
+        nth(8, lambda: os.kill(os.getpid(), number), Loop, "take_step", patch)
         with pytest.raises(Interrupted) as stop:
             placed(BASE, folder).execute()
     assert stop.value.signal == number
@@ -117,7 +120,7 @@ def test_a_second_ctrl_c_ends_the_run_at_once(whole: dict[str, Any], tmp_path: P
         os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.MonkeyPatch.context() as patch:
-        nth(3, twice, Loop, "_step", patch)
+        nth(3, twice, Loop, "take_step", patch)
         with pytest.raises(Interrupted) as stop:
             placed(BASE, tmp_path / "run").execute()
     assert stop.value.signal == signal.SIGINT
@@ -158,7 +161,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
     for path in paths if every else paths[-1:]:
         assert f"checkpoint {path} is damaged" in said
     assert (f"{folder}: no whole checkpoint to go on from, so the run is begun anew" in said) == every
-    assert (passed.names.count("after Loop._step") == 20) == every
+    assert (passed.names.count("after Loop.take_step") == 20) == every
     assert paths[-1].with_suffix(".damaged").read_bytes() == damaged
     assert same(left_by(folder), whole)
 
@@ -211,7 +214,7 @@ def test_what_a_resumed_run_repeats_it_does_not_log_twice(tmp_path: Path) -> Non
     recipe = replace(BASE, stages=BASE.stages[:1])
     with watched() as passed:
         placed(recipe, tmp_path / "whole").execute()
-    last_step = len(passed.names) - passed.names[::-1].index("after Loop._step")
+    last_step = len(passed.names) - passed.names[::-1].index("after Loop.take_step")
     with watched(last_step), pytest.raises(Killed):
         placed(recipe, tmp_path / "run").execute()
     placed(recipe, tmp_path / "run", resume=True).execute()
@@ -241,3 +244,38 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_files_alone(tmp_path: Path) -
     with pytest.raises(RecipeError, match="of another network"):
         placed(BASE, folder, resume=True).execute()
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_layout_of_a_checkpoint_is_that_of_its_version(tmp_path: Path) -> None:
+    """Another layout has another version, so that no run is resumed from what it does not understand."""
+    state = last_state(placed(BASE, tmp_path / "run").execute().folder)
+    assert state["version"] == VERSION == 1
+    assert set(state) == {
+        "version", "lengths", "model", "loop", "optimiser", "ever", "cumulative",
+        "stage", "stage_epoch", "lr", "trained", "results", "tickets",
+    }  # fmt: skip
+    assert set(state["loop"]) == {"step", "epoch", "losses", "right", "count"}
+
+
+def test_a_summary_goes_when_its_end_is_lost(
+    whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    placed(BASE, folder).execute()
+    Checkpoints(folder / "checkpoints").paths()[-1].unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "save", lambda *_, **__: Moments(at=1)("save"))
+        with pytest.raises(Killed):
+            placed(BASE, folder, resume=True).execute()
+    assert not (folder / "summary.json").exists()
+    assert not read_summary(folder).finished
+    placed(BASE, folder, resume=True).execute()
+    assert same(left_by(folder), whole)
+
+
+def test_a_run_that_ended_before_summaries_were_written_gets_one(whole: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    placed(BASE, folder).execute()
+    (folder / "summary.json").unlink()
+    placed(BASE, folder, resume=True).execute()
+    assert same(left_by(folder), whole)

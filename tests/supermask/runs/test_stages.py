@@ -28,8 +28,9 @@ from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.rates import set_remaining
 from supermask.runs.checkpoint import Checkpoints
-from supermask.runs.folder import RunFolder, read_metrics
+from supermask.runs.folder import RunFolder
 from supermask.runs.progress import RunProgress
+from supermask.runs.read import read_metrics
 from supermask.runs.session import Session
 from supermask.runs.stages import Evaluate, Search, Stage
 from supermask.training.evaluate import batch_norms
@@ -136,9 +137,9 @@ def test_kept_counts_follow_the_absolute_rate_and_hard_masks_nest(method: object
     assert [int(m.sum()) for m in masks] == [360, 180, 72]
     nested = all(not (after & ~before).any() for before, after in pairwise(masks))
     assert nested == (method is hard_iep)
-    ratios = [result.dying for result in state.results]
-    assert all(ratio <= 1 - result.remaining for ratio, result in zip(ratios, state.results, strict=True))
-    assert all(result.dying_cumulative <= result.dying for result in state.results)
+    ratios = [result.dying for result in state.done.results]
+    assert all(ratio <= 1 - result.remaining for ratio, result in zip(ratios, state.done.results, strict=True))
+    assert all(result.dying_cumulative <= result.dying for result in state.done.results)
     events = read_metrics(state.folder.path)
     assert [event["event"] for event in events] == (["epoch"] * 4 + ["cycle", "evaluate"]) * 3
     by_cycle = [[e["dying"] for e in events if e["event"] == "epoch" and e["cycle"] == c] for c in (1, 2, 3)]
@@ -149,7 +150,7 @@ def test_kept_counts_follow_the_absolute_rate_and_hard_masks_nest(method: object
 def test_final_stays_at_the_last_rate_applied_and_keeps_the_momentum(tmp_path: Path) -> None:
     state = session(network(), tmp_path, epochs=3)
     run(state, Search(cycle=Cycle(remaining=0.5)))
-    last = state.lr
+    last = state.done.lr
     optimiser = state.optimiser
     assert last == state.loop.training.rates()[-1] > 0
     run(state, Search(cycle=Cycle(remaining=0.25, scores="inherit", lr="final")))

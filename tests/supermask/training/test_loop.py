@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
@@ -84,6 +85,35 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
     for batch in (0, 6):
         with pytest.raises(ValueError, match=f"batch={batch}"):
             in_memory(x, y, x, y, batch=batch, seed=0)
+
+
+def test_reducing_within_an_epoch_changes_nothing() -> None:
+    ends = []
+    for reduced in (False, True):
+        it = loop(Training())
+        ends.append(it.run_epoch(it.training.optimiser(it.model), 0.1, it.reduce if reduced else lambda: None))
+    assert ends[0] == ends[1]
+
+
+def test_a_state_of_one_process_s_share_is_refused() -> None:
+    it = loop(Training())
+    with pytest.raises(RuntimeError, match="1 steps are of this process alone: reduce before"):
+        it.run_epoch(it.training.optimiser(it.model), 0.1, it.state_dict)
+
+
+def test_the_optimiser_is_asked_what_a_step_runs_within() -> None:
+    within: list[str] = []
+
+    class Plain(torch.optim.SGD):
+        @contextmanager
+        def searching(self) -> Iterator[None]:
+            within.append("in")
+            yield
+            within.append("out")
+
+    it = loop(Training())
+    it.run_epoch(Plain(it.model.parameters(), lr=0.1), 0.1)
+    assert within == ["in", "out"] * 3
 
 
 def test_bad_data_stops_the_run_at_its_step() -> None:

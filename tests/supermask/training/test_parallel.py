@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from supermask.data.base import Loaded, in_memory
 from supermask.edges.in_model import searched_edges
 from supermask.networks.convert import convert
-from supermask.runs.stages import _accuracy
+from supermask.runs.stages import accuracy_of
 from supermask.training.evaluate import recalibrate
 from supermask.training.global_norm import synchronise
 from supermask.training.loop import Loop
@@ -88,10 +88,14 @@ def steps(ranks: Group) -> dict[str, Any]:
     loop = Loop(model=model, loaded=data(), training=Training(epochs=2, lr=0.1), device=CPU, group=ranks)
     states: list[dict[str, Any]] = []
     optimiser = loop.training.optimiser(model)
-    results = [loop.run_epoch(optimiser, lr, lambda: states.append(loop.state())) for lr in loop.training.rates()]
+
+    def state() -> None:
+        loop.reduce()
+        states.append(loop.state_dict())
+
+    results = [loop.run_epoch(optimiser, lr, state) for lr in loop.training.rates()]
     loop.group.check_masks(model)
-    session = type("Session", (), {"loop": loop})
-    accuracy = _accuracy(session, model)  # type: ignore[arg-type]
+    accuracy = accuracy_of(loop, model)
     recalibrate(model, loop.loaded.calibrate(ranks.part()))
     return {
         "results": [(r.loss, r.accuracy) for r in results],

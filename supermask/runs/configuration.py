@@ -1,0 +1,98 @@
+"""What an experiment is: data, network, optimiser and a list of stages. It says; a `Run` does."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, cast
+
+import torch
+
+from supermask.data.base import Data
+from supermask.methods.cycles import Cycle, check_cycles
+from supermask.networks.architecture import Architecture
+from supermask.runs.options import Conversion, RecipeError, RunOptions
+from supermask.runs.stages import Export, Search, Stage, Train
+from supermask.training.training import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One experiment.
+
+    Attributes:
+        name: of the recipe, and of its run folders.
+        data: the data set.
+        network: the architecture for a number of classes.
+        training: optimiser and schedule of a cycle.
+        stages: what is done, in order.
+        conversion: how the network is made searchable.
+        run: where and how.
+    """
+
+    name: str
+    data: Data
+    network: Callable[[int], Architecture]
+    training: Training
+    stages: tuple[Stage, ...]
+    conversion: Conversion = Conversion()
+    run: RunOptions = RunOptions()
+
+    def __post_init__(self) -> None:
+        for number, stage in enumerate(self.stages, start=1):
+            if not callable(getattr(stage, "run", None)):
+                raise ValueError(
+                    f"stage {number} is {stage!r}: expected a stage such as Search, Evaluate or Export; "
+                    "supermask.search(cycles) gives several, to be unpacked with *"
+                )
+        if not any(isinstance(stage, Train) for stage in self.stages):
+            check_cycles(self.cycles)
+        elif wrong := [stage for stage in self.stages if isinstance(stage, Search | Export)]:
+            raise ValueError(
+                f"stages have Train and {type(wrong[0]).__name__}: Train trains the weights of a dense network, which "
+                "has no scores and no ticket; make two recipes"
+            )
+
+    @property
+    def cycles(self) -> list[Cycle]:
+        """Of the search; none where the network is trained densely."""
+        return [stage.cycle for stage in self.stages if isinstance(stage, Search)]
+
+    @property
+    def trained(self) -> list[tuple[Cycle | None, int]]:
+        """The cycle (None for dense training) and the epochs of each stage that trains."""
+        return [
+            (stage.cycle if isinstance(stage, Search) else None, stage.epochs(self.training))
+            for stage in self.stages
+            if isinstance(stage, Search | Train)
+        ]
+
+    @property
+    def epochs(self) -> int:
+        """Of all stages."""
+        return sum(stage.epochs(self.training) for stage in self.stages)
+
+    def architecture(self, classes: int) -> Architecture:
+        """The network for that many classes.
+
+        Raises:
+            RecipeError: `network` gave something else.
+        """
+        architecture = self.network(classes)
+        if not isinstance(architecture, Architecture):
+            raise RecipeError(f"network gave {type(architecture).__name__}: expected a supermask.Architecture")
+        return architecture
+
+    def to_json(self, architecture: Architecture, device: torch.device, processes: int) -> dict[str, Any]:
+        """What a run of it is, of JSON's own types."""
+        stages = [{"stage": type(stage).__name__, **asdict(cast(Any, stage))} for stage in self.stages]
+        data = {"type": type(self.data).__name__, **asdict(cast(Any, self.data))}
+        made = {"network": architecture.to_json(), "stages": stages, "data": data}
+        config = asdict(self) | made | {"device": device.type, "processes": processes}
+        plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
+        return plain
+
+    @property
+    def how(self) -> list[str]:
+        """Settings in which two runs of one experiment may differ: how it is run, and how its data is had."""
+        options = [f"run.{option.name}" for option in fields(self.run) if option.name != "seed"]
+        return options + [f"data.{option.name}" for option in fields(cast(Any, self.data)) if not option.repr]

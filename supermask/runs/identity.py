@@ -1,0 +1,82 @@
+"""Which run a folder holds: its configuration and the environment it was begun in, and in what two of them differ."""
+
+import json
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from supermask.methods.cycles import cycle_fields
+from supermask.runs.records import CONFIG, RunReadError
+
+
+def environment() -> dict[str, Any]:
+    """What the bits of a result depend on besides the configuration."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def changed_environment(path: Path) -> list[str]:
+    """Where this environment is not the one a run was begun in: "threads was 2, is 1"."""
+    began = json.loads((path / CONFIG).read_text())["environment"]
+    return differences(began, environment(), ())
+
+
+def read_config(path: Path) -> dict[str, Any] | None:
+    """The recipe's configuration in a run folder of any release; None where the run ended before it was written.
+
+    Raises:
+        RunReadError: the file is damaged.
+    """
+    file = path / CONFIG
+    try:
+        recipe: dict[str, Any] = json.loads(file.read_bytes())["recipe"]
+        for stage in recipe.get("stages", ()):
+            if "cycle" in stage:
+                stage["cycle"] = cycle_fields(stage["cycle"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise RunReadError(f"{file} is not a run's configuration: {type(error).__name__} {error}") from error
+    return recipe
+
+
+def newest(parent: Path, name: str, config: Mapping[str, Any], besides: Sequence[str]) -> Path | None:
+    """The run folder `parent`/`name`-N of the highest N with this configuration, `besides` these settings, if any."""
+    numbers = (path.name.removeprefix(f"{name}-") for path in parent.glob(f"{name}-*"))
+    for number in sorted((int(number) for number in numbers if number.isdecimal()), reverse=True):
+        path = parent / f"{name}-{number}"
+        began = read_config(path)
+        if began is not None and not differences(began, config, besides):
+            return path
+    return None
+
+
+def differences(began: Mapping[str, Any], config: Mapping[str, Any], besides: Sequence[str]) -> list[str]:
+    """Where two configurations differ, `besides` these settings: "training.lr was 0.3, is 0.1"."""
+    before, now = dict(flat(began)), dict(flat(config))
+    return [
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted(before | now)
+        if before.get(name) != now.get(name) and name not in besides
+    ]
+
+
+def flat(value: Any, name: str = "", *, lists: bool = True) -> Iterator[tuple[str, Any]]:
+    """Each plain value in nested mappings (and, with `lists`, lists), by its dotted name; an empty one is plain."""
+    entries: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        entries = value.items()
+    elif lists and isinstance(value, list):
+        entries = enumerate(value)
+    if not entries or not value:
+        yield name, value
+        return
+    for key, inner in entries:
+        yield from flat(inner, f"{name}.{key}" if name else str(key), lists=lists)

@@ -1,0 +1,222 @@
+"""A run: does what a configuration says, from the data to the last table."""
+
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from supermask.data.base import DataMissing, Described, Loaded
+from supermask.devices import device_named
+from supermask.networks.architecture import Architecture
+from supermask.networks.convert import convert
+from supermask.networks.summary import summary
+from supermask.runs import plan
+from supermask.runs.checkpoint import CheckpointError, Checkpoints, read
+from supermask.runs.configuration import Configuration
+from supermask.runs.event_files import EventFiles, event_writer
+from supermask.runs.folder import RunFolder, RunFolderError
+from supermask.runs.identity import changed_environment, differences, newest, read_config
+from supermask.runs.interrupts import Interrupts
+from supermask.runs.options import RecipeError, RunResult
+from supermask.runs.progress import RunProgress, cycle_table
+from supermask.runs.read import read_metrics, summarise
+from supermask.runs.records import CONFIG, SUMMARY
+from supermask.runs.session import Session
+from supermask.training.global_norm import synchronise
+from supermask.training.loop import Loop
+from supermask.training.memory import keep_freed_memory
+from supermask.training.parallel import Group, group
+
+
+def execute(says: Configuration) -> RunResult:
+    """Run all stages, or with `run.dry_run` print what they would be; raises as `Recipe.execute` tells."""
+    interrupts = Interrupts()
+    with interrupts.listen(), torch.random.fork_rng(devices=[]), ExitStack() as stack:
+        torch.manual_seed(says.run.seed)
+        try:
+            if says.run.dry_run:
+                show_plan(says)
+                return RunResult(folder=None, cycles=(), tickets=())
+            ranks, device = stack.enter_context(group(says.run.device))
+            run = Run(says=says, ranks=ranks, device=device_named(device), interrupts=interrupts)
+            session = run.begin()
+        except (ValueError, CheckpointError) as error:
+            raise RecipeError(str(error)) from error
+        with closing(session.folder):
+            return run.finish(session)
+
+
+def show_plan(says: Configuration) -> None:
+    """Print what the stages would do; nothing is written, and no data set need be there whose size is known."""
+    data = plan.sizes(says.data, says.run.seed)
+    architecture = says.architecture(data.classes)
+    model = _network(says, architecture, torch.device("cpu"))
+    console = Console(quiet=says.run.quiet)
+    console.print(f"{says.name}: {architecture}, {data}", highlight=False, soft_wrap=True)
+    plan.show(console, model, architecture.skeleton(), data, says.trained, says.training.precision)
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One run of a configuration, in one of the processes that share it.
+
+    Attributes:
+        says: what is run.
+        ranks: the processes of the run.
+        device: of this process.
+        interrupts: the signals it heeds.
+    """
+
+    says: Configuration
+    ranks: Group
+    device: torch.device
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    console: Console = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.console = Console(quiet=self.says.run.quiet or not self.ranks.first)
+
+    def begin(self) -> Session:
+        """Data, network and, when all else stands, the run folder, in the state of its last checkpoint."""
+        says, options = self.says, self.says.run
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        if options.tensorboard:
+            event_writer()
+        loaded = self._open_data()
+        if says.data.batch % self.ranks.ranks:
+            raise RecipeError(
+                f"batch={says.data.batch}: {self.ranks.ranks} processes share it evenly; choose a multiple of them"
+            )
+        architecture = says.architecture(loaded.classes)
+        model = synchronise(_network(says, architecture, self.device), self.ranks, self.device)
+        config = says.to_json(architecture, self.device, self.ranks.ranks)
+        folder = self._folder(config)
+        steps = loaded.steps * says.epochs
+        session = Session(
+            model=model,
+            architecture=architecture,
+            loop=Loop(
+                model=model,
+                loaded=loaded,
+                training=says.training,
+                device=self.device,
+                seed=options.seed,
+                group=self.ranks,
+            ),
+            folder=folder,
+            progress=RunProgress(steps, len(says.trained), self.console),
+            checkpoints=Checkpoints(folder.path / "checkpoints", options.keep_checkpoints),
+            interrupts=self.interrupts,
+            checkpoint_seconds=options.checkpoint_seconds,
+            report=_warn,
+        )
+        self._stand(session, config, steps)
+        return session
+
+    def finish(self, session: Session) -> RunResult:
+        """The stages that are left, the summary, and what the run tells at its end."""
+        folder, stages, done = session.folder, self.says.stages, session.done
+        if done.stage < len(stages):
+            if session.seen.layers:
+                self.console.print(str(summary(session.model)), highlight=False)
+            with session.progress:
+                for stage in stages[done.stage :]:
+                    # Training ends at a step, saved; anything else is done again.
+                    trains = stage.epochs(self.says.training) > 0
+                    with self.interrupts.deferred() if trains else nullcontext():
+                        stage.run(session)
+                        session.end_stage(len(stages))
+        if self.ranks.first and not (folder.path / SUMMARY).exists():
+            text = json.dumps(summarise(folder.path).to_event(), indent=2)
+            folder.write(SUMMARY, f"{text}\n".encode())
+        self._tell(session)
+        return RunResult(folder=folder.path, cycles=tuple(done.results), tickets=tuple(done.tickets))
+
+    def _tell(self, session: Session) -> None:
+        console, loop = self.console, session.loop
+        console.print(cycle_table(self.says.name, session.done.results))
+        if loop.seconds:
+            share = loop.waited / loop.seconds
+            console.print(f"{loop.seconds:,.0f} s of training, {share:.0%} of it waiting for data", highlight=False)
+        for ticket in session.done.tickets:
+            self._print(
+                f"{session.folder.path / ticket.file}: {ticket.bytes:,} bytes, "
+                f"{ticket.dense_bytes / ticket.bytes:.1f} times smaller than "
+                f"the dense float32 network ({ticket.dense_bytes:,} bytes); reloaded: accuracy {ticket.accuracy:.2%}, "
+                f"logits {'equal' if ticket.same_logits else 'not equal'} to the bit"
+            )
+
+    def _open_data(self) -> Loaded:
+        data = self.says.data
+        try:
+            return data.open(seed=self.says.run.seed, device=self.device)
+        except DataMissing:
+            if isinstance(data, Described):  # a wrong network is told before a data set is asked for
+                self.says.architecture(data.about().classes).skeleton()
+            raise
+
+    def _folder(self, config: Mapping[str, Any]) -> RunFolder:
+        options, name = self.says.run, self.says.name
+        if not self.ranks.first:
+            return RunFolder(Path(self.ranks.send(b"").decode()), silent=True)
+        if not options.resume:
+            folder = RunFolder(options.folder) if options.folder else RunFolder.next_free(Path("runs"), name)
+        elif path := options.folder or newest(Path("runs"), name, config, self.says.how):
+            began = read_config(path) if path.is_dir() else None
+            if differing := [] if began is None else differences(began, config, self.says.how):
+                raise RunFolderError(
+                    f"run folder {path} holds a run of another configuration: {'; '.join(differing)}: give the "
+                    "arguments it was begun with, or another folder"
+                )
+            folder = RunFolder(path, resume=True, patience=10)
+            if began is None:
+                self._print(f"{path}: nothing to resume there, so the run is begun")
+        else:
+            folder = RunFolder.next_free(Path("runs"), name)
+            self._print(f"{folder.path}: no run of this configuration to resume, so one is begun")
+        self.ranks.send(str(folder.path).encode())
+        return folder
+
+    def _stand(self, session: Session, config: Mapping[str, Any], steps: int) -> None:
+        """Where the last checkpoint left the run, or at its begin."""
+        folder, first, resume = session.folder, self.ranks.first, self.says.run.resume
+        payload = (session.checkpoints.newest(session.report) or b"") if first and resume else b""
+        if payload := self.ranks.send(payload):
+            session.load_state(read(payload))
+            session.progress.skip(session.loop.step)
+            if first and (changed := changed_environment(folder.path)):
+                session.report(f"{folder.path}: {'; '.join(changed)}: the run goes on, but not to the same bits")
+            self._print(f"{folder.path}: goes on after {session.loop.step} of {steps} steps")
+        else:
+            folder.rewind({})
+            if resume and first and (folder.path / CONFIG).exists():
+                session.report(f"{folder.path}: no whole checkpoint to go on from, so the run is begun anew")
+            folder.write_config(config)
+        if first and session.done.stage < len(self.says.stages):
+            if (folder.path / SUMMARY).exists():  # of an end whose checkpoint is lost
+                (folder.path / SUMMARY).unlink()
+            if self.says.run.tensorboard:
+                folder.mirror = EventFiles(folder.path / "tensorboard", read_metrics(folder.path))
+
+    def _print(self, sentence: str) -> None:
+        self.console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _network(says: Configuration, architecture: Architecture, device: torch.device) -> nn.Module:
+    """The network on `device`, converted if a stage searches it."""
+    dense = architecture.build().to(device)
+    if not says.cycles:
+        return dense.to(memory_format=torch.channels_last)
+    return convert(dense, says.run.seed, remaining=says.cycles[0].remaining, **asdict(says.conversion))
+
+
+def _warn(sentence: str) -> None:
+    print(sentence, file=sys.stderr)

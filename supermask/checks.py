@@ -24,3 +24,8 @@ def check_choice(name: str, value: str, choices: object) -> None:
 def join(name: str, part: str) -> str:
     """The dotted name of `part` of the module called `name`; that of the whole model is empty."""
     return f"{name}.{part}" if name else part
+
+
+def cut(text: str, most: int) -> str:
+    """A text in an error: what comes from elsewhere can be of any length."""
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -11,8 +11,9 @@ import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
-from supermask.data.base import Data, DataMissing, Part
+from supermask.data.base import Data, DataMissing, Loaded, Part
 from supermask.data.digits import Digits
 from supermask.data.image_folder import ImageFolder
 from supermask.data.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
@@ -141,7 +142,7 @@ def eval_command(
         raise TicketError(str(error)) from error
     info = inspect(file)
     chosen = _data(data, root, info.architecture is not None and info.architecture.name == "mlp")
-    begun, right, count = time.perf_counter(), 0, 0
+    begun = time.perf_counter()
     try:
         loaded = chosen.open(seed=0, device=where)
     except DataMissing as error:
@@ -149,24 +150,30 @@ def eval_command(
             f"{data} is not there: name its folder with --root; where it can be fetched, a recipe does, with "
             f"--data.download ({error})"
         ) from error
-    network = load(file, weights=weights, device=where)
+    right, count = _right(load(file, weights=weights, device=where), loaded, info.path, data)
+    if json:
+        _print({"file": info.path, "data": data, "images": count, "right": right, "accuracy": right / count})
+    else:
+        took = time.perf_counter() - begun
+        _print(f"{info.path}: {right / count:.2%} of {count:,} test images of {data} right, in {took:.1f} s")
+
+
+def _right(network: nn.Module, loaded: Loaded, path: str, data: DataName) -> tuple[int, int]:
+    """Test images that a ticket's network classifies right, and all of them."""
+    right = count = 0
     with torch.inference_mode():
         for inputs, labels in loaded.test(Part()):
             try:
                 logits = network(inputs)
             except (RuntimeError, ValueError) as error:
                 shape = tuple(inputs.shape[1:])
-                raise TicketError(f"{info.path}: does not take inputs of {data}, of shape {shape}: {error}") from error
+                raise TicketError(f"{path}: does not take inputs of {data}, of shape {shape}: {error}") from error
             if logits.ndim != 2 or logits.shape[1] != loaded.classes:
                 shape = tuple(logits.shape[1:])
-                raise TicketError(f"{info.path}: outputs of shape {shape}, and {data} has {loaded.classes} classes")
+                raise TicketError(f"{path}: outputs of shape {shape}, and {data} has {loaded.classes} classes")
             right += int((logits.argmax(1) == labels).sum())
             count += len(labels)
-    if json:
-        _print({"file": info.path, "data": data, "images": count, "right": right, "accuracy": right / count})
-    else:
-        took = time.perf_counter() - begun
-        _print(f"{info.path}: {right / count:.2%} of {count:,} test images of {data} right, in {took:.1f} s")
+    return right, count
 
 
 COMMANDS: dict[str, Callable[..., None]] = {

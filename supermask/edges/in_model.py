@@ -8,11 +8,12 @@ from supermask.edges.searched import SearchedEdges
 
 def all_edges(model: nn.Module) -> dict[str, Edges]:
     """The masked layers of `model`, by the name of the layer that owns the edges, in `named_modules()` order."""
-    return {
-        ("" if name == "edges" else name.removesuffix(".edges")): module
-        for name, module in model.named_modules()
-        if isinstance(module, Edges)
-    }
+    return {layer_of(name): module for name, module in model.named_modules() if isinstance(module, Edges)}
+
+
+def layer_of(edges: str) -> str:
+    """The name of the layer that owns the edges called so."""
+    return "" if edges == "edges" else edges.removesuffix(".edges")
 
 
 def searched_edges(model: nn.Module) -> dict[str, SearchedEdges]:

@@ -29,9 +29,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from supermask.checks import cut
 from supermask.networks.small import MLP, convmixer, convnet, resnet18, resnext29, vgg16_bn
 
 _TORCHVISION = "torchvision/"
+_SHOWN = 500  # characters of what an error quotes
 _MOST_TENSORS = 10_000  # torchvision's largest network has 1,331
 
 
@@ -68,7 +70,7 @@ class Architecture:
                 return builder(**self.arguments)
             except Exception as error:  # builders raise whatever a wrong argument runs into
                 said = f"{type(error).__name__}: {error}"
-                raise ValueError(f"{_short(str(self))} cannot be built: {_short(said)}") from error
+                raise ValueError(f"{cut(str(self), _SHOWN)} cannot be built: {cut(said, _SHOWN)}") from error
 
     def skeleton(self) -> nn.Module:
         """The network with its weights on the meta device: names and shapes, no memory.
@@ -189,10 +191,6 @@ class _WithoutMemory(TorchFunctionMode):
         if self._left < 0:
             raise ValueError(f"the arguments ask for more than {_MOST_TENSORS:,} tensors")
         return func(*args, **kwargs | {"device": "meta"})
-
-
-def _short(text: str, most: int = 500) -> str:
-    return text if len(text) <= most else text[:most] + "..."
 
 
 def _plain(where: str, value: Any) -> Any:

@@ -1,27 +1,29 @@
 """A ticket's parts, and the network that they are put into: what `load` and the exported forms share."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
+from supermask.checks import join
 from supermask.edges.base import Edges
-from supermask.edges.in_model import all_edges
 from supermask.edges.making import Making
 from supermask.edges.packed import PackedEdges
+from supermask.networks.anatomy import Anatomy, carve
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import replace_layers
-from supermask.networks.layers import Bias, MaskedLayer
+from supermask.networks.layers import MaskedLayer
 from supermask.networks.norms import set_norm
 from supermask.tickets.errors import TicketError
 from supermask.tickets.file import Reader, reading
 from supermask.tickets.info import LayerInfo, TicketInfo
-from supermask.tickets.match import check_fit, first_names, names_in, norms
+from supermask.tickets.match import check_fit
 
-__all__ = ["Parts", "allocate", "masked", "read_parts", "skeleton", "skeleton_of", "unfolded"]
+__all__ = ["Parts", "masked", "read_parts", "realised", "skeleton", "skeleton_of", "unfolded"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,15 +31,15 @@ class Parts:
     """A ticket, read, and a network that it fits.
 
     Attributes:
-        network: as it was: the caller's, or the skeleton of the architecture that the ticket names.
-        is_skeleton: whether it is that, without memory.
+        network: as it was: the caller's, or the skeleton of `architecture`.
+        architecture: what the network is rebuilt from, which the ticket names; None where it is the caller's.
         edges: of the masked layers, by name.
         tensors: the others, by name, widened to what they were before they were narrowed for the file.
     """
 
     info: TicketInfo
-    network: nn.Module
-    is_skeleton: bool
+    network: Anatomy
+    architecture: Architecture | None
     edges: Mapping[str, PackedEdges]
     tensors: Mapping[str, Tensor]
 
@@ -55,16 +57,20 @@ def read_parts(
         raise TypeError(f"model is {model!r}: expected an nn.Module, a network and not its class")
     with reading(file) as reader:
         info = reader.info
-        network = model if model is not None else skeleton_of(info)
+        network = carve(model if model is not None else skeleton_of(info))
         called = str(info.architecture) if model is None else type(model).__name__
-        check_fit(info.path, network, called, info)
-        if model is not None and (empty := [n for n, t in model.state_dict(keep_vars=True).items() if t.is_meta]):
+        check_fit(network, called, info)
+        if model is not None and (empty := [name for name, tensor in network.tensors.items() if tensor.is_meta]):
             raise TicketError(
                 f"{info.path}: tensor {empty[0]!r} of {called} is on the meta device: build it on a real one"
             )
-        edges = {layer.name: _packed(reader, layer, weights, device) for layer in info.layers}
-        tensors = {tensor.name: _widened(reader.tensor(tensor.name), info) for tensor in info.tensors}
-    return Parts(info=info, network=network, is_skeleton=model is None, edges=edges, tensors=tensors)
+        return Parts(
+            info=info,
+            network=network,
+            architecture=info.architecture if model is None else None,
+            edges={layer.name: _packed(reader, layer, weights, device) for layer in info.layers},
+            tensors={tensor.name: _widened(reader.tensor(tensor.name), info) for tensor in info.tensors},
+        )
 
 
 def masked(parts: Parts) -> nn.Module:
@@ -73,17 +79,25 @@ def masked(parts: Parts) -> nn.Module:
     Raises:
         TicketError: the network does not take them.
     """
-    info = parts.info
     try:
-        network = _attach(parts.network, parts)
-        if parts.is_skeleton and (unfilled := allocate(network, parts.tensors)):
-            # Something is computed where the architecture is built, and not stored: it takes the network itself.
-            assert info.architecture is not None, unfilled
-            network = _attach(info.architecture.build(), parts)
-        _fill(network, parts.tensors)
+        network = realised(parts, partial(_attached, parts), parts.tensors)
+        _fill(network, parts)
     except (ValueError, RuntimeError) as error:
-        raise TicketError(f"{info.path}: the network does not take the ticket: {error}") from error
+        raise TicketError(f"{parts.info.path}: the network does not take the ticket: {error}") from error
     return network.requires_grad_(False).eval()
+
+
+def realised(parts: Parts, change: Callable[[Anatomy], nn.Module], names: Collection[str]) -> nn.Module:
+    """The network of a ticket after `change`, with memory.
+
+    Args:
+        names: of the tensors that are going to be filled.
+    """
+    network = change(parts.network)
+    if parts.architecture is not None and not _allocated(network, names):
+        # Something is computed where the architecture is built, and not stored: it takes the network itself.
+        network = change(carve(parts.architecture.build()))
+    return network
 
 
 def skeleton(where: str, architecture: Architecture) -> nn.Module:
@@ -126,41 +140,49 @@ def _widened(tensor: Tensor, info: TicketInfo) -> Tensor:
     return tensor.float() if info.narrowed and tensor.dtype is torch.bfloat16 else tensor
 
 
-def _attach(model: nn.Module, parts: Parts) -> nn.Module:
-    """`model` with masked layers over the ticket's edges, and normalisation as affine as the ticket's."""
-    tensors = parts.tensors
-    waiting = dict(parts.edges)
+def _attached(parts: Parts, network: Anatomy) -> nn.Module:
+    """The network with masked layers over the ticket's edges, and normalisation as affine as the ticket's."""
+    model = _replaced(parts, network)
+    for name, slot in network.slots.items():
+        if slot.edges is not None and slot.owner is not None:
+            _renew(slot.owner, slot.edges, parts.edges[name], _bias(parts, name))
+    for name, norm in network.norms.items():
+        if name in parts.info.folded:
+            _unfold(norm.module, name, parts.tensors)
+        elif {network.first[full] for full in norm.affine}.isdisjoint(parts.tensors):
+            set_norm(norm.module, "non_affine")
+    return model
 
-    def bias(layer: str) -> Tensor | None:
-        stored = tensors.get(f"{layer}.bias".lstrip("."))
-        return None if stored is None else stored.clone()
 
-    def build(name: str, _weight: Tensor, _bias: Tensor | None) -> tuple[Edges, Bias] | None:
-        return (waiting.pop(name), bias(name)) if name in waiting else None
+def _replaced(parts: Parts, network: Anatomy) -> nn.Module:
+    """The network with masked layers in the place of dense ones."""
+    waiting = {name: edges for name, edges in parts.edges.items() if network.slots[name].owner is None}
+    if not waiting:
+        return network.model
 
-    there = {id(module): name for name, module in all_edges(model).items()}
-    for owner in list(model.modules()):
-        for child, module in list(owner.named_children()):
-            if id(module) in there:
-                name = there[id(module)]
-                setattr(owner, child, waiting.pop(name))
-                if isinstance(owner, MaskedLayer):
-                    owner._parameters.pop("bias", None)
-                    owner._buffers.pop("bias", None)
-                    owner.register_buffer("bias", bias(name))
-    if waiting:
-        model = replace_layers(model, build)
+    def build(name: str, *_dense: Tensor | None) -> tuple[Edges, Tensor | None] | None:
+        return (waiting.pop(name), _bias(parts, name)) if name in waiting else None
+
+    model = replace_layers(network.model, build)
     if waiting:
         raise ValueError(f"layers {sorted(waiting)} cannot be masked in it")
-    first = first_names(model)
-    for name, norm in norms(model).items():
-        own = names_in(name, norm)
-        affine = {first[own[part]] for part in ("weight", "bias") if part in own}
-        if name in parts.info.folded:
-            _unfold(norm, name, tensors)
-        elif affine.isdisjoint(tensors):
-            set_norm(norm, "non_affine")
     return model
+
+
+def _bias(parts: Parts, layer: str) -> Tensor | None:
+    """A copy of the ticket's bias of one layer."""
+    stored = parts.tensors.get(join(layer, "bias"))
+    return None if stored is None else stored.clone()
+
+
+def _renew(owner: nn.Module, old: Edges, edges: Edges, bias: Tensor | None) -> None:
+    """Put a ticket's edges in the place of those that a masked layer has, and its bias."""
+    if isinstance(owner, MaskedLayer):
+        owner.edges = edges
+        del owner.bias
+        owner.register_buffer("bias", bias)
+    else:
+        setattr(owner, next(name for name, module in owner.named_children() if module is old), edges)
 
 
 def _unfold(norm: Any, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -175,7 +197,7 @@ def _unfold(norm: Any, name: str, tensors: Mapping[str, Tensor]) -> None:
 
 def unfolded(name: str, tensors: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
     """The tensors of a folded batch norm, by their names in it: its statistics those by which it changes nothing."""
-    scale, shift = (tensors[f"{name}.{part}".lstrip(".")] for part in ("weight", "bias"))
+    scale, shift = (tensors[join(name, part)] for part in ("weight", "bias"))
     return {
         "weight": scale,
         "bias": shift,
@@ -185,35 +207,34 @@ def unfolded(name: str, tensors: Mapping[str, Tensor], eps: float) -> dict[str, 
     }
 
 
-def allocate(model: nn.Module, names: Collection[str]) -> list[str]:
-    """Give tensors without memory some, to be filled; the names of those that are not in `names`, which are to be.
+def _allocated(model: nn.Module, names: Collection[str]) -> bool:
+    """Give tensors without memory some, to be filled; whether those in `names`, which are to be, are all there are.
 
     Tensors that are one stay one.
     """
     made: dict[int, Tensor] = {}
-    filled: set[int] = {id(t) for name, t in model.state_dict(keep_vars=True).items() if name in names}
-    left = []
-    for owner_name, owner in model.named_modules():
+    filled = {id(tensor) for name, tensor in model.state_dict(keep_vars=True).items() if name in names}
+    for owner in model.modules():
         if isinstance(owner, Edges):  # there, and on the device asked for
             continue
-        for kind in (owner._parameters, owner._buffers):
-            for name, tensor in kind.items():
-                if tensor is None or not tensor.is_meta:
-                    continue
-                if id(tensor) not in filled:
-                    left.append(f"{owner_name}.{name}".lstrip("."))
-                if id(tensor) not in made:
-                    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-                    made[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
-                kind[name] = made[id(tensor)]
-    return left
+        parameters = owner.named_parameters(recurse=False, remove_duplicate=False)
+        buffers = owner.named_buffers(recurse=False, remove_duplicate=False)
+        for name, tensor in [*parameters, *buffers]:
+            if not tensor.is_meta:
+                continue
+            if id(tensor) not in made:
+                empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+                made[id(tensor)] = nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty
+            setattr(owner, name, made[id(tensor)])
+    return made.keys() <= filled
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _fill(model: nn.Module, parts: Parts) -> None:
     """Copy the ticket's tensors into the network, in the ticket's dtypes; tensors that are one stay one."""
+    state, first = model.state_dict(keep_vars=True), parts.network.first
+    sources = {name: name if name in parts.tensors else first.get(name, name) for name in state}
+    stored = {name: parts.tensors[source] for name, source in sources.items() if source in parts.tensors}
     with torch.no_grad():
-        state = model.state_dict(keep_vars=True)
-        stored = {name: tensors[first] for name, first in first_names(model).items() if first in tensors}
         for name, value in stored.items():
             state[name].data = state[name].data.to(value.dtype)
         model.load_state_dict(stored, strict=False)  # edges have theirs

@@ -23,19 +23,7 @@ from torch import Tensor
 
 from supermask.tickets.errors import TicketError, named, short
 
-__all__ = [
-    "DTYPES",
-    "DTYPE_NAMES",
-    "FOLDER_FILE",
-    "Container",
-    "Entry",
-    "TicketError",
-    "named",
-    "opened",
-    "parsed",
-    "short",
-    "target_name",
-]
+__all__ = ["DTYPES", "DTYPE_NAMES", "FOLDER_FILE", "Container", "Entry", "opened", "parsed", "target_name"]
 
 DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
@@ -131,7 +119,7 @@ class Container:
 
     Raises:
         TicketError: not a safetensors file; one that contradicts itself or names a tensor twice; tensors beyond the
-            file, overlapping, or with gaps between them; a header of more than 16 MiB.
+            file, overlapping, or with gaps between them; a header of more than 4 MiB.
     """
 
     def __init__(self, file: BinaryIO, where: str) -> None:

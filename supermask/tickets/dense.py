@@ -7,12 +7,13 @@ from typing import BinaryIO
 import torch
 from torch import Tensor, nn
 
+from supermask.checks import join
 from supermask.edges.in_model import all_edges
 from supermask.edges.packed import PackedEdges
-from supermask.tickets.assemble import Parts, allocate, read_parts, unfolded
+from supermask.networks.anatomy import BatchNorm
+from supermask.tickets.assemble import Parts, read_parts, realised, unfolded
 from supermask.tickets.errors import TicketError, named
 from supermask.tickets.info import TicketInfo
-from supermask.tickets.match import names_in, norms, slots
 
 __all__ = ["dense", "dense_of"]
 
@@ -47,53 +48,49 @@ def dense_of(file: str | Path | BinaryIO, model: nn.Module | None) -> tuple[nn.M
             "the original network, as it is before supermask.convert or load"
         )
     parts = read_parts(file, model=model, weights="materialised", device="cpu")
-    info, network, values = parts.info, parts.network, _values(parts)
-    if parts.is_skeleton and allocate(network, values):
-        assert info.architecture is not None  # it was the skeleton's
-        network = info.architecture.build()
+    values = _values(parts)
+    network = realised(parts, lambda original: original.model, values)
+    state = network.state_dict(keep_vars=True)
     with torch.no_grad():
-        for name, tensor in _first_names(network).items():
+        for name in parts.network.tensors:
             value = values[name]
-            tensor.copy_(value(torch.float32) if isinstance(value, PackedEdges) else value)
-    return network.requires_grad_(False).eval(), info
+            state[name].copy_(value(torch.float32) if isinstance(value, PackedEdges) else value)
+    return network.requires_grad_(False).eval(), parts.info
 
 
 def _values(parts: Parts) -> dict[str, Tensor | PackedEdges]:
     """What each tensor of the original network is filled with, by the first of its names; edges are for their weights,
     made one layer at a time."""
-    info, network, tensors = parts.info, parts.network, parts.tensors
-    own = _first_names(network)
-    values: dict[str, Tensor | PackedEdges] = {name: tensor for name, tensor in tensors.items() if name in own}
-    places = slots(network)
+    network, tensors = parts.network, parts.tensors
+    values: dict[str, Tensor | PackedEdges] = {
+        name: tensor for name, tensor in tensors.items() if name in network.tensors
+    }
     for layer, edges in parts.edges.items():
-        place, bias = places[layer], tensors.get(f"{layer}.bias".lstrip("."))
-        values[place.weight] = edges
-        if place.bias in own:
-            values[place.bias] = torch.zeros(place.outputs) if bias is None else bias
+        slot, bias = network.slots[layer], tensors.get(join(layer, "bias"))
+        values[slot.weight] = edges
+        if slot.bias in network.tensors:
+            values[slot.bias] = torch.zeros(slot.outputs) if bias is None else bias
         elif bias is not None:
             raise TicketError(
-                f"{info.path}: layer {layer!r} has a bias in the ticket, and none in {type(network).__name__}: give a "
-                "model= whose layer has one"
+                f"{parts.info.path}: layer {layer!r} has a bias in the ticket, and none in "
+                f"{type(network.model).__name__}: give a model= whose layer has one"
             )
-    for name, norm in norms(network).items():
-        inside = names_in(name, norm)
-        neutral = {"weight": torch.ones(()), "bias": torch.zeros(())}
-        if name in info.folded:
-            if not neutral.keys() <= inside.keys():
-                raise TicketError(
-                    f"{info.path}: batch norm {name!r} is folded to a scale and a shift, and has neither in "
-                    f"{type(network).__name__}: give a model= where it is affine, or save the ticket with fold=False"
-                )
-            neutral = unfolded(name, tensors, float(norm.eps))  # type: ignore[arg-type]
-        elif not {inside.get(part) for part in neutral}.isdisjoint(tensors):
-            continue
-        values |= {inside[part]: value for part, value in neutral.items() if part in inside}
+    for name, norm in network.norms.items():
+        if name in parts.info.folded and isinstance(norm, BatchNorm):
+            values |= _unfolded(parts, name, norm)
+        elif norm.affine.isdisjoint(tensors):
+            neutral = {"weight": torch.ones(()), "bias": torch.zeros(())}
+            values |= {norm.names[part]: value for part, value in neutral.items() if part in norm.names}
     return values
 
 
-def _first_names(network: nn.Module) -> dict[str, Tensor]:
-    """The tensors of the state dict, those with several names under the first."""
-    found: dict[int, tuple[str, Tensor]] = {}
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        found.setdefault(id(tensor), (name, tensor))
-    return dict(found.values())
+def _unfolded(parts: Parts, name: str, norm: BatchNorm) -> dict[str, Tensor]:
+    """The tensors of a batch norm that the ticket has as a scale and a shift."""
+    if norm.weight is None or norm.bias is None:
+        raise TicketError(
+            f"{parts.info.path}: batch norm {name!r} is folded to a scale and a shift, and has neither in "
+            f"{type(parts.network.model).__name__}: give a model= where it is affine, or save the ticket with "
+            "fold=False"
+        )
+    found = unfolded(name, parts.tensors, norm.eps)
+    return {norm.names[part]: value for part, value in found.items() if part in norm.names}

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from supermask.checks import join
 from supermask.edges.overlap import Masks, Overlap, overlap
 from supermask.tickets.errors import TicketError
 from supermask.tickets.file import Bits, Reader, reading
@@ -56,7 +57,7 @@ def diff(a: str | Path | BinaryIO, b: str | Path | BinaryIO) -> Difference:
             other = of_b[layer.name]
             planes[0][layer.name], planes[1][layer.name] = one.bits(layer), two.bits(other)
             for name, values in _of_layer(layer, other, planes[0][layer.name], planes[1][layer.name]).items():
-                fields[f"{layer.name}.{name}".lstrip(".")] = values
+                fields[join(layer.name, name)] = values
         found = overlap(_masks(one, planes[0]), _masks(two, planes[1]))
         names = [{tensor.name for tensor in reader.info.tensors} for reader in (one, two)]
         tensors = {

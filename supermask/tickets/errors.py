@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from supermask.checks import SupermaskError
+from supermask.checks import SupermaskError, cut
+
+__all__ = ["TicketError", "named", "short"]
 
 _SHOWN = 200  # characters of a bad value in an error
-
-
 _MOST_MESSAGE = 4000
 
 
@@ -34,4 +34,4 @@ def short(value: Any) -> str:
         text = repr(value)
     except ValueError:  # an integer of more digits than Python writes
         text = f"a number of {value.bit_length():,} bits" if isinstance(value, int) else "numbers of many digits"
-    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    return cut(text, _SHOWN)

@@ -11,7 +11,7 @@ A writer reads its file back, compares it with the ticket's network, and only th
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -184,18 +184,12 @@ def write_onnx(
     network, info = _network(file, model)
     x = _batch(info, shape)
     expected = _run(network, x, info)
-    data = None
-    if sum(tensor.nbytes for tensor in network.state_dict().values()) > _ONE_FILE:
-        data = path.with_name(f"{path.name}.data")
-        if data.exists():
-            raise TicketError(
-                f"{data}: is there already, and the weights are to go there: remove it, or write elsewhere"
-            )
+    data = _weights_beside(path, network)
 
     def write(temporary: Path) -> None:
         program = _exported(network, x, info)
         with _saying(f"{info.path}: ONNX does not express the network"):
-            made = torch.onnx.export(
+            made: Any = torch.onnx.export(
                 program,
                 dynamo=True,
                 dynamic_shapes=({0: "batch"},),
@@ -204,17 +198,10 @@ def write_onnx(
                 verbose=False,
             )
         ir: Any = import_module("onnx_ir")
-        assert made is not None
         ir.save(made.model, temporary, format="protobuf", external_data=None if data is None else data.name)
 
     def check(temporary: Path) -> None:
-        runtime = _optional("onnxruntime")
-        if runtime is not None:
-            session = runtime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-        else:
-            session = import_module("onnx.reference").ReferenceEvaluator(str(temporary))
-        found = session.run(None, {"input": x.numpy()})
-        _check_outputs(path, [torch.from_numpy(output) for output in found], expected)
+        _check_outputs(path, _onnx_outputs(temporary, x), expected)
 
     try:
         _write(path, write, check)
@@ -222,6 +209,25 @@ def write_onnx(
         if data is not None:
             data.unlink(missing_ok=True)
         raise
+
+
+def _weights_beside(path: Path, network: nn.Module) -> Path | None:
+    """Where the weights of an ONNX model go that one file does not hold."""
+    if sum(tensor.nbytes for tensor in network.state_dict().values()) <= _ONE_FILE:
+        return None
+    data = path.with_name(f"{path.name}.data")
+    if data.exists():
+        raise TicketError(f"{data}: is there already, and the weights are to go there: remove it, or write elsewhere")
+    return data
+
+
+def _onnx_outputs(path: Path, x: Tensor) -> list[Tensor]:
+    runtime = _optional("onnxruntime")
+    if runtime is not None:
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    else:
+        session = import_module("onnx.reference").ReferenceEvaluator(str(path))
+    return [torch.from_numpy(output) for output in session.run(None, {"input": x.numpy()})]
 
 
 def _network(
@@ -288,8 +294,7 @@ def _write(path: Path, write: Callable[[Path], None], check: Callable[[Path], No
 
 def _check_outputs(path: Path, found: Any, expected: Any) -> None:
     """Nothing, if the outputs are the network's up to float32 rounding."""
-    leaves: Callable[[Any], list[Any]] = import_module("torch.utils._pytree").tree_leaves
-    pairs = [[leaf for leaf in leaves(outputs) if isinstance(leaf, Tensor)] for outputs in (found, expected)]
+    pairs = [list(_tensors_in(outputs)) for outputs in (found, expected)]
     if [output.shape for output in pairs[0]] != [output.shape for output in pairs[1]]:
         shapes = [[tuple(output.shape) for output in outputs] for outputs in pairs]
         raise TicketError(
@@ -303,6 +308,15 @@ def _check_outputs(path: Path, found: Any, expected: Any) -> None:
                 f"{path}: not written: its outputs differ from the ticket's network's by up to "
                 f"{float((one - two).abs().max()):.3g}, of outputs up to {most:.3g}"
             )
+
+
+def _tensors_in(outputs: Any) -> Iterator[Tensor]:
+    """The tensors of a network's outputs: one, or lists, tuples and mappings of them in each other."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+    elif isinstance(outputs, Mapping | list | tuple):
+        for inner in outputs.values() if isinstance(outputs, Mapping) else outputs:
+            yield from _tensors_in(inner)
 
 
 def _same_bits(one: Tensor, two: Tensor) -> bool:

@@ -28,7 +28,7 @@ from supermask.tickets.coding.planes import CodeError, Encoding, decode, encode_
 from supermask.tickets.container import DTYPE_NAMES, Container, opened, target_name
 from supermask.tickets.errors import TicketError
 from supermask.tickets.header import METADATA, canonical, header_of, most_bits, parse
-from supermask.tickets.info import LayerInfo, PlaneInfo, TicketInfo, plane_names
+from supermask.tickets.info import Layer, LayerInfo, PlaneInfo, TicketInfo, plane_names
 
 __all__ = ["Bits", "Reader", "reading", "recode", "write", "written"]
 
@@ -101,7 +101,7 @@ def reading(source: str | Path | BinaryIO) -> Iterator[Reader]:
     """An open ticket, after the checks of its header, sizes and digest.
 
     Args:
-        source: as supermask.ticket_container.opened takes it. The file must not be written to meanwhile; tickets are
+        source: as supermask.tickets.container.opened takes it. The file must not be written to meanwhile; tickets are
             replaced, never changed.
 
     Raises:
@@ -119,7 +119,7 @@ def write(
     encoding: Encoding,
     seed: int,
     architecture: Architecture | None,
-    layers: Sequence[LayerInfo],
+    layers: Sequence[Layer],
     folded: Sequence[str],
     narrowed: bool,
 ) -> TicketInfo:
@@ -130,16 +130,15 @@ def write(
         bits: the planes, by layer.
         tensors: the others, of dtypes that a ticket holds, contiguous on CPU, none sharing memory with another.
         encoding: "ans" falls back to "raw" for planes that are no smaller coded.
-        layers: without planes: these are filled in.
 
     Raises:
         TicketError: the file cannot be written, or could not be read. `target` is then as it was.
     """
     where = target_name(target)
-    coded, layers = _coded(bits, layers, seed, encoding)
+    coded, filled = _coded(bits, layers, seed, encoding)
     if clash := coded.keys() & tensors.keys():
         raise TicketError(f"{where}: a tensor of the model has the name of a mask's tensor, {min(clash)!r}")
-    header = header_of(seed=seed, architecture=architecture, layers=layers, folded=folded, narrowed=narrowed)
+    header = header_of(seed=seed, architecture=architecture, layers=filled, folded=folded, narrowed=narrowed)
     stored = {name: torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
               for name, data in coded.items()} | dict(tensors)  # fmt: skip
     header["sha256"] = _digest(
@@ -197,7 +196,7 @@ def recode(source: str | Path | BinaryIO, target: str | Path | BinaryIO, encodin
 
 
 def _coded(
-    bits: Mapping[str, Bits], layers: Sequence[LayerInfo], seed: int, encoding: Encoding
+    bits: Mapping[str, Bits], layers: Sequence[Layer], seed: int, encoding: Encoding
 ) -> tuple[dict[str, bytes], list[LayerInfo]]:
     """The bytes of all planes by tensor name, and the layers with what is to be said of them."""
     draws = None
@@ -206,7 +205,7 @@ def _coded(
             Plane(grid=layer.grid(seed), words=bits[layer.name].coats[0], within=None) for layer in layers
         ])  # fmt: skip
     coded: dict[str, bytes] = {}
-    filled = []
+    filled: list[LayerInfo] = []
     for layer in layers:
         planes: list[PlaneInfo] = []
         given = bits[layer.name]
@@ -217,9 +216,8 @@ def _coded(
             data, used = _smallest(plane, kept, count, draws, encoding)
             coded[name] = data
             planes.append(PlaneInfo(kept=kept, encoding=used, bytes=len(data)))
-        coats = tuple(planes[: len(given.coats)])
         flips = planes[-1] if given.flips is not None else None
-        filled.append(LayerInfo(**(vars(layer) | {"coats": coats, "flips": flips})))
+        filled.append(layer.stored(tuple(planes[: len(given.coats)]), flips))
     total = sum(layer.held for layer in filled)
     if encoding == "ans" and total > most_bits(sum(map(len, coded.values()))):
         return _coded(bits, layers, seed, "raw")  # so empty a network that readers would take it for an attack

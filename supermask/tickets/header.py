@@ -11,13 +11,14 @@ from typing import Any, get_args
 
 import numpy as np
 
+from supermask.checks import join
 from supermask.edges.draws import WeightInit
 from supermask.edges.packed import SIGNED
 from supermask.networks.architecture import Architecture
 from supermask.tickets.coding.planes import Encoding
 from supermask.tickets.container import Entry, parsed
 from supermask.tickets.errors import TicketError, short
-from supermask.tickets.info import LayerInfo, PlaneInfo, TensorInfo, TicketInfo, plane_names
+from supermask.tickets.info import Layer, LayerInfo, PlaneInfo, TensorInfo, TicketInfo, plane_names
 
 __all__ = ["METADATA", "canonical", "header_of", "most_bits", "parse"]
 
@@ -87,38 +88,10 @@ def parse(where: str, text: str, entries: Mapping[str, Entry], file_bytes: int) 
     Raises:
         TicketError: another version, or a header that does not hold; the message names the layer and both values.
     """
-    try:
-        header = parsed(text)
-    except ValueError as error:
-        raise TicketError(f"{where}: the {METADATA!r} metadata is not JSON: {error}") from error
-    version = header.get("version", VERSION) if isinstance(header, dict) else VERSION
-    if type(version) is not int or version not in (1, VERSION):
-        raise TicketError(
-            f"{where}: version {short(version)}, and this release reads 1 and {VERSION}: upgrade supermask"
-        )
-    _check_fields(f"{where}: header", header, _HEADER if version == VERSION else _HEADER_1)
-    _check_fields(f"{where}: prng", header["prng"], {name: type(value) for name, value in PRNG.items()})
-    if header["prng"] != PRNG:
-        raise TicketError(f"{where}: weights from {short(header['prng'])}, and this release draws them with {PRNG}")
-    if not 0 <= header["seed"] < 1 << 64:
-        raise TicketError(f"{where}: seed {short(header['seed'])}: expected 0 to 2**64 - 1")
-    layers: list[LayerInfo] = []
-    names: set[str] = set()
-    for number, value in enumerate(header["layers"]):
-        if isinstance(value, dict) and isinstance(name := value.get("name"), str):
-            if name in names:
-                raise TicketError(f"{where}: two layers are called {short(name)}")
-            names.add(name)
-        layers.append(_parse_layer(f"{where}: layer {number}", value, version, entries))
-    try:
-        architecture = None if header["architecture"] is None else Architecture.from_json(header["architecture"])
-        same = canonical(header) == text
-    except (TypeError, ValueError, RecursionError) as error:
-        raise TicketError(f"{where}: {str(error)[:_SHOWN]}") from error
-    if not str(architecture).isprintable():
-        raise TicketError(f"{where}: architecture {short(str(architecture))}: expected printable names")
-    if not same:
-        raise TicketError(f"{where}: the header is not spelt as a ticket's is: damaged, or written by another program")
+    header = _fields(where, text)
+    version = header["version"]
+    layers = _layers(where, header["layers"], version, entries)
+    architecture = _architecture(where, header, text)
     _check_layers(where, layers, file_bytes)
     planes = {name for layer in layers for name in layer.planes}
     tensors = [
@@ -142,9 +115,79 @@ def parse(where: str, text: str, entries: Mapping[str, Entry], file_bytes: int) 
     )
 
 
-def _parse_layer(where: str, value: Any, version: int, entries: Mapping[str, Entry]) -> LayerInfo:
+def _fields(where: str, text: str) -> dict[str, Any]:
+    """A header of a version that is read, with the fields that it has there."""
+    try:
+        header = parsed(text)
+    except ValueError as error:
+        raise TicketError(f"{where}: the {METADATA!r} metadata is not JSON: {error}") from error
+    version = header.get("version", VERSION) if isinstance(header, dict) else VERSION
+    if type(version) is not int or version not in (1, VERSION):
+        raise TicketError(
+            f"{where}: version {short(version)}, and this release reads 1 and {VERSION}: upgrade supermask"
+        )
+    _check_fields(f"{where}: header", header, _HEADER if version == VERSION else _HEADER_1)
+    _check_fields(f"{where}: prng", header["prng"], {name: type(value) for name, value in PRNG.items()})
+    if header["prng"] != PRNG:
+        raise TicketError(f"{where}: weights from {short(header['prng'])}, and this release draws them with {PRNG}")
+    if not 0 <= header["seed"] < 1 << 64:
+        raise TicketError(f"{where}: seed {short(header['seed'])}: expected 0 to 2**64 - 1")
+    fields: dict[str, Any] = header
+    return fields
+
+
+def _architecture(where: str, header: Mapping[str, Any], text: str) -> Architecture | None:
+    """The architecture of a header, which is spelt as `text`."""
+    try:
+        architecture = None if header["architecture"] is None else Architecture.from_json(header["architecture"])
+        same = canonical(header) == text
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TicketError(f"{where}: {str(error)[:_SHOWN]}") from error
+    if not str(architecture).isprintable():
+        raise TicketError(f"{where}: architecture {short(str(architecture))}: expected printable names")
+    if not same:
+        raise TicketError(f"{where}: the header is not spelt as a ticket's is: damaged, or written by another program")
+    return architecture
+
+
+def _layers(where: str, values: list[Any], version: int, entries: Mapping[str, Entry]) -> list[LayerInfo]:
+    layers: list[LayerInfo] = []
+    names: set[str] = set()
+    for number, value in enumerate(values):
+        if isinstance(value, dict) and isinstance(name := value.get("name"), str):
+            if name in names:
+                raise TicketError(f"{where}: two layers are called {short(name)}")
+            names.add(name)
+        layers.append(_layer(f"{where}: layer {number}", value, version, entries))
+    return layers
+
+
+def _layer(where: str, value: Any, version: int, entries: Mapping[str, Entry]) -> LayerInfo:
+    """A layer, with what is stored for it."""
     _check_fields(where, value, _LAYER if version == VERSION else _LAYER_1)
     where = f"{where} ({short(value['name'])})"
+    _check_layer(where, value)
+    layer = Layer(
+        name=value["name"],
+        index=value["index"],
+        shape=tuple(value["shape"]),
+        weights=value["weights"],
+        constant=value["constant"],
+        generation=value["generation"],
+    )
+    coats, flips = _planes(where, value, version)
+    where = f"{where} of shape {value['shape']}"
+    names = plane_names(layer.name, len(coats), flips is not None)
+    bits, found = layer.edges, []
+    for number, (name, coat) in enumerate(zip(names, coats, strict=False)):
+        found.append(_plane(where, f"coat {number}" if number else "its mask", name, coat, bits, entries))
+        bits = found[-1].kept
+    turned = None if flips is None else _plane(where, "its flips", names[-1], flips, found[0].kept, entries)
+    return layer.stored(tuple(found), turned)
+
+
+def _check_layer(where: str, value: Mapping[str, Any]) -> None:
+    """A layer's shape and the numbers that make its weights are such as it can have."""
     shape, constant, weights = value["shape"], value["constant"], value["weights"]
     wrong = any(type(size) is not int or not 1 <= size < _MOST_EDGES for size in shape)
     if not shape or wrong or len(shape) > 16 or math.prod(shape) >= _MOST_EDGES or math.prod(shape[1:]) > _MOST_ROW:
@@ -159,35 +202,23 @@ def _parse_layer(where: str, value: Any, version: int, entries: Mapping[str, Ent
     for name, limit in _LIMITS.items():
         if not 0 <= value[name] < limit:
             raise TicketError(f"{where}: {name} {short(value[name])}: expected 0 to {limit - 1}")
+
+
+def _planes(where: str, value: Mapping[str, Any], version: int) -> tuple[list[Any], Any]:
+    """What a layer says of its coats and flips, as version 2 says it."""
     if version == 1:
         if value["coats"] != 1 or value["encoding"] != "raw":
             raise TicketError(
                 f"{where}: {short(value['coats'])} coats, encoding {short(value['encoding'])}: "
                 "version 1 has 1 coat, 'raw'"
             )
-        coats, flips = [{"kept": value["kept"], "encoding": "raw"}], None
-    else:
-        coats, flips = value["coats"], value["flips"]
+        return [{"kept": value["kept"], "encoding": "raw"}], None
+    coats, flips, weights = value["coats"], value["flips"], value["weights"]
     if not 1 <= len(coats) <= MOST_COATS:
         raise TicketError(f"{where}: {len(coats)} coats: expected 1 to {MOST_COATS}")
     if flips is not None and weights not in SIGNED:
         raise TicketError(f"{where}: flips, but its weights are {weights!r}, whose signs are not the seed's alone")
-    where = f"{where} of shape {shape}"
-    names = plane_names(value["name"], len(coats), flips is not None)
-    bits, found = math.prod(shape), []
-    for number, (name, coat) in enumerate(zip(names, coats, strict=False)):
-        found.append(_plane(where, f"coat {number}" if number else "its mask", name, coat, bits, entries))
-        bits = found[-1].kept
-    return LayerInfo(
-        name=value["name"],
-        index=value["index"],
-        shape=tuple(shape),
-        weights=weights,
-        constant=constant,
-        generation=value["generation"],
-        coats=tuple(found),
-        flips=None if flips is None else _plane(where, "its flips", names[-1], flips, found[0].kept, entries),
-    )
+    return coats, flips
 
 
 def _plane(where: str, what: str, name: str, value: Any, bits: int, entries: Mapping[str, Entry]) -> PlaneInfo:
@@ -240,7 +271,7 @@ def _check_folded(where: str, folded: list[Any], tensors: set[str]) -> None:
         raise TicketError(f"{where}: folded {short(folded)}: expected names of batch norms, each once, in order")
     for name in folded:
         for part in ("weight", "bias"):
-            if (f"{name}.{part}" if name else part) not in tensors:
+            if join(name, part) not in tensors:
                 raise TicketError(f"{where}: batch norm {short(name)} is folded, and there is no tensor of its {part}")
 
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from supermask.checks import join
 from supermask.edges.draws import WeightInit
 from supermask.kernels.base.bits import words_per_row
 from supermask.networks.architecture import Architecture
@@ -10,7 +11,7 @@ from supermask.tickets.coding.levels import Grid
 from supermask.tickets.coding.planes import Encoding
 from supermask.tickets.container import DTYPES
 
-__all__ = ["LayerInfo", "PlaneInfo", "TensorInfo", "TicketInfo", "plane_names"]
+__all__ = ["Layer", "LayerInfo", "PlaneInfo", "TensorInfo", "TicketInfo", "plane_names"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class PlaneInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerInfo:
-    """One masked layer of a ticket.
+class Layer:
+    """One masked layer, but for its mask.
 
     Attributes:
         name: in the network.
@@ -38,8 +39,6 @@ class LayerInfo:
         shape: of the weight.
         weights, constant: distribution of theta0, and its magnitude.
         generation: how many times theta0 was re-drawn.
-        coats: nested masks; the first selects the layer's edges, and each other some of those of the one before.
-        flips: the selected edges whose sign is not the seed's, or None where all are.
     """
 
     name: str
@@ -48,12 +47,34 @@ class LayerInfo:
     weights: WeightInit
     constant: float
     generation: int
-    coats: tuple[PlaneInfo, ...]
-    flips: PlaneInfo | None
 
     @property
     def edges(self) -> int:
         return math.prod(self.shape)
+
+    def grid(self, seed: int) -> Grid:
+        """Where its edges lie."""
+        return Grid(shape=self.shape, seed=seed, layer=self.index)
+
+    def stored(self, coats: tuple[PlaneInfo, ...], flips: PlaneInfo | None) -> "LayerInfo":
+        """It in a file with these planes."""
+        return LayerInfo(
+            name=self.name, index=self.index, shape=self.shape, weights=self.weights, constant=self.constant,
+            generation=self.generation, coats=coats, flips=flips,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerInfo(Layer):
+    """One masked layer of a ticket, and how its mask lies in the file.
+
+    Attributes:
+        coats: nested masks; the first selects the layer's edges, and each other some of those of the one before.
+        flips: the selected edges whose sign is not the seed's, or None where all are.
+    """
+
+    coats: tuple[PlaneInfo, ...]
+    flips: PlaneInfo | None
 
     @property
     def kept(self) -> int:
@@ -86,10 +107,6 @@ class LayerInfo:
     def encoding(self) -> str:
         """Of its planes."""
         return "+".join(sorted({plane.encoding for plane, _ in self.planes.values()}))
-
-    def grid(self, seed: int) -> Grid:
-        """Where its edges lie."""
-        return Grid(shape=self.shape, seed=seed, layer=self.index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,34 +174,37 @@ class TicketInfo:
         """The whole file, over the edges."""
         return 8 * self.file_bytes / self.edges
 
-    def __str__(self) -> str:
-        width = max(len(layer.name) for layer in self.layers)
+    @property
+    def summary(self) -> list[str]:
+        """What the file is beside its layers, a line a fact."""
         others = sum(tensor.bytes for tensor in self.tensors)
-        lines = [
-            f"{self.path}: ticket, version {self.version}, seed {self.seed}, {self.architecture or 'no architecture'}",
-            f"masked: {len(self.layers)} layers, {self.kept:,} of {self.edges:,} edges kept",
-        ]
-        for layer in self.layers:
-            lines.append(
-                f"  {layer.name:{width}}  layer {layer.index} {layer.shape}  {layer.kept:,} of {layer.edges:,} "
-                f"{layer.kept / layer.edges:7.2%}  {layer.weights} {layer.constant:.4g}, "
-                f"generation {layer.generation}, {layer.bytes:,} bytes {layer.encoding}"
-            )
         stored = [f"{len(self.folded)} batch norms folded"] if self.folded else []
-        stored += ["float32 as bfloat16"] if self.narrowed else []
-        lines += [
+        stored += ["float32 stored as bfloat16"] if self.narrowed else []
+        return [
+            f"version {self.version}, seed {self.seed}, {self.architecture or 'no architecture'}",
             f"other tensors: {len(self.tensors)}, {others:,} bytes" + "".join(f", {how}" for how in stored),
-            f"file: {self.file_bytes:,} bytes, {self.bits_per_edge:.3f} bits an edge, "
-            f"{self.dense_bytes / self.file_bytes:.1f} times smaller than dense float32 ({self.dense_bytes:,} bytes)",
+            f"file: {self.file_bytes:,} bytes, {self.bits_per_edge:.3f} bits an edge; dense float32: "
+            f"{self.dense_bytes:,} bytes, {self.dense_bytes / self.file_bytes:.1f} times as many",
             f"sha256: {self.sha256}",
         ]
-        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        width = max(len(layer.name) for layer in self.layers)
+        about, *rest = self.summary
+        layers = [
+            f"  {layer.name:{width}}  layer {layer.index} {layer.shape}  {layer.kept:,} of {layer.edges:,} "
+            f"{layer.kept / layer.edges:7.2%}  {layer.weights} {layer.constant:.4g}, "
+            f"generation {layer.generation}, {layer.bytes:,} bytes {layer.encoding}"
+            for layer in self.layers
+        ]
+        masked = f"masked: {len(self.layers)} layers, {self.kept:,} of {self.edges:,} edges kept"
+        return "\n".join([f"{self.path}: ticket, {about}", masked, *layers, *rest])
 
 
 def plane_names(layer: str, coats: int, flips: bool) -> list[str]:
     """Names of the tensors that hold a layer's planes."""
     parts = ["mask", *(f"mask.{number}" for number in range(1, coats)), *(["flips"] if flips else [])]
-    return [f"{layer}.{part}" if layer else part for part in parts]
+    return [join(layer, part) for part in parts]
 
 
 def entropy(kept: int, bits: int) -> float:

@@ -11,6 +11,7 @@ from torch import nn
 
 from supermask.checks import check_choice
 from supermask.edges.making import Making
+from supermask.networks.anatomy import carve
 from supermask.tickets.assemble import masked, read_parts, skeleton_of
 from supermask.tickets.file import reading
 from supermask.tickets.info import TicketInfo
@@ -66,7 +67,7 @@ def verify(file: str | Path | BinaryIO) -> TicketInfo:
     with reading(file) as reader:
         info = reader.info
         if info.architecture is not None:
-            check_fit(info.path, skeleton_of(info), str(info.architecture), info)
+            check_fit(carve(skeleton_of(info)), str(info.architecture), info)
         for layer in info.layers:
             reader.bits(layer)
         return info

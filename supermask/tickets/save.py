@@ -6,6 +6,7 @@ made from the seed.
 
 import json
 import math
+from collections import Counter
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -14,20 +15,19 @@ from typing import BinaryIO, Literal
 import torch
 from torch import Tensor, nn
 
-from supermask.checks import check_choice
+from supermask.checks import check_choice, join
 from supermask.edges.base import Edges
-from supermask.edges.in_model import all_edges
 from supermask.edges.packed import PackedEdges
 from supermask.edges.searched import SearchedEdges
+from supermask.networks.anatomy import Anatomy, BatchNorm, carve
 from supermask.networks.architecture import Architecture
-from supermask.networks.layers import MaskedLayer
 from supermask.tickets.assemble import skeleton
 from supermask.tickets.coding.planes import Encoding
 from supermask.tickets.container import DTYPE_NAMES, DTYPES, FOLDER_FILE, target_name
 from supermask.tickets.errors import TicketError
 from supermask.tickets.file import Bits, write, written
-from supermask.tickets.info import LayerInfo, TensorInfo, TicketInfo
-from supermask.tickets.match import check_parts, folding, names_in, others
+from supermask.tickets.info import Layer, TensorInfo, TicketInfo
+from supermask.tickets.match import check_parts, check_storable
 
 Precision = Literal["exact", "bfloat16"]
 
@@ -63,46 +63,23 @@ def save(
     check_choice("precision", precision, Precision)
     if not isinstance(architecture, Architecture | None):
         raise TypeError(f"architecture is {architecture!r}: expected a supermask.Architecture or None")
-    edges = all_edges(model)
-    owners = [module.edges for module in model.modules() if isinstance(module, MaskedLayer)]
-    if twice := [name for name, layer in edges.items() if sum(owner is layer for owner in owners) > 1]:
-        raise TicketError(
-            f"{where}: several layers share the edges of {twice[0]!r}: a ticket has a mask for each layer"
-        )
-    if not edges:
-        raise TicketError(f"{where}: {type(model).__name__} has no masked layer, so there is no ticket to save")
-    seeds = {layer.seed: name for name, layer in edges.items()}
-    if len(seeds) > 1:
-        each = ", ".join(f"{name!r} has {seed}" for seed, name in seeds.items())
-        raise TicketError(f"{where}: a ticket has one seed, and layer {each}")
-    folded = sorted(folding(model)) if fold else []
-    tensors = _tensors(model, where, folded, precision)
-    layers, bits = [], {}
-    for name, layer in sorted(edges.items(), key=lambda item: item[1].layer):
-        bits[name] = _bits(layer, f"{where}: layer {name!r}")
-        if not 0 <= (constant := float(layer.constant)) < math.inf:
-            raise TicketError(f"{where}: layer {name!r}: constant {constant}: expected a finite number from 0")
-        layers.append(
-            LayerInfo(
-                name=name,
-                index=layer.layer,
-                shape=layer.shape,
-                weights=layer.weights,
-                constant=constant,
-                generation=layer.generation,
-                coats=(),
-                flips=None,
-            )
-        )
+    network = carve(model)
+    seed = _seed(network, where)
+    edges = dict(sorted(network.edges.items(), key=lambda item: item[1].layer))
+    folded = sorted(network.batch_norms) if fold else []
+    tensors = _tensors(network, where, folded, precision)
+    bits = {name: _bits(layer, f"{where}: layer {name!r}") for name, layer in edges.items()}
+    layers = [_layer(name, layer, where) for name, layer in edges.items()]
     if architecture is not None:
         stored = {
             name: TensorInfo(name=name, dtype=DTYPE_NAMES[tensor.dtype], shape=tuple(tensor.shape))
             for name, tensor in tensors.items()
         }
-        check_parts(where, skeleton(where, architecture), str(architecture), layers, stored, folded)
+        named = carve(skeleton(where, architecture))
+        check_parts(where, named, str(architecture), layers, stored, folded)
     return write(
-        file, bits, tensors, encoding=encoding, seed=next(iter(seeds)), architecture=architecture, layers=layers,
-        folded=folded, narrowed=precision == "bfloat16",
+        file, bits, tensors, encoding=encoding, seed=seed, architecture=architecture, layers=layers, folded=folded,
+        narrowed=precision == "bfloat16",
     )  # fmt: skip
 
 
@@ -162,6 +139,37 @@ network = supermask.load({call})
 """
 
 
+def _seed(network: Anatomy, where: str) -> int:
+    """The one seed of all masked layers, each of which has edges of its own."""
+    edges = network.edges
+    owners = Counter(map(id, edges.values()))
+    if twice := [name for name, layer in edges.items() if owners[id(layer)] > 1]:
+        raise TicketError(
+            f"{where}: several layers share the edges of {twice[0]!r}: a ticket has a mask for each layer"
+        )
+    if not edges:
+        called = type(network.model).__name__
+        raise TicketError(f"{where}: {called} has no masked layer, so there is no ticket to save")
+    seeds = {layer.seed: name for name, layer in edges.items()}
+    if len(seeds) > 1:
+        each = ", ".join(f"{name!r} has {seed}" for seed, name in seeds.items())
+        raise TicketError(f"{where}: a ticket has one seed, and layer {each}")
+    return next(iter(seeds))
+
+
+def _layer(name: str, edges: Edges, where: str) -> Layer:
+    if not 0 <= (constant := float(edges.constant)) < math.inf:
+        raise TicketError(f"{where}: layer {name!r}: constant {constant}: expected a finite number from 0")
+    return Layer(
+        name=name,
+        index=edges.layer,
+        shape=edges.shape,
+        weights=edges.weights,
+        constant=constant,
+        generation=edges.generation,
+    )
+
+
 def _bits(edges: Edges, where: str) -> Bits:
     """The planes of a layer, on CPU."""
     if isinstance(edges, PackedEdges):
@@ -175,15 +183,16 @@ def _bits(edges: Edges, where: str) -> Bits:
     return Bits(coats=(edges.mask().cpu(),))
 
 
-def _tensors(model: nn.Module, where: str, folded: list[str], precision: Precision) -> dict[str, Tensor]:
+def _tensors(network: Anatomy, where: str, folded: list[str], precision: Precision) -> dict[str, Tensor]:
     """What a ticket holds beside the planes: copies on CPU."""
-    found = dict(others(model, where))
+    check_storable(where, network)
+    found, norms = dict(network.tensors), network.batch_norms
     for name in folded:
-        norm = folding(model)[name]
-        for full in names_in(name, norm).values():
+        norm = norms[name]
+        for full in norm.names.values():
             found.pop(full, None)
         for part, tensor in zip(("weight", "bias"), _scale_and_shift(norm), strict=True):
-            found[f"{name}.{part}".lstrip(".")] = tensor
+            found[join(name, part)] = tensor
     tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in found.items()
@@ -202,14 +211,12 @@ def _tensors(model: nn.Module, where: str, folded: list[str], precision: Precisi
     return {name: t.to(torch.bfloat16) if t.dtype is torch.float32 else t for name, t in tensors.items()}
 
 
-def _scale_and_shift(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(norm: BatchNorm) -> tuple[Tensor, Tensor]:
     """y = scale * x + shift of a batch norm in eval mode, in its dtype, computed in float64."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+    scale = torch.rsqrt(norm.variance.double() + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight.double()
-    shift = -norm.running_mean.double() * scale
+    shift = -norm.mean.double() * scale
     if norm.bias is not None:
         shift = shift + norm.bias.double()
-    return scale.to(norm.running_mean.dtype), shift.to(norm.running_mean.dtype)
+    return scale.to(norm.mean.dtype), shift.to(norm.mean.dtype)

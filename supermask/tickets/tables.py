@@ -8,7 +8,7 @@ from rich.table import Table
 
 from supermask.edges.overlap import Overlap
 from supermask.tickets.diff import Difference
-from supermask.tickets.info import TicketInfo
+from supermask.tickets.info import LayerInfo, TicketInfo
 
 __all__ = ["diff_json", "diff_table", "inspect_json", "inspect_table"]
 
@@ -22,24 +22,7 @@ def inspect_json(info: TicketInfo) -> dict[str, Any]:
         "architecture": None if info.architecture is None else info.architecture.to_json(),
         "edges": info.edges,
         "kept": info.kept,
-        "layers": [
-            {
-                "name": layer.name,
-                "index": layer.index,
-                "shape": list(layer.shape),
-                "weights": layer.weights,
-                "constant": layer.constant,
-                "generation": layer.generation,
-                "edges": layer.edges,
-                "kept": layer.kept,
-                "coats": [coat.kept for coat in layer.coats],
-                "flipped": None if layer.flips is None else layer.flips.kept,
-                "encoding": layer.encoding,
-                "bytes": layer.bytes,
-                "entropy_bits": layer.entropy,
-            }
-            for layer in info.layers
-        ],
+        "layers": [_layer_json(layer) for layer in info.layers],
         "tensors": [
             {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape), "bytes": tensor.bytes}
             for tensor in info.tensors
@@ -56,6 +39,24 @@ def inspect_json(info: TicketInfo) -> dict[str, Any]:
         "entropy_bits": info.entropy,
         "bits_per_edge": info.bits_per_edge,
         "sha256": info.sha256,
+    }
+
+
+def _layer_json(layer: LayerInfo) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "index": layer.index,
+        "shape": list(layer.shape),
+        "weights": layer.weights,
+        "constant": layer.constant,
+        "generation": layer.generation,
+        "edges": layer.edges,
+        "kept": layer.kept,
+        "coats": [coat.kept for coat in layer.coats],
+        "flipped": None if layer.flips is None else layer.flips.kept,
+        "encoding": layer.encoding,
+        "bytes": layer.bytes,
+        "entropy_bits": layer.entropy,
     }
 
 
@@ -89,16 +90,7 @@ def inspect_table(info: TicketInfo) -> Table:
         "all", "", "", "", f"{info.edges:,}", f"{info.kept:,}", f"{info.kept / info.edges:.2%}",
         f"{8 * info.plane_bytes / info.edges:.3f}", f"{info.entropy / info.edges:.3f}", f"{info.plane_bytes:,}", "",
     )  # fmt: skip
-    others = sum(tensor.bytes for tensor in info.tensors)
-    stored = [f"{len(info.folded)} batch norms folded"] if info.folded else []
-    stored += ["float32 stored as bfloat16"] if info.narrowed else []
-    table.caption = "\n".join([
-        f"version {info.version}, seed {info.seed}, {info.architecture or 'no architecture'}",
-        f"other tensors: {len(info.tensors)}, {others:,} bytes" + "".join(f", {how}" for how in stored),
-        f"file: {info.file_bytes:,} bytes, {info.bits_per_edge:.3f} bits an edge; dense float32: {info.dense_bytes:,} "
-        f"bytes, {info.dense_bytes / info.file_bytes:.1f} times as many",
-        f"sha256: {info.sha256}",
-    ])  # fmt: skip
+    table.caption = "\n".join(info.summary)
     return table
 
 

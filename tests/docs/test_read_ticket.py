@@ -28,8 +28,8 @@ from supermask.tickets.coding.levels import Levels
 from supermask.tickets.load import inspect, load
 from supermask.tickets.save import save
 from tests.places import ROOT, VERSION_1
-from tests.supermask.tickets.test_file import Change, craft, field, parts_of
-from tests.supermask.tickets.test_save import lived
+from tests.supermask.tickets.crafted import Change, craft, field, parts_of
+from tests.supermask.tickets.networks import lived
 
 READER = ROOT / "docs" / "read_ticket.py"
 TICKETS_1 = sorted(VERSION_1.glob("version1_*.safetensors"))

@@ -17,7 +17,7 @@ from random import Random
 
 CORPUS = Path(__file__).parent / "corpus"
 INSTRUMENTED = [
-    "supermask.networks.architecture",
+    *("supermask.networks." + name for name in ("anatomy", "architecture")),
     *("supermask.tickets." + name for name in ("assemble", "container", "errors", "file", "header", "info", "load")),
     *("supermask.tickets." + name for name in ("match", "save", "coding.levels", "coding.planes")),
 ]

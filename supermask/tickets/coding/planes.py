@@ -88,8 +88,7 @@ def decode(data: bytes, encoding: Encoding, grid: Grid, within: Tensor | None, *
         )
     else:
         out = _decode_ans(data, grid, within, kept, count)
-    found = count_bits(out)
-    if found != kept:
+    if (found := count_bits(out)) != kept:
         raise CodeError(f"kept {kept}, but its mask selects {found}")
     return out
 

@@ -22,7 +22,7 @@ from supermask.networks.convert import convert
 from supermask.tickets.diff import diff
 from supermask.tickets.errors import TicketError
 from tests.places import VERSION_1
-from tests.supermask.tickets.test_save import lived, mlp, searched
+from tests.supermask.tickets.networks import lived, mlp, searched
 
 CONV = Architecture(
     name="conv2",

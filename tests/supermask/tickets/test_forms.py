@@ -1,5 +1,5 @@
 """What a ticket can be written to, read from and stored as: file objects, folders, encodings, bfloat16, folded batch
-norms, coats and flips, earlier versions; and how much memory reading takes."""
+norms, earlier versions; and how much memory reading takes."""
 
 import io
 import json
@@ -15,17 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from supermask import Architecture, SupermaskConv2d, SupermaskLinear, inspect, load, save, save_folder, verify
+from supermask import Architecture, SupermaskLinear, inspect, load, save, save_folder, verify
 from supermask.edges.in_model import all_edges
-from supermask.edges.packed import PackedEdges
-from supermask.kernels.base.bits import pack, unpack
 from supermask.networks.convert import convert
 from supermask.tickets import exports
 from supermask.tickets.errors import TicketError
 from tests.places import VERSION_1
-from tests.supermask.tickets.test_save import ConvNet, lived, mlp, searched, ticket
-
-__all__ = ["ticket"]
+from tests.supermask.tickets.networks import ConvNet, lived, mlp, searched
 
 
 def parts(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -177,75 +173,6 @@ def test_folded_tickets_of_other_networks(tmp_path: Path) -> None:
         load(tmp_path / "t", model=Other())
 
 
-def coated(shape: tuple[int, ...], coats: int, seed: int, *, flips: bool) -> PackedEdges:
-    """Edges with nested coats, and some signs flipped, also of edges that are not selected."""
-    generator = torch.Generator().manual_seed(seed)
-    rows, cols = shape[0], torch.Size(shape[1:]).numel()
-    drawn = torch.rand(rows, cols, generator=generator)
-    masks = torch.stack([pack(drawn < 0.6 / (coat + 1)) for coat in range(coats)])
-    turned = pack(torch.rand(rows, cols, generator=generator) < 0.3) if flips else None
-    return PackedEdges(
-        shape, masks, flips=turned, seed=seed, layer=0, weights="signed_constant", constant=0.3, making="cached"
-    )
-
-
-@pytest.mark.parametrize("encoding", ["raw", "ans"])
-@pytest.mark.parametrize("flips", [False, True])
-@pytest.mark.parametrize("coats", [1, 2, 3, 5])
-def test_coats_and_flips(coats: int, flips: bool, encoding: Any, tmp_path: Path) -> None:
-    """Weights count their coats, with the seed's signs or the other ones; planes take as many bits as they have."""
-    edges = coated((7, 33), coats, 5, flips=flips)
-    layer = SupermaskLinear(33, 7, seed=5)
-    layer.edges = edges
-    info = save(layer, tmp_path / "t", architecture=None, encoding=encoding)
-    plain = PackedEdges((7, 33), torch.full((7, 4), -1, dtype=torch.int32), seed=5, layer=0, weights="signed_constant",
-                        constant=0.3)  # fmt: skip
-    counts = unpack(edges.coats.reshape(-1, 4), 33).view(coats, 7, 33).sum(0)
-    sign = plain(torch.float32).sign()
-    if edges.flips is not None:
-        sign = sign * (1 - 2 * unpack(edges.flips, 33).float())
-    expected = sign * counts * torch.tensor(0.3)
-    x = torch.randn(4, 33)
-    for making in ("cached", "materialised", "on_the_fly", "auto"):
-        network: Any = load(tmp_path / "t", model=SupermaskLinear(33, 7, seed=1), weights=making)
-        assert torch.equal(network.edges(torch.float32), expected)
-        torch.testing.assert_close(network(x), x @ expected.T)
-        again = save(network, tmp_path / "again", architecture=None, encoding=encoding)
-        assert (tmp_path / "again").read_bytes() == (tmp_path / "t").read_bytes()
-        assert again.layers == info.layers
-    (only,) = info.layers
-    kept = [int(torch.count_nonzero(counts > coat)) for coat in range(coats)]
-    assert [coat.kept for coat in only.coats] == kept
-    if encoding == "raw":
-        bits = [231, *kept[:-1], *([kept[0]] if flips else [])]
-        assert only.bytes == sum(-(-count // 8) for count in bits)
-
-
-def test_coats_of_a_convolution_and_in_other_dtypes(tmp_path: Path) -> None:
-    edges = coated((6, 4, 3, 3), 3, 9, flips=True)
-    layer = SupermaskConv2d(4, 6, 3, seed=9)
-    layer.edges = edges
-    save(layer, tmp_path / "t", architecture=None)
-    network: Any = load(tmp_path / "t", model=SupermaskConv2d(4, 6, 3, seed=1), weights="cached")
-    x = torch.randn(2, 4, 8, 8)
-    assert torch.equal(network(x), torch.nn.functional.conv2d(x, edges(torch.float32)))
-    made: Any = load(tmp_path / "t", model=SupermaskConv2d(4, 6, 3, seed=1), weights="materialised")
-    assert torch.equal(made.edges(torch.bfloat16), edges(torch.float32).bfloat16())
-    assert torch.equal(network.state_dict()["edges.flips"], edges.flips & edges.coats[0])  # type: ignore[operator]
-
-
-def test_coats_that_are_not_nested_are_not_saved(tmp_path: Path) -> None:
-    edges = coated((7, 33), 2, 5, flips=False)
-    layer = SupermaskLinear(33, 7, seed=5)
-    layer.edges = edges
-    edges.packed[1, 0, 0] = ~edges.packed[0, 0, 0]
-    with pytest.raises(TicketError, match="coats are not nested"):
-        save(layer, tmp_path / "t", architecture=None)
-    with pytest.raises(ValueError, match="flips with weights='unsigned_constant'"):
-        PackedEdges((1, 4), torch.ones(1, 4, dtype=torch.int32), flips=torch.ones(1, 4, dtype=torch.int32), seed=1,
-                    layer=0, weights="unsigned_constant", constant=1)  # fmt: skip
-
-
 LOGITS = {
     "version1_mlp": [[0.1607, -0.0784, 0.0000], [0.5878, 0.2287, -0.1981]],
     "version1_conv2": [[-0.0977, -0.0387, -0.1125]],
@@ -272,6 +199,7 @@ import sys, numpy, torch
 torch.set_num_threads(1)
 import supermask
 from supermask import load
+from supermask.edges.in_model import all_edges
 from supermask.kernels.base.bits import pack
 def status(name):
     return 1024 * int(next(l for l in open("/proc/self/status") if l.startswith(name)).split()[1])
@@ -282,7 +210,7 @@ with open("/proc/self/clear_refs", "w") as file:
 network = load(sys.argv[1], weights=sys.argv[3])
 peak = status("VmHWM") - before
 held = sum(b.numel() * b.element_size() for b in [*network.buffers(), *network.parameters()])
-largest = max(edges.count for edges in supermask.selection.all_edges(network).values())
+largest = max(edges.count for edges in all_edges(network).values())
 print(peak, held, largest)
 """
 
@@ -334,38 +262,29 @@ class TiedNorms(nn.Module):
         return self.two(self.fc(self.one(x)))
 
 
-def test_tied_norms_keep_their_scale(tmp_path: Path) -> None:
+def tied_norms() -> nn.Module:
+    """Two norms of one scale, which is not 1."""
     model = lived(convert(TiedNorms(), 3, norm="freeze"), 5, 8)
     with torch.no_grad():
         model.one.weight.copy_(torch.linspace(0.5, 2, 8))  # type: ignore[union-attr,operator]
+    return model.eval()
+
+
+def test_tied_norms_are_folded_apart(tmp_path: Path) -> None:
+    """Their statistics differ, so a scale of both would be that of neither."""
+    model, x = tied_norms(), torch.randn(4, 8)
+    save(model, tmp_path / "t", architecture=None, fold=True)
+    torch.testing.assert_close(load(tmp_path / "t", model=TiedNorms(), weights="cached")(x), model(x))
+
+
+def test_tied_norms_keep_their_scale(tmp_path: Path) -> None:
+    model = tied_norms()
     save(model, tmp_path / "t", architecture=None)
     network: Any = load(tmp_path / "t", model=TiedNorms(), weights="cached")
     x = torch.randn(4, 8)
     assert torch.equal(network(x), model.eval()(x))
     assert network.two.weight is network.one.weight
     assert torch.equal(exports.dense(tmp_path / "t", model=TiedNorms())(x), network(x))
-
-
-def test_flips_that_change_change_the_weights() -> None:
-    for making in ("auto", "cached", "materialised", "on_the_fly"):
-        edges = coated((7, 33), 1, 5, flips=True)
-        edges = PackedEdges((7, 33), edges.packed, flips=edges.flips, seed=5, layer=0, weights="signed_constant",
-                            constant=0.3, making=making)  # type: ignore[arg-type]  # fmt: skip
-        plain = PackedEdges((7, 33), edges.packed, seed=5, layer=0, weights="signed_constant", constant=0.3)
-        assert not torch.equal(edges(torch.float32), plain(torch.float32))
-        assert edges.flips is not None
-        edges.flips.zero_()
-        assert torch.equal(edges(torch.float32), plain(torch.float32))
-
-
-@pytest.mark.parametrize("bits", [torch.ones(6, 4, dtype=torch.int32), torch.ones(7, 8, dtype=torch.int32)])
-def test_planes_of_another_shape_are_refused(bits: torch.Tensor) -> None:
-    mask = torch.ones(7, 4, dtype=torch.int32)
-    place: dict[str, Any] = {"seed": 5, "layer": 0, "weights": "signed_constant", "constant": 1.0}
-    with pytest.raises(ValueError, match="flips"):
-        PackedEdges((7, 33), mask, flips=bits, **place)
-    with pytest.raises(ValueError, match="mask"):
-        PackedEdges((7, 33), bits, **place)
 
 
 def test_under_a_default_device(ticket: Path, tmp_path: Path) -> None:
@@ -390,14 +309,6 @@ def test_networks_on_the_meta_device_are_refused_as_they_are(ticket: Path) -> No
     with pytest.raises(TicketError, match="on the meta device"):
         load(ticket, model=other)
     assert isinstance(other.fc1, nn.Linear)
-
-
-def test_shared_edges_are_no_ticket(tmp_path: Path) -> None:
-    first = SupermaskLinear(4, 4, seed=1)
-    second = SupermaskLinear(4, 4, seed=1)
-    second.edges = first.edges
-    with pytest.raises(TicketError, match="several layers share the edges of '0'"):
-        save(nn.Sequential(first, second), tmp_path / "t", architecture=None)
 
 
 def test_links_are_followed_and_other_files_left_alone(ticket: Path, tmp_path: Path) -> None:

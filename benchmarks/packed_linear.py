@@ -34,6 +34,7 @@ from benchmarks._timing import interleaved
 from supermask.edges.packed import PackedEdges
 from supermask.kernels.base import native
 from supermask.kernels.base.bits import pack
+from supermask.kernels.base.planes import Planes
 from supermask.kernels.masked_mm.cpu import masked_mm_traced
 from supermask.kernels.packed_weight.op import packed_weight
 from supermask.networks.layers import SupermaskLinear
@@ -67,8 +68,7 @@ class Layer:
         self.size, self.weight = size, self.edges(torch.float32)
 
     def traced(self, x: Tensor) -> Tensor:
-        constant, signs, _, *plain = self.edges.theta().schema()
-        return masked_mm_traced(x, self.edges.packed[None], constant, signs, None, None, *plain)
+        return masked_mm_traced(x, Planes(self.edges.packed[None], self.edges.theta(), None), None)
 
     def materialise(self, x: Tensor) -> Tensor:
         return F.linear(x, packed_weight(self.edges.packed, self.edges.shape, self.edges.theta(), x.dtype))

@@ -4,20 +4,19 @@
 
 Nothing is measured here. A kernel moves some bytes, multiplies some numbers and makes some weights; none of the three
 can be faster than the chip's published rate, so the slowest of them bounds the whole from below. How many integer
-instructions a weight takes is read from docs/resources.json (benchmarks/aot/__main__.py).
+instructions a weight takes is read from the newest table of docs/resources (benchmarks/aot/stored.py).
 """
 
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.aot.table import DOCS, read_json
+from benchmarks.aot.stored import DOCS, Stored, newest
 
 PAGE = DOCS / "roofline.md"
 HEAD = """\
@@ -30,7 +29,7 @@ that make the weights over the chip's rate of them. Launches, caches, imperfect 
 time come on top, for the dense layer (bf16 weights in memory) as for the masked one (one bit an edge, signs from the
 seed).
 
-Integer instructions an edge are those of [resources.md](resources.md) (Triton TRITON), all that the main loop holds,
+Integer instructions an edge are those of [Triton TRITON](resources/triton-TRITON.md), all that the main loop holds,
 addresses and all; a weight is made once for every BLOCK_M rows of x, and of the kernel's configurations the best
 counts. A convolution of several taps reads mask and sign, two bits an edge, which a pass of its own lays out (not
 counted). Each weight, input and output is moved once, activations in bf16.
@@ -153,16 +152,14 @@ def masked(layer: Layer, chip: Chip, rows: Iterable[dict[str, Any]]) -> Bound:
                 bound(chip, bytes=layer.bytes(layer.bits / 8), operations=layer.operations, instructions=instructions)
             )
     if not found:
-        raise LookupError(
-            f"docs/resources.json has no configuration {layer.variants!r} of {layer.kernel} for {chip.target}"
-        )
+        raise LookupError(f"docs/resources has no configuration {layer.variants!r} of {layer.kernel} for {chip.target}")
     return min(found, key=lambda one: one.seconds)
 
 
 def _runs(row: dict[str, Any], layer: Layer, chip: Chip) -> bool:
     """Whether a row of the table is of a configuration that can run the layer on the chip."""
     return (
-        row["kernel"].endswith(f"._{layer.kernel}_kernel")
+        row["kernel"] == layer.kernel
         and row["target"] == chip.target
         and re.fullmatch(layer.variants, row["variant"]) is not None
     )
@@ -253,7 +250,7 @@ def _passes(rows: Sequence[dict[str, Any]], edges: int) -> list[str]:
     lines = [f"| kernel | variant | bytes an edge | {' | '.join(CHIPS)} |", f"|---|---|---:|{'---:|' * len(CHIPS)}"]
     first: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for row in rows:
-        if "masked_" not in row["kernel"] and row["bytes_per_edge"] is not None:
+        if not row["kernel"].startswith("masked_") and row["bytes_per_edge"] is not None:
             first.setdefault((row["kernel"], row["variant"]), {}).setdefault(row["target"], row)
     for (kernel, variant), of in first.items():
         cells = []
@@ -262,14 +259,13 @@ def _passes(rows: Sequence[dict[str, Any]], edges: int) -> list[str]:
             moved, made = edges * row["bytes_per_edge"], edges * row["integer_per_edge"]
             cells.append(_cell(bound(chip, bytes=moved, instructions=made)))
         moved_per_edge = of[next(iter(CHIPS.values())).target]["bytes_per_edge"]
-        lines.append(f"| {kernel.removesuffix('_kernel')} | {variant} | {moved_per_edge:.4g} | {' | '.join(cells)} |")
+        lines.append(f"| {kernel} | {variant} | {moved_per_edge:.4g} | {' | '.join(cells)} |")
     return lines
 
 
-def page(resources: Path = DOCS / "resources.json") -> str:
-    """docs/roofline.md."""
-    versions, table = read_json(resources)
-    rows = list(table.values())
+def page(resources: Stored) -> str:
+    """docs/roofline.md, from a table of resources."""
+    rows = resources.rows
     edges = sum(layer.count * layer.edges for layer in resnet50(1))
     chips = (
         f"| {name} | {of.matrix / 1e12:.4g} | {of.bandwidth / 1e12:.4g} | {of.integer / 1e12:.3g} | {of.source} |"
@@ -283,7 +279,7 @@ def page(resources: Path = DOCS / "resources.json") -> str:
     )
     return "\n".join(
         [
-            *HEAD.replace("TRITON", versions["triton"]).splitlines(),
+            *HEAD.replace("TRITON", resources.triton).splitlines(),
             "",
             "| chip | bf16 TFLOP/s | TB/s | integer, 10^12/s | from |",
             "|---|---:|---:|---:|---|",
@@ -306,4 +302,4 @@ def page(resources: Path = DOCS / "resources.json") -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(newest()))

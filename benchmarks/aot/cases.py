@@ -9,17 +9,21 @@ import torch
 from torch import Tensor
 
 from supermask.kernels.base import bits, philox
-from supermask.kernels.masked_conv2d import gpu as masked_conv2d_triton
+from supermask.kernels.base.keys import Threshold
+from supermask.kernels.base.planes import Planes
+from supermask.kernels.base.sgd import Sgd
+from supermask.kernels.base.theta import Theta
+from supermask.kernels.masked_conv2d import gpu as masked_conv2d
+from supermask.kernels.masked_conv2d.arguments import Window
 from supermask.kernels.masked_mm import gpu as masked_mm
-from supermask.kernels.packed_weight import op as packed
-from supermask.kernels.score_step import gpu as score_step_triton
-from supermask.kernels.select import op as threshold
+from supermask.kernels.packed_weight import gpu as packed
+from supermask.kernels.score_step import gpu as score_step
+from supermask.kernels.select import gpu as select
 from supermask.kernels.subnet import gpu as subnet
 
 __all__ = ["CASES"]
 
 _CPU = torch.device("cpu")
-_Theta = tuple[Tensor, Tensor | None, Tensor | None, int, int, int]  # in the order of the op schemas
 # The compiler tells apart sizes divisible by 16, sizes of 1 and others, and seeds of 32 bits and of 64.
 _LAYERS = [(512, 512, 7), (512, 512, 1 << 40), (10, 27, 7), (1, 1, 7)]
 
@@ -42,18 +46,18 @@ def _bit_ops() -> None:
         bits.popcount_triton(_bits(rows, cols))
 
 
-def _weights(each: Callable[[int, int, _Theta, torch.dtype, bool], object]) -> None:
+def _weights(each: Callable[[int, int, Theta, torch.dtype, bool], object]) -> None:
     """`each(rows, cols, theta, dtype, extras)` for every kind of layer; for the first also without extras, and with
     every source of weights in 32 and 16 bits. Signs drawn come from a kernel that the case "philox" has."""
     rows, cols, seed = _LAYERS[0]
-    each(rows, cols, (torch.ones(1), None, None, seed, 1, 0), torch.float32, True)
+    each(rows, cols, Theta(seed, 1, 0, torch.ones(1)), torch.float32, True)
     for rows, cols, seed in _LAYERS[2:]:
-        each(rows, cols, (torch.ones(1), _bits(rows, cols), None, seed, 1, 0), torch.float32, True)
+        each(rows, cols, Theta(seed, 1, 0, torch.ones(1), _bits(rows, cols)), torch.float32, True)
     rows, cols, seed = _LAYERS[0]
-    each(rows, cols, (torch.ones(1), _bits(rows, cols), None, seed, 1, 0), torch.float32, False)
+    each(rows, cols, Theta(seed, 1, 0, torch.ones(1), _bits(rows, cols)), torch.float32, False)
     for signs, base in ((_bits(rows, cols), None), (None, torch.zeros(rows, cols))):
         for dtype in (torch.float32, torch.bfloat16):
-            each(rows, cols, (torch.ones(1), signs, base, seed, 1, 0), dtype, True)
+            each(rows, cols, Theta(seed, 1, 0, torch.ones(1), signs, base), dtype, True)
 
 
 def _scores() -> None:
@@ -61,38 +65,33 @@ def _scores() -> None:
     scores = [torch.zeros(rows, cols) for rows, cols, _ in _LAYERS]
     survivors = [None, *(_bits(rows, cols) for rows, cols, _ in _LAYERS[1:])]
     kept = torch.ones(len(scores), dtype=torch.int64)
-    seeds = [seed for _, _, seed in _LAYERS]
-    theta = [torch.ones(1)] * len(scores), [None] * len(scores), [None] * len(scores)
+    thetas = [Theta(seed, layer, 0, torch.ones(1)) for layer, (_, _, seed) in enumerate(_LAYERS)]
     brackets = torch.tensor([(1, 0)] * len(scores), dtype=torch.int32)
     for absolute in (True, False):
-        threshold._select_triton(scores, kept, survivors, absolute)
-    for absolute, momentum, decay, nesterov in (
-        (True, 0.9, 1e-4, False),
-        (True, 0.9, 1e-4, True),
-        (False, 0.0, 0.0, False),
+        select.select_triton(scores, kept, survivors, absolute)
+    for absolute, sgd in (
+        (True, Sgd(0.1, 0.9, 1e-4, False)),
+        (True, Sgd(0.1, 0.9, 1e-4, True)),
+        (False, Sgd(0.1, 0.0, 0.0, False)),
     ):
-        momenta = scores if momentum else []
-        places = seeds, [*range(len(scores))], [0] * len(scores)
-        before = scores, scores, momenta, survivors
-        score_step_triton.score_step_triton(
-            *before, *theta, *places, kept, brackets, 0.1, momentum, decay, nesterov, absolute
-        )
+        momenta = scores if sgd.momentum else []
+        score_step.score_step_triton(scores, scores, momenta, survivors, thetas, kept, brackets, sgd, absolute)
 
 
 def _subnet() -> None:
-    def each(rows: int, cols: int, theta: _Theta, dtype: torch.dtype, extras: bool) -> None:
+    def each(rows: int, cols: int, theta: Theta, dtype: torch.dtype, extras: bool) -> None:
         scores, absolute = torch.zeros(rows, cols), dtype is torch.float32
         survivors, ever = (_bits(rows, cols), _bits(rows, cols)) if extras else (None, None)
-        tau, last_tied = torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int64)
-        subnet.subnet_triton(scores, tau, last_tied, survivors, *theta, absolute, dtype, ever)
-        subnet.subnet_backward_triton(scores.to(dtype), scores, survivors, *theta, absolute)
+        threshold = Threshold(torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int64))
+        subnet.subnet_triton(scores, threshold, survivors, theta, absolute, dtype, ever)
+        subnet.subnet_backward_triton(scores.to(dtype), scores, survivors, theta, absolute)
 
     _weights(each)
 
 
 def _packed_weight() -> None:
     _weights(
-        lambda rows, cols, theta, dtype, _: packed.packed_weight_triton(_bits(rows, cols), [rows, cols], *theta, dtype)
+        lambda rows, cols, theta, dtype, _: packed.packed_weight_triton(_bits(rows, cols), [rows, cols], theta, dtype)
     )
 
 
@@ -112,12 +111,13 @@ def _masked_mm() -> None:
         (10, 27, 1 << 40, 3, _BF16, False, 1, True),
     ):
         mask, words = torch.zeros(coats, *_bits(rows, cols).shape, dtype=torch.int32), _bits(rows, cols)
-        planes = words if signs else None, words if extras else None
+        theta = Theta(seed, 1, 0, torch.ones(1), words if signs else None)
+        planes = Planes(mask, theta, words if extras else None)
         x, grad = torch.zeros(batch, cols, dtype=dtype), torch.zeros(batch, rows, dtype=dtype)
         bias = torch.zeros(rows) if extras else None
-        masked_mm.masked_mm_triton(x, mask, torch.ones(1), *planes, None, bias, seed, 1, 0)
+        masked_mm.masked_mm_triton(x, planes, None, bias)
         if dtype is _BF16 and not signs and coats == 1:
-            masked_mm.masked_mm_backward_triton(grad, mask, torch.ones(1), *planes, seed, 1, 0, cols)
+            masked_mm.masked_mm_backward_triton(grad, planes, cols)
 
 
 def _masked_conv2d() -> None:
@@ -135,14 +135,13 @@ def _masked_conv2d() -> None:
     ):
         words = _bits(rows, channels * kernel**2)
         mask = torch.zeros(coats, *words.shape, dtype=torch.int32)
-        given = mask, torch.ones(1), words if signs else None, words if extras else None
+        theta = Theta(seed, 1, 0, torch.ones(1), words if signs else None)
+        planes = Planes(mask, theta, words if extras else None)
         x = torch.zeros(2, channels * groups, 28, 28, dtype=dtype).to(memory_format=torch.channels_last)
-        pairs = (kernel, kernel), (stride, stride), (kernel // 2, kernel // 2), (1, 1)
-        place = groups, seed, 1, 0
-        bias = torch.zeros(rows) if extras else None
-        y = masked_conv2d_triton.masked_conv2d_triton(x, *given, bias, *pairs, *place)
+        window = Window((kernel, kernel), (stride, stride), (kernel // 2, kernel // 2), (1, 1), groups)
+        y = masked_conv2d.masked_conv2d_triton(x, planes, torch.zeros(rows) if extras else None, window)
         if gradient:
-            masked_conv2d_triton.masked_conv2d_backward_triton(y, *given, x.shape[1:], *pairs, *place)
+            masked_conv2d.masked_conv2d_backward_triton(y, planes, x.shape[1:], window)
 
 
 CASES: dict[str, Callable[[], object]] = {

@@ -37,7 +37,10 @@ class _NoDevice:
 def _active(device: _NoDevice) -> Iterator[None]:
     from triton.runtime import driver
 
-    before = driver._active  # `driver.active` would look for a real one, and raise without a GPU
+    try:
+        before = driver.active
+    except RuntimeError:  # there is no GPU here, and so no driver; none is what the next to ask is to find
+        before = None
     driver.set_active(device)
     try:
         yield

@@ -1,37 +1,17 @@
-"""The table of resources: which rows it shows, how it is printed, and the copy in docs/ that tests compare with.
+"""The table of resources as it is shown: which rows, in which columns, in the terminal and in docs/resources.
 
-A row is a `benchmarks.aot.resources.Resources` as a dictionary. Of the configurations of one variant of a kernel, the
-one that the launcher calls start first stands for all.
+Of the configurations of one variant of a kernel, the one that the launcher calls start first stands for all.
 """
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from benchmarks.aot.about import ABOUT
+from benchmarks.aot.stored import Row, Stored
 
-__all__ = [
-    "DOCS", "as_markdown", "as_table", "key", "ordered", "read_json", "regressions", "representatives",
-    "write_json",
-]  # fmt: skip
-
-DOCS = Path(__file__).parents[2] / "docs"
-STORED = (
-    "registers", "spills", "shared", "occupancy", "limited_by", "matrix", "matrix_kind", "per_edge",
-    "integer_per_edge", "bytes_per_edge",
-)  # fmt: skip
-MARGIN, SLACK = 1.03, 0.05
-"""Instructions an edge may exceed the committed ones by 3 %, or by a twentieth of an instruction where that is more."""
-
-Row = dict[str, Any]
-
-
-def key(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """Which configuration of which kernel on which target a row is about."""
-    return row["kernel"], row["variant"], row["target"], row["config"]
+__all__ = ["as_markdown", "as_table", "representatives"]
 
 
 def representatives(rows: Iterable[Row]) -> list[Row]:
@@ -58,7 +38,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         str(row["spills"]),
         str(row["shared"]),
         f"{row['occupancy']:.0%} {row['limited_by']}",
-        "MISSING" if row.get("matrix_missing") else matrix,
+        "MISSING" if row["matrix_missing"] else matrix,
         number("per_edge", 2),
         number("integer_per_edge", 2),
         number("bytes_per_edge", 3),
@@ -95,23 +75,22 @@ def as_table(rows: Iterable[Row], *, config: bool) -> Table:
         if last is not None and last != (row["kernel"], row["variant"]):
             table.add_section()
         last = row["kernel"], row["variant"]
-        wrong = row["spills"] or row.get("matrix_missing")
+        wrong = row["spills"] or row["matrix_missing"]
         table.add_row(*_cells(row), *([row["config"]] if config else []), style="red" if wrong else None)
     return table
 
 
-def as_markdown(rows: Iterable[Row], versions: Mapping[str, str]) -> str:
-    """docs/resources.md."""
-    all_rows = ordered(rows)
-    shown = representatives(all_rows)
+def as_markdown(stored: Stored) -> str:
+    """docs/resources/triton-VERSION.md."""
+    shown = representatives(stored.rows)
+    table = f"triton-{stored.triton}.json"
     lines = [
         "# What each kernel costs, read from its machine code",
         "",
-        "Written by `python -m benchmarks.aot --write` with Triton "
-        f"{versions['triton']} and torch {versions['torch']}; no GPU was used and nothing here is a time. "
-        "One configuration of each variant is shown; "
-        f"[resources.json](resources.json) has all {len(all_rows)}, and a test compiles them again and compares. Moves "
-        "between registers are instructions, and not integer ones.",
+        f"Written by `python -m benchmarks.aot --write` with Triton {stored.triton}; no GPU was used and nothing here "
+        "is a time. One configuration of each variant is shown; "
+        f"[{table}]({table}) has all {len(stored.rows)}, and a test compiles them again where their sources "
+        "changed, and compares. Moves between registers are instructions, and not integer ones.",
         "",
         *(f"- **{name}**: {meaning}" for name, meaning in COLUMNS.items() if meaning),
         "",
@@ -129,42 +108,3 @@ def as_markdown(rows: Iterable[Row], versions: Mapping[str, str]) -> str:
         "",
     ]
     return "\n".join(lines)
-
-
-def ordered(rows: Iterable[Row]) -> list[Row]:
-    """Each configuration once, kernels in the order of `ABOUT`, and else in the order in which calls start them."""
-    once: dict[tuple[str, ...], Row] = {}
-    for row in rows:
-        once.setdefault(key(row), row)
-    place = {kernel: index for index, kernel in enumerate(ABOUT)}
-    return sorted(once.values(), key=lambda row: place.get(row["kernel"], len(place)))
-
-
-def write_json(path: Path, rows: Iterable[Row], versions: Mapping[str, str]) -> None:
-    """docs/resources.json: a line a configuration."""
-    lines = [json.dumps([*key(row), *(row[name] for name in STORED)]) for row in ordered(rows)]
-    head = {**versions, "columns": ["kernel", "variant", "target", "config", *STORED]}
-    path.write_text(json.dumps(head)[:-1] + ', "rows": [\n' + ",\n".join(lines) + "\n]}\n")
-
-
-def read_json(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], Row]]:
-    """What `write_json` wrote: its versions, and the rows by `key`."""
-    said = json.loads(path.read_text())
-    rows = [dict(zip(said["columns"], row, strict=True)) for row in said.pop("rows")]
-    return said, {key(row): row for row in rows}
-
-
-def regressions(rows: Iterable[Row], committed: Mapping[tuple[str, ...], Row]) -> list[str]:
-    """A sentence for each configuration that takes more instructions an edge than the committed table says."""
-    found = []
-    for row in rows:
-        before = committed.get(key(row))
-        for name in ("per_edge", "integer_per_edge"):
-            if before is None or row[name] is None or before[name] is None:
-                continue
-            most = max(before[name] * MARGIN, before[name] + SLACK)
-            if row[name] > most:
-                found.append(
-                    f"{' '.join(key(row))}: {name} is {row[name]}, committed {before[name]}, at most {most:.3f}"
-                )
-    return found

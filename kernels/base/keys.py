@@ -2,9 +2,10 @@
 
 A key is an int32: for absolute scores the bit pattern of |s|, for raw ones the pattern made monotone; NaN ranks below
 everything, and an edge that hard pruning removed below that. The C extension has the same constants
-(kernels/csrc/native.h)."""
+(kernels/csrc/native.h), which a test compares.
+"""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,12 +15,20 @@ from supermask.kernels.base.launch import jit, tl
 
 # Of NaN and of an edge that hard pruning removed: below every number's (kernels/select/op.py).
 NAN_KEY = -(2**31) + 1
-
-
 REMOVED_KEY = -(2**31)
-
-
 INF_BITS = 0x7F800000  # patterns above it are NaN; ~INF_BITS is the raw key of -inf
+
+
+class Threshold(NamedTuple):
+    """Which edges of a layer are selected: those with a key above tau, and of those equal to it the first ones.
+
+    Attributes:
+        tau: the key, int32 [1].
+        last_tied: flat index of the last selected edge with that key, int64 [1].
+    """
+
+    tau: Tensor
+    last_tied: Tensor
 
 
 def keys_of(scores: Any, absolute: bool, out: Any) -> Any:

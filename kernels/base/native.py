@@ -5,18 +5,38 @@ SUPERMASK_KERNELS=torch turns it off. What it computes the PyTorch path computes
 """
 
 import ctypes
-import os
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["call", "library", "usable", "why_not"]
+from supermask.kernels.base.choice import chosen
+
+__all__ = ["LAYER", "call", "library", "parallel_entry", "threads", "usable", "why_not"]
 
 _KINDS = {"p": ctypes.c_void_p, "l": ctypes.c_int64, "i": ctypes.c_int, "f": ctypes.c_float}
+
+LAYER = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            "scores", "survivors", "rows", "cols", "words", "kept", "low", "high", "room", "capacity", "grad",
+            "momentum", "signs", "base", "constant", "tau", "last_tied", "first_chunk", "above", "inside",
+        )
+    ]
+)  # fmt: skip
+"""layer_t of kernels/csrc/search.c: 8 bytes a field."""
+
+
+@cache
+def parallel_entry() -> int | None:
+    """Address of GOMP_parallel in the OpenMP runtime that torch loads for everyone to see; None where there is none."""
+    found = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    return None if found is None else ctypes.cast(found, ctypes.c_void_p).value
 
 
 @cache
@@ -29,18 +49,22 @@ def library() -> ctypes.CDLL | str:
         loaded = ctypes.CDLL(found.origin)
     except OSError as error:
         return f"the extension does not load: {error}"
-    loaded.sm_supported.restype = ctypes.c_int
+    size = getattr(loaded, "sm_layer_size", lambda: 0)()
+    if size != LAYER.itemsize:
+        return f"the extension is of other sources (its layer_t has {size} bytes, not {LAYER.itemsize}): install again"
     if not loaded.sm_supported():
         return "this processor has no AVX-512 (F, BW, DQ, VL)"
-    # torch loads its OpenMP runtime for everyone to see; where there is no such entry one thread does all the work.
-    gomp = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
-    loaded.sm_threads_from(None if gomp is None else ctypes.cast(gomp, ctypes.c_void_p))
+    loaded.sm_threads_from(ctypes.c_void_p(parallel_entry()))
     return loaded
 
 
 def why_not() -> str | None:
-    """Why CPU kernels do not take the C extension, or None where they do."""
-    choice = os.environ.get("SUPERMASK_KERNELS", "native")
+    """Why CPU kernels do not take the C extension, or None where they do (on how many threads, `threads` says).
+
+    Raises:
+        ValueError: SUPERMASK_KERNELS holds something that is no choice.
+    """
+    choice = chosen()
     if choice != "native":
         return f"SUPERMASK_KERNELS={choice}"
     loaded = library()
@@ -48,8 +72,14 @@ def why_not() -> str | None:
 
 
 def usable() -> bool:
-    """Whether CPU kernels take the C extension."""
+    """Whether CPU kernels take the C extension; raises as `why_not` does."""
     return why_not() is None
+
+
+def threads() -> int:
+    """How many threads the C extension takes: torch's own number, or 1 where torch's OpenMP runtime has no
+    GOMP_parallel to start them with (a runtime other than GNU's and LLVM's, or none)."""
+    return 1 if parallel_entry() is None else torch.get_num_threads()
 
 
 @cache
@@ -69,11 +99,11 @@ def function(name: str, signature: str) -> Any:
 
 
 def call(name: str, signature: str, *arguments: Tensor | float | None) -> None:
-    """Run the extension's function `name` on torch's number of threads.
+    """Run the extension's function `name` on `threads()` threads.
 
     Args:
         signature: as `function` takes it.
         arguments: numbers, and for addresses numbers or contiguous CPU tensors or None (null).
     """
     plain = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]  # the tensors live as long as `arguments`
-    function(name, signature)(*plain, torch.get_num_threads())
+    function(name, signature)(*plain, threads())

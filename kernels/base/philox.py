@@ -69,12 +69,13 @@ def _normal_kernel(out_ptr, seed, layer, stream, std, rows, cols, BLOCK_R: tl.co
     turn = tl.full((1, 1), 6.283185307179586, tl.float64)
     wide = tl.full((1, 1), std, tl.float64)
     for j in tl.static_range(0, 4, 2):
-        radius = tl.sqrt(-2.0 * tl.log(((drawn[j] >> 8) + 1).to(tl.float64) * unit))
         angle = turn * ((drawn[j + 1] >> 8).to(tl.float64) * unit)
+        cos, sin = tl.cos(angle), tl.sin(angle)  # calls: what is made after them needs no register across them
+        radius = tl.sqrt(-2.0 * tl.log(((drawn[j] >> 8) + 1).to(tl.float64) * unit))
         col = 4 * call + j
         out = out_ptr + row * cols + col
-        tl.store(out, (wide * (radius * tl.cos(angle))).to(tl.float32), mask=(row < rows) & (col < cols))
-        tl.store(out + 1, (wide * (radius * tl.sin(angle))).to(tl.float32), mask=(row < rows) & (col + 1 < cols))
+        tl.store(out, (wide * (radius * cos)).to(tl.float32), mask=(row < rows) & (col < cols))
+        tl.store(out + 1, (wide * (radius * sin)).to(tl.float32), mask=(row < rows) & (col + 1 < cols))
 
 
 def _philox_torch(

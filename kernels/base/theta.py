@@ -5,7 +5,7 @@ The sign comes from packed words where the caller keeps them and from Philox ins
 Kernels move weights as bit patterns, so a weight is equal to the bit in every dtype.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,38 +63,63 @@ class Theta(NamedTuple):
                 f"contiguous torch.float32 of shape {(rows, cols)}"
             )
 
+    @classmethod
+    def of(
+        cls, constant: Tensor, signs: Tensor | None, base: Tensor | None, seed: int, layer: int, stream: int,
+        real: tuple[str, float] | None = None,
+    ) -> "Theta":  # fmt: skip
+        """The record of what `schema` gave: what an op's implementations take."""
+        return cls(seed % (1 << 64), layer, stream // 256, constant, signs, base, real)
+
+    def counter(self) -> tuple[int, int, int]:
+        """seed (signed), layer and stream of the signs, as kernels and schemas take them."""
+        return as_int64(self.seed), check_layer(self.layer), stream(SIGNS, self.generation)
+
     def schema(self) -> tuple[Tensor, Tensor | None, Tensor | None, int, int, int]:
         """In the order of the op schemas: constant, signs, base, seed, layer, stream."""
-        counter = as_int64(self.seed), check_layer(self.layer), stream(SIGNS, self.generation)
-        return self.constant, self.signs, self.base, *counter
+        return self.constant, self.signs, self.base, *self.counter()
 
+    def made(self, rows: int, cols: int, device: torch.device) -> "Theta":
+        """With the real-valued weights of a layer drawn, as `base`."""
+        if self.real is None:
+            return self
+        kind, scale = self.real
+        place: dict[str, Any] = {"purpose": WEIGHTS, "generation": self.generation, "device": device}
+        layer = self.seed, self.layer, rows, cols
+        normally = kind == "normal"
+        drawn = normal(*layer, std=scale, **place) if normally else uniform(*layer, low=-scale, high=scale, **place)
+        return Theta(self.seed, self.layer, self.generation, self.constant, self.signs, drawn)
 
-def draw_real(
-    real: tuple[str, float] | None, seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device
-) -> Tensor | None:
-    """`Theta.real` as a dense matrix float32 [rows, cols]; None where the weights are not real-valued."""
-    if real is None:
-        return None
-    kind, scale = real
-    place, generation = (seed % (1 << 64), layer, rows, cols), stream // 256
-    if kind == "normal":
-        return normal(*place, std=scale, purpose=WEIGHTS, generation=generation, device=device)
-    return uniform(*place, low=-scale, high=scale, purpose=WEIGHTS, generation=generation, device=device)
+    def words(self, rows: int, cols: int, device: torch.device | str = "cpu") -> Tensor:
+        """Packed sign words, those given or drawn."""
+        if self.signs is not None:
+            return self.signs
+        return sign_words(self.seed, self.layer, rows, cols, generation=self.generation, device=device)
 
+    def needed_words(self, rows: int, cols: int) -> Tensor | None:
+        """`words` on CPU; None where `base` holds the weights."""
+        return None if self.base is not None else self.words(rows, cols)
 
-def drawn_signs(
-    signs: Tensor | None, base: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int,
-    device: torch.device,
-) -> Tensor | None:  # fmt: skip
-    """The sign words that a kernel on a GPU is to read: those given, or drawn, in a launch of their own; None where
-    `base` holds the weights.
+    def launched_words(self, rows: int, cols: int, device: torch.device) -> Tensor | None:
+        """The sign words that a kernel on a GPU is to read: those given, or drawn, in a launch of their own; None where
+        `base` holds the weights.
 
-    There a thread makes the Philox call of 128 edges. A kernel whose threads have a few edges each would make it once a
-    thread; the words take a bit an edge, and are read while the cache still has them.
-    """
-    if base is not None or signs is not None:
-        return signs
-    return sign_words_triton(seed, layer, stream, rows, cols, device)
+        There a thread makes the Philox call of 128 edges. A kernel whose threads have a few edges each would make it
+        once a thread; the words take a bit an edge, and are read while the cache still has them.
+        """
+        if self.base is not None or self.signs is not None:
+            return self.signs
+        return sign_words_triton(*self.counter(), rows, cols, device)
+
+    def where(self, chosen: Tensor, dtype: torch.dtype) -> Tensor:
+        """On CPU the weights where `chosen` (boolean [rows, cols]) and zero elsewhere, in `dtype`."""
+        if self.base is not None:
+            return torch.where(chosen, self.base, 0).to(dtype)
+        rows, cols = chosen.shape
+        negative = unpack(self.words(rows, cols), cols)
+        # -1, 0 or 1: one byte an edge is the cheapest thing to combine, and the product with the constant is exact.
+        signed = chosen.view(torch.int8) - 2 * (chosen & negative).view(torch.int8)
+        return signed.to(dtype) * self.constant.to(dtype)
 
 
 @jit
@@ -105,34 +130,3 @@ def signed_tile(constant_ptr, signs):
     if constant.dtype.primitive_bitwidth == 16:
         minus = minus >> 16
     return constant ^ minus.to(constant.dtype)
-
-
-def kept_signs(signs: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int) -> Tensor:
-    """Packed sign words, those given or drawn; `seed` and `stream` as in the op schemas."""
-    if signs is not None:
-        return signs
-    return sign_words(seed % (1 << 64), layer, rows, cols, generation=stream // 256)
-
-
-def signs_of(signs: Tensor | None, seed: int, layer: int, stream: int, rows: int, cols: int) -> Tensor:
-    """Boolean [rows, cols] on CPU, true where the weight is negative; `seed` and `stream` as in the op schemas."""
-    return unpack(kept_signs(signs, seed, layer, stream, rows, cols), cols)
-
-
-def weights_torch(
-    chosen: Tensor,
-    constant: Tensor,
-    signs: Tensor | None,
-    base: Tensor | None,
-    seed: int,
-    layer: int,
-    stream: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    """theta0 where `chosen` (boolean [rows, cols]) and zero elsewhere, in `dtype`."""
-    if base is not None:
-        return torch.where(chosen, base, 0).to(dtype)
-    negative = signs_of(signs, seed, layer, stream, *chosen.shape)
-    # -1, 0 or 1: one byte an edge is the cheapest thing to combine, and the product with the constant is exact.
-    signed = chosen.view(torch.int8) - 2 * (chosen & negative).view(torch.int8)
-    return signed.to(dtype) * constant.to(dtype)

@@ -35,9 +35,10 @@ static inline __mmask16 first(int64_t lanes) {
 /* 16 bits of a row of packed words from column `col`, a multiple of 16. */
 static inline __mmask16 bits16(const uint32_t *row, int64_t col) { return (__mmask16)(row[col >> 5] >> (col & 16)); }
 
-/* Score keys (kernels/select/op.py) of 16 float32 scores, given as bits. */
+/* Score keys (kernels/base/keys.py) of 16 float32 scores, given as bits. */
 #define INF_BITS 0x7F800000
 #define NAN_KEY (-2147483647)
+#define REMOVED_KEY (-2147483647 - 1)
 SM_TARGET static inline __m512i keys_of(__m512i bits, int absolute) {
     const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7FFFFFFF));
     __m512i key = magnitude;

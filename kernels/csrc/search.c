@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 
-/* One layer; every field is 8 bytes, so that NumPy writes a table of them (kernels/select/native.py). */
+/* One layer; every field is 8 bytes, so that NumPy writes a table of them (kernels/base/native.py). */
 typedef struct {
     float *scores;
     const uint32_t *survivors; /* packed, or null: every edge */
@@ -25,6 +25,9 @@ typedef struct {
     int64_t first_chunk, above, inside; /* on the way */
 } layer_t;
 
+/* For who makes the table, to compare with what it makes. */
+SM_EXPORT int sm_layer_size(void) { return (int)sizeof(layer_t); }
+
 typedef struct {
     float lr, momentum, weight_decay;
     int nesterov;
@@ -32,7 +35,6 @@ typedef struct {
 
 #if SM_AVX512
 
-#define REMOVED_KEY (-2147483647 - 1)
 #define HIGHEST_KEY 2147483647
 #define CHUNK 16384 /* edges: scores, gradient and momentum of two chunks fit the second-level cache */
 #define SAMPLE 4096

@@ -1,6 +1,7 @@
 """What a masked convolution is given, checked: pairs, shapes, dtypes."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +10,25 @@ from supermask.kernels.base.bits import check_words
 from supermask.kernels.base.theta import Theta
 
 Pair = tuple[int, int]
+
+
+class Window(NamedTuple):
+    """How a kernel moves over its input: height and width of each, and the groups of channels."""
+
+    kernel: Sequence[int]
+    stride: Sequence[int]
+    padding: Sequence[int]
+    dilation: Sequence[int]
+    groups: int
+
+    def out_size(self, size: Sequence[int]) -> Pair:
+        """Height and width of the result for an input of height and width `size`."""
+        kernel, stride, padding, dilation, _ = self
+        height, width = (
+            (size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)
+        )
+        return height, width
+
 
 DTYPES = torch.float32, torch.bfloat16, torch.float16, torch.float64
 
@@ -30,27 +50,16 @@ def pair(name: str, value: int | Sequence[int], least: int) -> Pair:
     return both[0], both[1]
 
 
-def out_size(
-    size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> Pair:
-    """Height and width of the result for an input of height and width `size`."""
-    height, width = ((size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2))
-    return height, width
-
-
 def check_conv2d(
     x: Tensor,
     mask: Tensor,
     theta: Theta,
     flips: Tensor | None,
     bias: Tensor | None,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
+    window: Window,
 ) -> None:
     """Raise TypeError or ValueError unless the arguments of masked_conv2d fit each other; `mask` has its coats."""
+    kernel, groups = window.kernel, window.groups
     if x.dtype not in DTYPES or (x.dtype is torch.float64 and x.device.type != "cpu"):
         raise TypeError(
             f"x is {x.dtype} on {x.device}: expected torch.float32, bfloat16 or float16 (on CPU float64, too)"
@@ -89,8 +98,8 @@ def check_conv2d(
     for name, tensor in others.items():
         if tensor is not None and tensor.device != x.device:
             raise ValueError(f"{name} is on {tensor.device} and x on {x.device}: move them to one device")
-    if min(out_size(x.shape[2:], kernel, stride, padding, dilation)) < 1:
+    if min(window.out_size(x.shape[2:])) < 1:
         raise ValueError(
-            f"x of height and width {tuple(x.shape[2:])} with padding {padding} is smaller than the kernel {kernel} "
-            f"with dilation {dilation}"
+            f"x of height and width {tuple(x.shape[2:])} with padding {window.padding} is smaller than the "
+            f"kernel {kernel} with dilation {window.dilation}"
         )

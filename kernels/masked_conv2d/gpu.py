@@ -15,15 +15,16 @@ those it is a convolution of stride 1. No atomics: every result is one program's
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.launch import cdiv, interpreted, jit, launch, tl
-from supermask.kernels.base.philox import sign_words
+from supermask.kernels.base.planes import Planes
+from supermask.kernels.base.theta import Theta
 from supermask.kernels.base.tile import sign_quad, warps_of, weight_tile, weights
-from supermask.kernels.masked_conv2d.arguments import out_size
+from supermask.kernels.masked_conv2d.arguments import Window
 from supermask.kernels.masked_conv2d.taps import tap_codes
 
 __all__ = ["masked_conv2d_backward_triton", "masked_conv2d_triton"]
@@ -212,8 +213,9 @@ class _Block(NamedTuple):
     stages: int
 
 
-def _block(rows: int, dtype: torch.dtype, scattered: bool, wide: bool) -> _Block:
-    """For `rows` of a group; `scattered` where each element of x is loaded alone, `wide` where places take 64 bits."""
+def _block(rows: int, dtype: torch.dtype, natural: bool, scattered: bool, wide: bool) -> _Block:
+    """For `rows` of a group, in `natural` order or by taps; `scattered` where each element of x is loaded alone, `wide`
+    where places take 64 bits."""
     if interpreted():
         return _Block(32, 64, 4, 1)
     warps, positions, stages = warps_of(128), 64, 2
@@ -223,6 +225,8 @@ def _block(rows: int, dtype: torch.dtype, scattered: bool, wide: bool) -> _Block
         positions = 16 if wide else 32
     elif dtype is torch.float32:
         positions = 32  # three products a weight, and four bytes an element of x
+    elif natural and warps == 4:
+        stages = 3  # with two, some compilers want more registers than there are
     return _Block(min(128, max(16, 1 << (rows - 1).bit_length())), positions, warps, stages)
 
 
@@ -237,48 +241,39 @@ def _tile(channels: int) -> int:
 
 
 def _start(
-    x: Tensor,
-    mask: Tensor,
-    signs: Tensor | None,
-    flips: Tensor | None,
-    constant: Tensor,
-    bias: Tensor | None,
-    draw: tuple[int, int, int],
-    size: Sequence[int],
-    kernel: Sequence[int],
-    steps: Sequence[int],
-    groups: int,
-    tile: int | None,
-    transposed: bool,
-) -> Tensor:
-    """Start the kernel; `size` is channels, height and width of the result, `tile` the codes of a tile by taps."""
+    x: Tensor, weights: tuple[Tensor, Tensor | None, Tensor | None, Tensor], bias: Tensor | None, theta: Theta,
+    size: Sequence[int], window: Window, tile: int | None, transposed: bool,
+) -> Tensor:  # fmt: skip
+    """Start the kernel; `weights` are mask or codes, signs, flips and constant, `size` is channels, height and width of
+    the result, `tile` the codes of a tile by taps."""
     if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise TypeError(
             f"x is {x.dtype}: kernels take torch.float32, bfloat16 and float16, the PyTorch path float64 too"
         )
     images, (rows, y_height, y_width) = x.shape[0], size
+    mask, (kernel, stride, *_, groups) = weights[0], window
     group_rows = rows // groups
     # Interpreted, a store to bfloat16 would truncate.
     made = torch.float32 if interpreted() else x.dtype
     y = torch.empty(images, y_height, y_width, rows, dtype=made, device=x.device)
-    phases = steps[0] * steps[1] if transposed else 1
+    phases = stride[0] * stride[1] if transposed else 1
     positions = images * y_height * y_width
     if transposed:
-        positions = images * cdiv(y_height, steps[0]) * cdiv(y_width, steps[1])
+        positions = images * cdiv(y_height, stride[0]) * cdiv(y_width, stride[1])
     # Positions beyond the last (up to 64) are counted, too, and x's strides may reach past its elements.
     reach = sum(size * abs(step) for size, step in zip(x.shape, x.stride(), strict=True))
     wide = max(y.numel() + 64 * rows, 2 * reach, phases * positions + 64) >= _WIDE
     channels = x.shape[1] // groups
     scattered = not _aligned(x, channels) or (tile is None and tuple(kernel) != (1, 1))
-    block = _block(group_rows, x.dtype, scattered, wide)
+    block = _block(group_rows, x.dtype, tile is None, scattered, wide)
     launch(
         _masked_conv2d_kernel,
         (cdiv(group_rows, block.rows) * groups * phases * cdiv(positions, block.positions),),
-        x, mask, signs, flips, constant, bias, y, *draw,
+        x, *weights, bias, y, *theta.counter(),
         images, x.shape[2], x.shape[3], y_height, y_width, channels, rows, group_rows,
         mask.shape[2] // (tile or 4),
         *x.stride(),
-        **dict(zip(_STEPS, steps, strict=True)),
+        **dict(zip(_STEPS, (*stride, *window.padding, *window.dilation), strict=True)),
         KH=kernel[0],
         KW=kernel[1],
         COATS=mask.shape[0],
@@ -296,66 +291,24 @@ def _start(
     return y.to(x.dtype).permute(0, 3, 1, 2)
 
 
-def _kept_signs(
-    signs: Tensor | None, flips: Tensor | None, draw: tuple[int, int, int], rows: int, cols: int, device: torch.device
-) -> Tensor:
-    """Sign words, given or drawn, with the flips in them."""
-    seed, layer, stream = draw
-    if signs is None:
-        signs = sign_words(seed % (1 << 64), layer, rows, cols, generation=stream // 256, device=device)
-    return signs if flips is None else signs ^ flips
-
-
-def masked_conv2d_triton(
-    x: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    bias: Optional[Tensor],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    seed: int,
-    layer: int,
-    stream: int,
-) -> Tensor:
-    rows, taps, channels = mask.shape[1], kernel[0] * kernel[1], x.shape[1] // groups
-    draw = seed, layer, stream
-    tile = None
+def masked_conv2d_triton(x: Tensor, planes: Planes, bias: Tensor | None, window: Window) -> Tensor:
+    mask, theta, flips = planes
+    rows, taps, channels = mask.shape[1], window.kernel[0] * window.kernel[1], x.shape[1] // window.groups
+    signs, tile = theta.signs, None
     # The weights' own order takes more registers: it is for one coat, and products of 16 bits.
     natural = channels <= 16 if taps > 1 else _aligned(x, channels)
-    if not natural or mask.shape[0] > 1 or x.dtype is torch.float32 or max(kernel) > 30:
+    if not natural or mask.shape[0] > 1 or x.dtype is torch.float32 or max(window.kernel) > 30:
         tile = _tile(channels)
-        signs = _kept_signs(signs, flips, draw, rows, channels * taps, x.device)
-        mask, signs, flips = tap_codes(mask, signs, taps, channels, tile), None, None
-    size = rows, *out_size(x.shape[2:], kernel, stride, padding, dilation)
-    steps = *stride, *padding, *dilation
-    return _start(x, mask, signs, flips, constant, bias, draw, size, kernel, steps, groups, tile, False)
+        mask = tap_codes(mask, planes.signs(channels * taps, x.device), taps, channels, tile)
+        signs = flips = None
+    weights = mask, signs, flips, theta.constant
+    return _start(x, weights, bias, theta, (rows, *window.out_size(x.shape[2:])), window, tile, False)
 
 
-def masked_conv2d_backward_triton(
-    grad: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    seed: int,
-    layer: int,
-    stream: int,
-) -> Tensor:
-    draw, rows = (seed, layer, stream), mask.shape[1]
-    taps, channels = kernel[0] * kernel[1], size[0] // groups
-    tile = _tile(rows // groups)
-    signs = _kept_signs(signs, flips, draw, rows, channels * taps, grad.device)
-    mask = tap_codes(mask, signs, taps, channels, tile, groups)
-    steps = *stride, *padding, *dilation
-    return _start(grad, mask, None, None, constant, None, draw, size, kernel, steps, groups, tile, True)
+def masked_conv2d_backward_triton(grad: Tensor, planes: Planes, size: Sequence[int], window: Window) -> Tensor:
+    mask, theta, _ = planes
+    taps, channels = window.kernel[0] * window.kernel[1], size[0] // window.groups
+    tile = _tile(mask.shape[1] // window.groups)
+    signs = planes.signs(channels * taps, grad.device)
+    mask = tap_codes(mask, signs, taps, channels, tile, window.groups)
+    return _start(grad, (mask, None, None, theta.constant), None, theta, size, window, tile, True)

@@ -9,7 +9,7 @@ kernels/masked_conv2d/gpu.py, where no weight is in memory. The PyTorch path, th
 """
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,36 +18,44 @@ from torch.nn.grad import conv2d_input
 
 from supermask.kernels.base.bits import unpack
 from supermask.kernels.base.launch import define_op
-from supermask.kernels.base.theta import Theta, kept_signs
-from supermask.kernels.masked_conv2d.arguments import check_conv2d, out_size, pair
+from supermask.kernels.base.planes import Planes
+from supermask.kernels.base.theta import Theta
+from supermask.kernels.masked_conv2d.arguments import Window, check_conv2d, pair
 from supermask.kernels.masked_conv2d.gpu import masked_conv2d_backward_triton, masked_conv2d_triton
 from supermask.kernels.packed_weight.op import fill_weights
 
 __all__ = ["masked_conv2d"]
 
 
-def _weight(
-    mask: Tensor,
-    constant: Tensor,
-    signs: Tensor | None,
-    flips: Tensor | None,
-    seed: int,
-    layer: int,
-    stream: int,
-    cols: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    """The weights as a matrix rows x cols in `dtype`; traced they are plain arithmetic, for the compiler to fuse."""
+def reference(x: Tensor, planes: Planes, bias: Tensor | None, window: Window) -> Tensor:
+    """The equation, the weights in memory and all."""
+    weight = _weight(planes, x.shape[1] // window.groups, window.kernel, x.dtype)
+    bias = None if bias is None else bias.to(x.dtype)
+    _, stride, padding, dilation, groups = window
+    return _channels_last(F.conv2d(x, weight, bias, stride, padding, dilation, groups))
+
+
+def reference_backward(grad: Tensor, planes: Planes, size: Sequence[int], window: Window) -> Tensor:
+    """The gradient of x, `size` its channels, height and width."""
+    weight = _weight(planes, size[0] // window.groups, window.kernel, grad.dtype)
+    _, *steps = window
+    return _channels_last(conv2d_input((grad.shape[0], *size), weight, grad, *steps))
+
+
+def _weight(planes: Planes, channels: int, kernel: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The weights in `dtype`; traced they are plain arithmetic, for the compiler to fuse."""
+    mask, theta, _ = planes
     coats, rows, _ = mask.shape
-    signs = kept_signs(signs, seed, layer, stream, rows, cols)
-    signs = signs if flips is None else signs ^ flips
+    shape = rows, channels, *kernel
+    cols = channels * kernel[0] * kernel[1]
+    signs = planes.signs(cols)
     if not torch.compiler.is_compiling():
-        return fill_weights(torch.empty(rows, cols, dtype=dtype), mask, constant, signs)
+        return fill_weights(torch.empty(rows, cols, dtype=dtype), mask, theta.constant, signs).view(shape)
     negative = unpack(signs, cols)
     count = unpack(mask[0], cols).to(torch.int16)
     for coat in range(1, coats):
         count = count + unpack(mask[coat], cols)
-    return torch.where(negative, -count, count).to(dtype) * constant.to(dtype)
+    return (torch.where(negative, -count, count).to(dtype) * theta.constant.to(dtype)).view(shape)
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -55,64 +63,45 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-def _masked_conv2d_torch(
-    x: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    bias: Optional[Tensor],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    seed: int,
-    layer: int,
-    stream: int,
-) -> Tensor:
-    channels = x.shape[1] // groups
-    weight = _weight(mask, constant, signs, flips, seed, layer, stream, channels * kernel[0] * kernel[1], x.dtype)
-    weight = weight.view(-1, channels, *kernel)
-    bias = None if bias is None else bias.to(x.dtype)
-    return _channels_last(F.conv2d(x, weight, bias, stride, padding, dilation, groups))
+def _records(
+    x: Tensor, mask: Tensor, constant: Tensor, signs: Tensor | None, flips: Tensor | None, bias: Tensor | None,
+    kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int,
+    *place: int,
+) -> tuple[Tensor, Planes, Tensor | None, Window]:  # fmt: skip
+    planes = Planes.of(mask, constant, signs, flips, *place)
+    return x, planes, bias, Window(kernel, stride, padding, dilation, groups)
 
 
-def _masked_conv2d_backward_torch(
-    grad: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    seed: int,
-    layer: int,
-    stream: int,
-) -> Tensor:
-    channels = size[0] // groups
-    weight = _weight(mask, constant, signs, flips, seed, layer, stream, channels * kernel[0] * kernel[1], grad.dtype)
-    weight = weight.view(-1, channels, *kernel)
-    shape = grad.shape[0], *size
-    return _channels_last(conv2d_input(shape, weight, grad, stride, padding, dilation, groups))
+def _backward_records(
+    grad: Tensor, mask: Tensor, constant: Tensor, signs: Tensor | None, flips: Tensor | None, size: Sequence[int],
+    kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int,
+    *place: int,
+) -> tuple[Tensor, Planes, Sequence[int], Window]:  # fmt: skip
+    planes = Planes.of(mask, constant, signs, flips, *place)
+    return grad, planes, size, Window(kernel, stride, padding, dilation, groups)
 
 
+_PLANES = "Tensor mask, Tensor constant, Tensor? signs, Tensor? flips"
+_PLACE = (
+    "SymInt[] kernel, SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt seed, "
+    "SymInt layer, SymInt stream"
+)
 _masked_conv2d = define_op(
     "masked_conv2d",
     triton_impl=masked_conv2d_triton,
-    torch_impl=_masked_conv2d_torch,
-    fake=lambda x, mask, constant, signs, flips, bias, kernel, stride, padding, dilation, *_: x.new_empty(
-        x.shape[0], *out_size(x.shape[2:], kernel, stride, padding, dilation), mask.shape[1]
+    torch_impl=reference,
+    schema=f"(Tensor x, {_PLANES}, Tensor? bias, {_PLACE}) -> Tensor",
+    records=_records,
+    fake=lambda x, mask, constant, signs, flips, bias, *window: x.new_empty(
+        x.shape[0], *Window(*window[:5]).out_size(x.shape[2:]), mask.shape[1]
     ).permute(0, 3, 1, 2),
 )
 _masked_conv2d_backward = define_op(
     "masked_conv2d_backward",
     triton_impl=masked_conv2d_backward_triton,
-    torch_impl=_masked_conv2d_backward_torch,
+    torch_impl=reference_backward,
+    schema=f"(Tensor grad, {_PLANES}, SymInt[] size, {_PLACE}) -> Tensor",
+    records=_backward_records,
     fake=lambda grad, mask, constant, signs, flips, size, *_: grad.new_empty(
         grad.shape[0], size[1], size[2], size[0]
     ).permute(0, 3, 1, 2),
@@ -173,16 +162,18 @@ def masked_conv2d(
         ValueError: shapes that do not fit each other, a kernel larger than the padded input, weights that are not a
             constant.
     """
-    kernel, steps, spaces, gaps = (
-        pair(name, value, least)
-        for name, value, least in (
-            ("kernel_size", kernel_size, 1), ("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1),
-        )
-    )  # fmt: skip
+    window = Window(
+        kernel=pair("kernel_size", kernel_size, 1),
+        stride=pair("stride", stride, 1),
+        padding=pair("padding", padding, 0),
+        dilation=pair("dilation", dilation, 1),
+        groups=groups,
+    )
     mask = mask[None] if mask.ndim == 2 else mask
-    check_conv2d(x, mask, theta, flips, bias, kernel, steps, spaces, gaps, groups)
+    check_conv2d(x, mask, theta, flips, bias, window)
     if torch.is_autocast_enabled(x.device.type) and x.dtype is not torch.float64:
         x = x.to(torch.get_autocast_dtype(x.device.type))
-    op = _masked_conv2d_torch if torch.compiler.is_compiling() and x.device.type == "cpu" else _masked_conv2d
-    constant, signs, _, *draw = theta.schema()
-    return op(x, mask, constant.detach(), signs, flips, bias, kernel, steps, spaces, gaps, groups, *draw)
+    constant = theta.constant.detach()
+    if torch.compiler.is_compiling() and x.device.type == "cpu":
+        return reference(x, Planes.of(mask, constant, theta.signs, flips, *theta.counter()), bias, window)
+    return _masked_conv2d(x, mask, constant, theta.signs, flips, bias, *window, *theta.counter())

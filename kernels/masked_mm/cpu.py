@@ -17,7 +17,6 @@ so a block, adds 0 * inf = NaN. Nothing may rely on either.
 
 import math
 from collections.abc import Iterator
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -25,13 +24,12 @@ from torch import Tensor
 
 from supermask.kernels.base import native
 from supermask.kernels.base.launch import cdiv
-from supermask.kernels.base.theta import kept_signs
-from supermask.kernels.masked_mm.codes import BAND, LANES, check_codes, codes_shape, interleave
+from supermask.kernels.base.planes import Planes
+from supermask.kernels.masked_mm.codes import BAND, LANES, check_codes, codes_shape
 from supermask.kernels.packed_weight.op import fill_weights
 
 __all__ = [
     "Blocks",
-    "interleave",
     "masked_mm_backward_cpu",
     "masked_mm_cpu",
     "masked_mm_traced",
@@ -61,57 +59,35 @@ def prefers_tables(n: int, rows: int, cols: int, dtype: torch.dtype) -> bool:
     return dtype is not torch.float64 and tables < blocks
 
 
-def masked_mm_cpu(
-    x: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    codes: Optional[Tensor],
-    bias: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-) -> Tensor:
+def masked_mm_cpu(x: Tensor, planes: Planes, codes: Tensor | None, bias: Tensor | None) -> Tensor:
     """x [..., cols] times W^T: y [..., rows] in the dtype of x.
 
     Args:
-        mask: packed int32 [coats, rows, words].
         codes: of the one coat and of the signs with flips applied; read in place of them where the extension runs.
-        constant, signs, flips, bias, seed, layer, stream: as the op masked_mm takes them.
+        bias: as masked_mm takes it.
 
     Raises:
         ValueError: codes of another layer's shape.
     """
-    coats, rows, _ = mask.shape
+    coats, rows, _ = planes.mask.shape
     cols = x.shape[-1]
     if codes is not None:
         check_codes(codes, rows, cols)
     if codes is None or coats != 1 or x.dtype is torch.float64 or not native.usable():
         codes = None
-    found = None if codes is None else by_tables(x, codes, constant, bias, rows)
+    found = None if codes is None else by_tables(x, codes, planes.theta.constant, bias, rows)
     if found is not None:
         return found
-    blocks = Blocks(mask, constant, signs, flips, seed, layer, stream, cols, _product_dtype(x.dtype))
+    blocks = Blocks(planes, cols, _product_dtype(x.dtype))
     return _by_blocks(x.reshape(-1, cols), blocks, bias).view(*x.shape[:-1], rows)
 
 
-def masked_mm_backward_cpu(
-    grad: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    cols: int,
-) -> Tensor:
-    """grad [..., rows] times W: [..., cols] in the dtype of grad; the arguments are those of `masked_mm_cpu`."""
+def masked_mm_backward_cpu(grad: Tensor, planes: Planes, cols: int) -> Tensor:
+    """grad [..., rows] times W: [..., cols] in the dtype of grad."""
     matrix = grad.reshape(-1, grad.shape[-1])
     dtype = torch.promote_types(grad.dtype, torch.float32)  # the sum grows block by block: no rounding between them
     found = torch.zeros(len(matrix), cols, dtype=dtype)
-    blocks = Blocks(mask, constant, signs, flips, seed, layer, stream, cols, dtype)
+    blocks = Blocks(planes, cols, dtype)
     for rows in blocks:
         found.addmm_(matrix[:, rows].to(dtype), blocks.weights(rows))
     return found.to(grad.dtype).view(*grad.shape[:-1], cols)
@@ -158,30 +134,13 @@ def _product_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 class Blocks:
-    """W, a block of rows at a time, always in the same place.
+    """W, `cols` columns of `dtype`, a block of rows at a time, always in the same place."""
 
-    Args:
-        mask, constant, signs, flips, seed, layer, stream: as `masked_mm_cpu` takes them.
-        dtype: of the weights.
-    """
-
-    def __init__(
-        self,
-        mask: Tensor,
-        constant: Tensor,
-        signs: Tensor | None,
-        flips: Tensor | None,
-        seed: int,
-        layer: int,
-        stream: int,
-        cols: int,
-        dtype: torch.dtype,
-    ) -> None:
-        self.mask = mask
-        self.constant = constant
-        self.rows, self.cols = mask.shape[1], cols
-        self.signs = kept_signs(signs, seed, layer, stream, self.rows, cols)
-        self.flips = flips
+    def __init__(self, planes: Planes, cols: int, dtype: torch.dtype) -> None:
+        self.mask, theta, self.flips = planes
+        self.constant = theta.constant
+        self.rows, self.cols = self.mask.shape[1], cols
+        self.signs = theta.words(self.rows, cols)
         self.step = min(self.rows, max(LANES, _BLOCK // (max(1, cols) * dtype.itemsize) // LANES * LANES))
         self.room = torch.empty(self.step, cols, dtype=dtype)
 
@@ -209,17 +168,7 @@ def prefers_traced(x: Tensor) -> bool:
     return isinstance(n, int) and n <= _TRACED and not (torch.is_grad_enabled() and x.requires_grad)
 
 
-def masked_mm_traced(
-    x: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Tensor | None,
-    flips: Tensor | None,
-    bias: Tensor | None,
-    seed: int,
-    layer: int,
-    stream: int,
-) -> Tensor:
+def masked_mm_traced(x: Tensor, planes: Planes, bias: Tensor | None) -> Tensor:
     """`masked_mm_cpu` as arithmetic on bits that the compiler turns into one vector loop; not meant to run eagerly.
 
     An edge's product is the bits of x with the sign's bit flipped, and all of them cleared where the mask is zero: four
@@ -232,10 +181,10 @@ def masked_mm_traced(
         raise ValueError(
             "x requires a gradient: masked_mm_traced reads its bits, which carry none; call the op masked_mm"
         )
+    mask = planes.mask
     coats, rows, words = mask.shape
     cols = x.shape[-1]
-    signs = kept_signs(signs, seed, layer, stream, rows, cols)
-    signs = (signs if flips is None else signs ^ flips)[:, :, None]
+    signs = planes.signs(cols)[:, :, None]
     bit = torch.arange(32, dtype=torch.int32)
     wide = F.pad(x.reshape(-1, cols).float(), (0, 32 * words - cols))
     if x.dtype is not torch.float32:
@@ -247,5 +196,5 @@ def masked_mm_traced(
         products = (bits & -((mask[0, :, :, None] >> bit) & 1)).view(torch.float32)
     else:
         products = bits.view(torch.float32) * ((mask[..., None] >> bit) & 1).sum(0)
-    y = products.sum((2, 3)) * constant
+    y = products.sum((2, 3)) * planes.theta.constant
     return (y if bias is None else y + bias).to(x.dtype).view(*x.shape[:-1], rows)

@@ -1,12 +1,13 @@
 """masked_mm and its backward in Triton: bits become weights in registers, beside the product."""
 
 import math
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.launch import cdiv, interpreted, jit, launch, tl
+from supermask.kernels.base.planes import Planes
 from supermask.kernels.base.tile import sign_quad, warps_of, weight_tile
 
 
@@ -125,10 +126,10 @@ def _matrix(x: Tensor) -> Tensor:
 
 
 def _product(
-    kernel: Any, left: Tensor, theta: tuple[Any, ...], bias: Tensor | None, N: int, K: int, transposed: bool
+    kernel: Any, left: Tensor, weights: tuple[Any, ...], bias: Tensor | None, N: int, K: int, transposed: bool
 ) -> Tensor:
-    """Start `kernel` for `left` [M, K], or [M, N] where `transposed`; `theta` are its arguments from the mask on."""
-    mask, constant = theta[:2]
+    """Start `kernel` for `left` [M, K], or [M, N] where `transposed`; `weights` are its arguments from the mask on."""
+    mask, constant = weights[:2]
     (coats, _, words), M, dtype = mask.shape, left.shape[0], left.dtype
     exact = dtype is torch.float32
     single = left.stride(1) != 1 or any(size % 16 for size in (left.shape[1], left.stride(0)))
@@ -151,7 +152,7 @@ def _product(
         kernel,
         (cdiv(M, block_m), blocks, splits),
         left,
-        *theta,
+        *weights,
         partial,
         M,
         N,
@@ -174,36 +175,16 @@ def _product(
     return out.to(left.dtype)
 
 
-def masked_mm_triton(
-    x: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    codes: Optional[Tensor],
-    bias: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-) -> Tensor:
+def masked_mm_triton(x: Tensor, planes: Planes, codes: Tensor | None, bias: Tensor | None) -> Tensor:
+    mask, theta, flips = planes
     rows, cols = mask.shape[1], x.shape[-1]
-    theta = mask, constant, signs, flips, bias, seed, layer, stream
-    y = _product(_masked_mm_kernel, _matrix(x), theta, bias, rows, cols, transposed=False)
+    weights = mask, theta.constant, theta.signs, flips, bias, *theta.counter()
+    y = _product(_masked_mm_kernel, _matrix(x), weights, bias, rows, cols, transposed=False)
     return y.view(*x.shape[:-1], rows)
 
 
-def masked_mm_backward_triton(
-    grad: Tensor,
-    mask: Tensor,
-    constant: Tensor,
-    signs: Optional[Tensor],
-    flips: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    cols: int,
-) -> Tensor:
-    rows = mask.shape[1]
-    theta = mask, constant, signs, flips, seed, layer, stream
-    out = _product(_masked_mm_backward_kernel, _matrix(grad), theta, None, rows, cols, transposed=True)
+def masked_mm_backward_triton(grad: Tensor, planes: Planes, cols: int) -> Tensor:
+    mask, theta, flips = planes
+    weights = mask, theta.constant, theta.signs, flips, *theta.counter()
+    out = _product(_masked_mm_backward_kernel, _matrix(grad), weights, None, mask.shape[1], cols, transposed=True)
     return out.view(*grad.shape[:-1], cols)

@@ -19,22 +19,55 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from supermask.kernels.base.bits import unpack
 from supermask.kernels.base.launch import define_op
+from supermask.kernels.base.planes import Planes
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.masked_mm.arguments import check_mm
 from supermask.kernels.masked_mm.cpu import masked_mm_backward_cpu, masked_mm_cpu, masked_mm_traced, prefers_traced
 from supermask.kernels.masked_mm.gpu import masked_mm_backward_triton, masked_mm_triton
 
+
+def reference(x: Tensor, planes: Planes, codes: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The equation, W in memory and all; `codes` say again what the planes say."""
+    mask, theta, _ = planes
+    cols = x.shape[-1]
+    coats = torch.stack([unpack(coat, cols) for coat in mask]).sum(0)
+    negative = unpack(planes.signs(cols, x.device), cols)
+    y = x @ torch.where(negative, -coats, coats).to(x.dtype).t() * theta.constant
+    return (y if bias is None else y + bias).to(x.dtype)
+
+
+def _records(
+    x: Tensor, mask: Tensor, constant: Tensor, signs: Tensor | None, flips: Tensor | None, codes: Tensor | None,
+    bias: Tensor | None, *place: int,
+) -> tuple[Tensor, Planes, Tensor | None, Tensor | None]:  # fmt: skip
+    return x, Planes.of(mask, constant, signs, flips, *place), codes, bias
+
+
+def _backward_records(
+    grad: Tensor, mask: Tensor, constant: Tensor, signs: Tensor | None, flips: Tensor | None, seed: int, layer: int,
+    stream: int, cols: int,
+) -> tuple[Tensor, Planes, int]:  # fmt: skip
+    return grad, Planes.of(mask, constant, signs, flips, seed, layer, stream), cols
+
+
+_PLANES = "Tensor mask, Tensor constant, Tensor? signs, Tensor? flips"
+_PLACE = "SymInt seed, SymInt layer, SymInt stream"
 _masked_mm = define_op(
     "masked_mm",
     triton_impl=masked_mm_triton,
     torch_impl=masked_mm_cpu,
+    schema=f"(Tensor x, {_PLANES}, Tensor? codes, Tensor? bias, {_PLACE}) -> Tensor",
+    records=_records,
     fake=lambda x, mask, *rest: x.new_empty(*x.shape[:-1], mask.shape[1]),
 )
 _masked_mm_backward = define_op(
     "masked_mm_backward",
     triton_impl=masked_mm_backward_triton,
     torch_impl=masked_mm_backward_cpu,
+    schema=f"(Tensor grad, {_PLANES}, {_PLACE}, SymInt cols) -> Tensor",
+    records=_backward_records,
     fake=lambda grad, mask, constant, signs, flips, seed, layer, stream, cols: grad.new_empty(*grad.shape[:-1], cols),
 )
 
@@ -97,8 +130,7 @@ def masked_mm(
     check_mm(x, mask, theta, bias, flips, codes)
     if forward_ad.unpack_dual(x).tangent is not None:
         raise ValueError("x carries a tangent: masked_mm has no forward-mode derivative; use dense weights for it")
-    constant, signs, _, *plain = theta.schema()
-    coats = mask if mask.ndim == 3 else mask[None]
+    coats, constant = mask if mask.ndim == 3 else mask[None], theta.constant.detach()
     if torch.compiler.is_compiling() and x.device.type == "cpu" and codes is None and prefers_traced(x):
-        return masked_mm_traced(x, coats, constant.detach(), signs, flips, bias, *plain)
-    return _masked_mm(x, coats, constant.detach(), signs, flips, codes, bias, *plain)
+        return masked_mm_traced(x, Planes.of(coats, constant, theta.signs, flips, *theta.counter()), bias)
+    return _masked_mm(x, coats, constant, theta.signs, flips, codes, bias, *theta.counter())

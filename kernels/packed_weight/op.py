@@ -6,7 +6,6 @@ the same bits as the searched layer's: +0.0 where the mask is zero.
 
 import math
 from collections.abc import Sequence
-from typing import Optional
 
 import numpy as np
 import torch
@@ -14,108 +13,41 @@ from torch import Tensor
 
 from supermask.kernels.base import native
 from supermask.kernels.base.bits import bits_of, check_words, unpack
-from supermask.kernels.base.edge_tile import is_set, tile_of_edges, tile_of_words, tile_rows
-from supermask.kernels.base.launch import cdiv, define_op, jit, launch, tl
-from supermask.kernels.base.theta import (
-    BITS_DTYPE,
-    Theta,
-    draw_real,
-    drawn_signs,
-    kept_signs,
-    signed_tile,
-    weights_torch,
-)
-from supermask.kernels.packed_weight.native import packed_weight_native
+from supermask.kernels.base.launch import define_op
+from supermask.kernels.base.theta import BITS_DTYPE, Theta
+from supermask.kernels.packed_weight.gpu import packed_weight_triton
+from supermask.kernels.packed_weight.native import fill_native
 
 
-@jit
-def _packed_weight_kernel(
-    mask_ptr, constant_ptr, signs_ptr, base_ptr, weight_ptr, rows, cols, words, BLOCK_R: tl.constexpr,
-):  # fmt: skip
-    first, row, start, word, there = tile_of_words(rows, words, BLOCK_R)
-    chosen = is_set(tl.load(mask_ptr + start + word, mask=there, other=0))
-    if base_ptr is None:
-        theta = signed_tile(constant_ptr, tl.load(signs_ptr + start + word, mask=there, other=0))
-    start, edge, inside = tile_of_edges(first, row, there, cols)
-    if base_ptr is not None:
-        theta = tl.load(base_ptr + start + edge, mask=inside, other=0)
-    tl.store(weight_ptr + start + edge, tl.where(chosen, theta, 0), mask=inside)
+def reference(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch.dtype) -> Tensor:
+    """theta0 * m."""
+    chosen = unpack(mask, math.prod(shape[1:]))
+    return theta.where(chosen, dtype).view(shape)
 
 
-def _packed_weight_torch(
-    mask: Tensor,
-    shape: Sequence[int],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    cols = math.prod(shape[1:])
-    return weights_torch(unpack(mask, cols), constant, signs, base, seed, layer, stream, dtype).view(shape)
-
-
-def _packed_weight_native(
-    mask: Tensor,
-    shape: Sequence[int],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    dtype: torch.dtype,
-) -> Tensor:
+def _packed_weight_native(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch.dtype) -> Tensor:
     if dtype not in BITS_DTYPE:
-        return _packed_weight_torch(mask, shape, constant, signs, base, seed, layer, stream, dtype)
-    if base is None:
-        signs = kept_signs(signs, seed, layer, stream, shape[0], math.prod(shape[1:]))
-    weight = torch.empty(shape, dtype=dtype)
-    packed_weight_native(mask, constant, signs, base, weight)
-    return weight
+        return reference(mask, shape, theta, dtype)
+    out = torch.empty(shape, dtype=dtype)
+    fill_native(out, mask, theta.constant, theta.needed_words(shape[0], math.prod(shape[1:])), theta.base)
+    return out
 
 
-def packed_weight_triton(
-    mask: Tensor,
-    shape: Sequence[int],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    if dtype not in BITS_DTYPE:
-        return packed_weight_triton(mask, shape, constant, signs, base, seed, layer, stream, torch.float32).to(dtype)
-    rows, words = mask.shape
-    cols = math.prod(shape[1:])
-    as_bits = BITS_DTYPE[dtype]
-    weight = torch.empty(shape, dtype=dtype, device=mask.device)
-    block = tile_rows(cols)
-    launch(
-        _packed_weight_kernel,
-        (cdiv(rows, block), words // 4),
-        mask,
-        constant.to(dtype).view(as_bits),
-        drawn_signs(signs, base, seed, layer, stream, rows, cols, mask.device),
-        None if base is None else base.to(dtype).view(as_bits),
-        weight.view(as_bits),
-        rows,
-        cols,
-        words,
-        BLOCK_R=block,
-    )
-    return weight
+def _records(
+    mask: Tensor, shape: Sequence[int], constant: Tensor, signs: Tensor | None, base: Tensor | None, seed: int,
+    layer: int, stream: int, dtype: torch.dtype,
+) -> tuple[Tensor, Sequence[int], Theta, torch.dtype]:  # fmt: skip
+    return mask, shape, Theta.of(constant, signs, base, seed, layer, stream), dtype
 
 
 _packed_weight = define_op(
     "packed_weight",
     triton_impl=packed_weight_triton,
-    torch_impl=_packed_weight_torch,
+    torch_impl=reference,
     native_impl=_packed_weight_native,
+    schema="(Tensor mask, SymInt[] shape, Tensor constant, Tensor? signs, Tensor? base, SymInt seed, SymInt layer, "
+    "SymInt stream, ScalarType dtype) -> Tensor",
+    records=_records,
     fake=lambda mask, shape, constant, signs, base, seed, layer, stream, dtype: mask.new_empty(shape, dtype=dtype),
 )
 
@@ -143,10 +75,10 @@ def packed_weight(mask: Tensor, shape: Sequence[int], theta: Theta, dtype: torch
         return (weight * counts.view(weight.shape)).to(dtype)
     check_words("mask", mask, cols, rows)
     theta.check(rows, cols)
-    op = _packed_weight_torch if torch.compiler.is_compiling() and mask.device.type == "cpu" else _packed_weight
-    constant, signs, base, seed, layer, stream = theta.schema()
-    drawn = draw_real(theta.real, seed, layer, stream, rows, cols, mask.device)
-    return op(mask, list(shape), constant, signs, base if drawn is None else drawn, seed, layer, stream, dtype)
+    theta = theta.made(rows, cols, mask.device)
+    if torch.compiler.is_compiling() and mask.device.type == "cpu":
+        return reference(mask, shape, theta, dtype)
+    return _packed_weight(mask, list(shape), *theta.schema(), dtype)
 
 
 def fill_weights(out: Tensor, mask: Tensor, constant: Tensor, signs: Tensor) -> Tensor:
@@ -159,7 +91,7 @@ def fill_weights(out: Tensor, mask: Tensor, constant: Tensor, signs: Tensor) -> 
         signs: packed int32 [rows, words].
     """
     if len(mask) == 1 and out.dtype in BITS_DTYPE and native.usable():
-        packed_weight_native(mask[0], constant, signs, None, out)
+        fill_native(out, mask[0], constant, signs)
         return out
     cols = out.shape[1]
     counts = bits_of(mask[0], cols).view(np.int8)

@@ -13,7 +13,6 @@ All that is compared, counted and bracketed is integer: the result is the same w
 """
 
 from collections.abc import Sequence
-from typing import Optional
 
 import numpy as np
 import torch
@@ -21,6 +20,9 @@ from torch import Tensor
 
 from supermask.kernels.base.keys import score_key
 from supermask.kernels.base.launch import interpreted, jit, launch, tl
+from supermask.kernels.base.sgd import Sgd
+from supermask.kernels.base.theta import Theta
+from supermask.kernels.base.tile import warps_of
 from supermask.kernels.select.gpu import (
     DIGIT_BITS,
     FIELDS,
@@ -210,41 +212,29 @@ def _score_bracket_kernel(
 
 
 def score_step_triton(
-    scores: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    momenta: Sequence[Tensor],
-    survivors: Sequence[Optional[Tensor]],
-    constants: Sequence[Tensor],
-    signs: Sequence[Optional[Tensor]],
-    bases: Sequence[Optional[Tensor]],
-    seeds: Sequence[int],
-    layers: Sequence[int],
-    streams: Sequence[int],
-    kept: Tensor,
-    brackets: Tensor,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool,
-    absolute: bool,
-) -> tuple[Tensor, Tensor]:
+    scores: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], survivors: Sequence[Tensor | None],
+    thetas: Sequence[Theta], kept: Tensor, brackets: Tensor, sgd: Sgd, absolute: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     device, count = kept.device, len(scores)
-    TILE, BLOCK = tile_sizes()
+    TILE, _ = tile_sizes()
+    # An edge has some twenty registers on its way: four edges a thread leave room for them on every device.
+    BLOCK = 128 if interpreted() else 512
     CALLS, slack = (32, 16) if interpreted() else (512, 1024)
     rows, tile_layers = layer_rows(scores, survivors)
     edges = rows[:, 2]
     room = np.minimum(edges, edges // ROOM + slack)
-    seeded = [a is None and b is None for a, b in zip(signs, bases, strict=True)]
+    seeded = [theta.signs is None and theta.base is None for theta in thetas]
     words = np.where(seeded, edges // rows[:, 3] * rows[:, 4], 0)
     compacted = torch.empty(int(room.sum()), device=device)
     drawn = torch.empty(int(words.sum()), dtype=torch.int32, device=device)
     fields = np.zeros((count, STEPS), np.int64)
-    for field, tensors in enumerate((grads, momenta, signs, bases, constants)):
+    sources = zip(*((theta.signs, theta.base, theta.constant) for theta in thetas), strict=True)
+    for field, tensors in enumerate((grads, momenta, *sources)):
         fields[: len(tensors), field] = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
     fields[:, 2] += np.where(words > 0, drawn.data_ptr() + 4 * (words.cumsum() - words), 0)
     fields[:, 5] = compacted.data_ptr() + 4 * (room.cumsum() - room)
     fields[:, 6] = room
-    fields[:, 7:] = np.array([seeds, layers, streams], np.int64).T
+    fields[:, 7:] = np.array([theta.counter() for theta in thetas], np.int64).reshape(count, 3)
     starts = [(layer, call) for layer in range(count) for call in range(0, words[layer] // 4, CALLS)]
     table, layer_of, steps, calls = on_device((rows, tile_layers, fields, np.array(starts, np.int64)), device)
 
@@ -259,17 +249,17 @@ def score_step_triton(
         layer_of,
         brackets,
         counts,
-        -lr,
-        momentum,
-        weight_decay,
+        -sgd.lr,
+        sgd.momentum,
+        sgd.weight_decay,
         ABSOLUTE=absolute,
-        DECAY=weight_decay != 0,
-        MOMENTUM=momentum != 0,
-        NESTEROV=nesterov,
+        DECAY=sgd.weight_decay != 0,
+        MOMENTUM=sgd.momentum != 0,
+        NESTEROV=sgd.nesterov,
         TILE=TILE,
         BLOCK=BLOCK,
         STRIPS=4,
-        num_warps=8,
+        num_warps=warps_of(128),
         enable_fp_fusion=False,  # a product and a sum round twice, where tl.fma is not written
         **rows_of,
     )

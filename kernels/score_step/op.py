@@ -18,22 +18,24 @@ scores counts the keys above it and gathers those inside. Where `kept` falls ins
 does not, or there are more than there is room for, among all. So the threshold depends on scores, kept and survivors
 alone, and the bracket only saves time.
 
-On the GPU: kernels/score_step/gpu.py; with the C extension: kernels/select/native.py. The PyTorch path is the plain
+On the GPU: kernels/score_step/gpu.py; with the C extension: kernels/score_step/native.py. The PyTorch path is the plain
 statement and leaves the bracket alone.
 """
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.launch import define_op
-from supermask.kernels.base.theta import Theta, kept_signs
+from supermask.kernels.base.sgd import Sgd
+from supermask.kernels.base.theta import Theta
 from supermask.kernels.score_step.gpu import score_step_triton
 from supermask.kernels.score_step.native import score_step_native
-from supermask.kernels.select.op import check_counts, check_layer, select
-from supermask.kernels.subnet.cpu import grad_scores
+from supermask.kernels.select.arguments import check_counts, check_layer
+from supermask.kernels.select.op import select
+from supermask.kernels.subnet.cpu import subnet_backward_cpu
 
 __all__ = ["NO_BRACKET", "score_step"]
 
@@ -41,57 +43,44 @@ NO_BRACKET = (1, 0)
 """Keys that bracket nothing, for the first step."""
 
 
-def _score_step_torch(
-    scores: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], survivors: Sequence[Optional[Tensor]],
-    constants: Sequence[Tensor], signs: Sequence[Optional[Tensor]], bases: Sequence[Optional[Tensor]],
+def reference(
+    scores: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], survivors: Sequence[Tensor | None],
+    thetas: Sequence[Theta], kept: Tensor, brackets: Tensor, sgd: Sgd, absolute: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The equations, a layer at a time, and a selection that needs no bracket."""
+    check_counts(scores, kept)
+    for i, s in enumerate(scores):
+        g = subnet_backward_cpu(grads[i], s, survivors[i], thetas[i], absolute)
+        if sgd.weight_decay != 0:
+            g.add_(s, alpha=sgd.weight_decay)
+        if sgd.momentum != 0:
+            v = momenta[i].mul_(sgd.momentum).add_(g)
+            g = g.add_(v, alpha=sgd.momentum) if sgd.nesterov else v
+        s.add_(g, alpha=-sgd.lr)
+    return select(scores, kept, survivors, absolute)
+
+
+def _records(
+    scores: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], survivors: Sequence[Tensor | None],
+    constants: Sequence[Tensor], signs: Sequence[Tensor | None], bases: Sequence[Tensor | None],
     seeds: Sequence[int], layers: Sequence[int], streams: Sequence[int], kept: Tensor, brackets: Tensor, lr: float,
     momentum: float, weight_decay: float, nesterov: bool, absolute: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    check_counts(scores, kept)
-    words = _kept_signs(scores, signs, bases, seeds, layers, streams)
-    for i, s in enumerate(scores):
-        g = grad_scores(grads[i], s, survivors[i], constants[i], words[i], bases[i], absolute)
-        if weight_decay != 0:
-            g.add_(s, alpha=weight_decay)
-        if momentum != 0:
-            v = momenta[i].mul_(momentum).add_(g)
-            g = g.add_(v, alpha=momentum) if nesterov else v
-        s.add_(g, alpha=-lr)
-    return select(scores, kept, survivors, absolute)  # which needs no bracket
-
-
-def _score_step_native(
-    scores: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], survivors: Sequence[Optional[Tensor]],
-    constants: Sequence[Tensor], signs: Sequence[Optional[Tensor]], bases: Sequence[Optional[Tensor]],
-    seeds: Sequence[int], layers: Sequence[int], streams: Sequence[int], kept: Tensor, brackets: Tensor, *sgd: Any,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    counts = check_counts(scores, kept)
-    words = _kept_signs(scores, signs, bases, seeds, layers, streams)
-    buffers: list[Optional[Tensor]] = list(momenta) or [None] * len(scores)
-    return score_step_native(scores, grads, buffers, survivors, constants, words, bases, counts, brackets, *sgd)
-
-
-def _kept_signs(
-    scores: Sequence[Tensor],
-    signs: Sequence[Optional[Tensor]],
-    bases: Sequence[Optional[Tensor]],
-    seeds: Sequence[int],
-    layers: Sequence[int],
-    streams: Sequence[int],
-) -> list[Optional[Tensor]]:
-    """Packed sign words, given or drawn, of the layers whose theta0 is not dense."""
-    places = zip(seeds, layers, streams, strict=True)
-    return [
-        None if base is not None else kept_signs(words, *place, s.shape[0], s.numel() // s.shape[0])
-        for s, words, base, place in zip(scores, signs, bases, places, strict=True)
-    ]
+) -> tuple[Any, ...]:  # fmt: skip
+    thetas = [*map(Theta.of, constants, signs, bases, seeds, layers, streams)]
+    sgd = Sgd(lr, momentum, weight_decay, nesterov)
+    return scores, grads, momenta, survivors, thetas, kept, brackets, sgd, absolute
 
 
 _score_step = define_op(
     "score_step",
     triton_impl=score_step_triton,
-    torch_impl=_score_step_torch,
-    native_impl=_score_step_native,
+    torch_impl=reference,
+    native_impl=score_step_native,
+    schema="(Tensor(a!)[] scores, Tensor[] grads, Tensor(b!)[] momenta, Tensor?[] survivors, Tensor[] constants, "
+    "Tensor?[] signs, Tensor?[] bases, SymInt[] seeds, SymInt[] layers, SymInt[] streams, Tensor kept, "
+    "Tensor(c!) brackets, float lr, float momentum, float weight_decay, bool nesterov, bool absolute) "
+    "-> (Tensor, Tensor)",
+    records=_records,
     fake=lambda scores, grads, momenta, survivors, constants, signs, bases, seeds, layers, streams, kept, *rest: (
         kept.new_empty(len(scores), dtype=torch.int32),
         kept.new_empty(len(scores)),
@@ -103,8 +92,8 @@ _score_step = define_op(
 def score_step(
     scores: Sequence[Tensor],
     grads: Sequence[Tensor],
-    momenta: Sequence[Optional[Tensor]],
-    survivors: Sequence[Optional[Tensor]],
+    momenta: Sequence[Tensor | None],
+    survivors: Sequence[Tensor | None],
     thetas: Sequence[Theta],
     kept: Tensor,
     brackets: Tensor,
@@ -160,7 +149,7 @@ def score_step(
         if theta.real is not None:
             raise ValueError(
                 f"layer {layer}: theta0 is drawn as {theta.real}: give it as base "
-                "(supermask.kernels.base.theta.draw_real)"
+                "(supermask.kernels.base.theta.Theta.made)"
             )
         for name, tensor in (("signs", theta.signs), ("base", theta.base)):
             if tensor is not None and tensor.device != kept.device:

@@ -274,3 +274,11 @@ def select_launches(
     meta["TILES"] = 2 if interpreted() else 1024
     launch(_select_threshold_kernel, (count,), table, kept, state, counts, ties, tau, last_tied, count, **meta)
     return tau, last_tied, counts[: count << DIGIT_BITS].view(count, 1 << DIGIT_BITS)
+
+
+def select_triton(
+    scores: Sequence[Tensor], kept: Tensor, survivors: Sequence[Optional[Tensor]], absolute: bool
+) -> tuple[Tensor, Tensor]:
+    table, layer_of = on_device(layer_rows(scores, survivors), kept.device)
+    tau, last_tied, _ = select_launches(table, table, layer_of, kept, absolute)
+    return tau, last_tied

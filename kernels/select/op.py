@@ -20,14 +20,14 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from supermask.kernels.base.bits import words_per_row
-from supermask.kernels.base.keys import NAN_KEY, REMOVED_KEY, score_key, score_keys
+from supermask.kernels.base.keys import score_keys
 from supermask.kernels.base.launch import define_op
+from supermask.kernels.select.arguments import check_counts, check_layer
 from supermask.kernels.select.cpu import select_layer
-from supermask.kernels.select.gpu import layer_rows, on_device, select_launches
+from supermask.kernels.select.gpu import select_triton
 from supermask.kernels.select.native import select_native
 
-__all__ = ["NAN_KEY", "REMOVED_KEY", "score_key", "score_keys", "select", "selected"]
+__all__ = ["select", "selected"]
 
 
 def selected(scores: Tensor, tau: Tensor, last_tied: Tensor, absolute: bool) -> Tensor:
@@ -45,40 +45,13 @@ def selected(scores: Tensor, tau: Tensor, last_tied: Tensor, absolute: bool) -> 
     return (keys > tau) | ((keys == tau) & (edges <= last_tied))
 
 
-def check_counts(scores: Sequence[Tensor], kept: Tensor) -> list[int]:
-    """`kept` as numbers, for which the host waits.
-
-    Raises:
-        ValueError: one is not from 1 to the number of its layer's edges.
-    """
-    counts: list[int] = kept.tolist()
-    for layer, (s, count) in enumerate(zip(scores, counts, strict=True)):
-        if not 1 <= count <= s.numel():
-            raise ValueError(f"layer {layer}: kept is {count}: expected 1 to {s.numel()}, the layer's edges")
-    return counts
-
-
-def _select_torch(
+def _select_cpu(
     scores: Sequence[Tensor], kept: Tensor, survivors: Sequence[Optional[Tensor]], absolute: bool
 ) -> tuple[Tensor, Tensor]:
     counts = check_counts(scores, kept)
     found = [select_layer(s, count, alive, absolute) for s, count, alive in zip(scores, counts, survivors, strict=True)]
     tau = torch.tensor([key for key, _ in found], dtype=torch.int32)
     return tau, torch.tensor([last for _, last in found], dtype=torch.int64)
-
-
-def _select_native(
-    scores: Sequence[Tensor], kept: Tensor, survivors: Sequence[Optional[Tensor]], absolute: bool
-) -> tuple[Tensor, Tensor]:
-    return select_native(scores, check_counts(scores, kept), survivors, absolute)
-
-
-def _select_triton(
-    scores: Sequence[Tensor], kept: Tensor, survivors: Sequence[Optional[Tensor]], absolute: bool
-) -> tuple[Tensor, Tensor]:
-    table, layer_of = on_device(layer_rows(scores, survivors), kept.device)
-    tau, last_tied, _ = select_launches(table, table, layer_of, kept, absolute)
-    return tau, last_tied
 
 
 def _select_fake(
@@ -89,9 +62,9 @@ def _select_fake(
 
 _select = define_op(
     "select",
-    triton_impl=_select_triton,
-    torch_impl=_select_torch,
-    native_impl=_select_native,
+    triton_impl=select_triton,
+    torch_impl=_select_cpu,
+    native_impl=select_native,
     fake=_select_fake,
 )
 
@@ -127,32 +100,3 @@ def select(
         check_layer(layer, s, alive, kept.device)
     found: tuple[Tensor, Tensor] = _select([s.detach() for s in scores], kept.contiguous(), list(survivors), absolute)
     return found
-
-
-def check_layer(layer: int, scores: Tensor, survivors: Optional[Tensor], device: torch.device) -> None:
-    if scores.dtype is not torch.float32:
-        raise TypeError(f"layer {layer}: scores are {scores.dtype}: expected torch.float32; convert them with .float()")
-    if scores.ndim == 0 or scores.numel() == 0:
-        raise ValueError(f"layer {layer}: scores have shape {tuple(scores.shape)}: expected [rows, ...] with an edge")
-    if not scores.is_contiguous():
-        raise ValueError(
-            f"layer {layer}: scores have strides {scores.stride()} for shape {tuple(scores.shape)}: expected a "
-            "contiguous tensor; keep them .contiguous(), so that no call has to copy them"
-        )
-    for name, tensor in (("scores", scores), ("survivors", survivors)):
-        if tensor is not None and tensor.device != device:
-            raise ValueError(f"layer {layer}: {name} are on {tensor.device}, kept on {device}: use one device")
-    if survivors is None:
-        return
-    if survivors.dtype is not torch.int32:
-        raise TypeError(f"layer {layer}: survivors are {survivors.dtype}: expected packed bits in torch.int32")
-    cols = scores.numel() // scores.shape[0]
-    if cols >= 2**31:
-        raise ValueError(f"layer {layer}: {cols} columns: survivors are supported up to {2**31 - 1} columns")
-    shape = (scores.shape[0], words_per_row(cols))
-    if survivors.shape != shape or not survivors.is_contiguous():
-        raise ValueError(
-            f"layer {layer}: survivors have shape {tuple(survivors.shape)} and strides {survivors.stride()}: expected "
-            f"contiguous packed bits {shape} for scores of shape {tuple(scores.shape)} "
-            "(supermask.kernels.base.bits.pack)"
-        )

@@ -5,38 +5,28 @@ arithmetic. Here only the results are of the layer's size; what leads to them st
 NumPy computes a block on one thread: PyTorch would start all of them for some microseconds' work.
 """
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.bits import bits_of, words_per_row
-from supermask.kernels.base.keys import keys_of
+from supermask.kernels.base.keys import Threshold, keys_of
+from supermask.kernels.base.theta import Theta
 from supermask.kernels.select.cpu import row_blocks, scratch
 
 
-def weights_and_mask(
-    scores: Tensor,
-    tau: int,
-    last_tied: int,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    absolute: bool,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Effective weights, of the scores' shape, and the packed mask.
-
-    Args:
-        tau, last_tied: the threshold.
-        signs: packed sign words, or None where `base` holds the weights.
-        survivors, constant, base, absolute, dtype: as the op subnet takes them.
-    """
+def subnet_cpu(
+    scores: Tensor, threshold: Threshold, survivors: Tensor | None, theta: Theta, absolute: bool, dtype: torch.dtype,
+    ever: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Effective weights, of the scores' shape, and the packed mask."""
     rows = scores.shape[0]
     matrix = scores.view(rows, -1)
     cols = matrix.shape[1]
+    tau, last_tied = map(int, threshold)
+    constant, signs, base = theta.constant, theta.needed_words(rows, cols), theta.base
     weight = torch.empty(matrix.shape, dtype=dtype)
     mask = torch.zeros(rows, words_per_row(cols), dtype=torch.int32)
     packed = mask.numpy().view(np.uint8)
@@ -59,22 +49,19 @@ def weights_and_mask(
             found *= magnitude
         if dtype is not torch.float32:
             weight[block] = torch.from_numpy(found)
+    if ever is not None:
+        ever.bitwise_or_(mask)
     return weight.view(scores.shape), mask
 
 
-def grad_scores(
-    grad_weight: Tensor,
-    scores: Tensor,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    absolute: bool,
+def subnet_backward_cpu(
+    grad_weight: Tensor, scores: Tensor, survivors: Tensor | None, theta: Theta, absolute: bool
 ) -> Tensor:
-    """Straight-through gradient of the scores; arguments as in `weights_and_mask`, grad_weight of any layout."""
+    """Straight-through gradient of the scores; grad_weight of any layout."""
     rows = scores.shape[0]
     matrix = scores.view(rows, -1)
     cols = matrix.shape[1]
+    constant, signs, base = theta.constant, theta.needed_words(rows, cols), theta.base
     grad = torch.empty(matrix.shape, dtype=scores.dtype)
     space = scratch(rows, cols).view(np.float32)
     for block in row_blocks(rows, cols):

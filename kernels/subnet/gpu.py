@@ -1,15 +1,13 @@
 """subnet and its backward in Triton: a program handles a tile of rows by 128 columns."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.bits import words_per_row
 from supermask.kernels.base.edge_tile import is_set, sign_of, tile_of_edges, tile_of_words, tile_rows, words_of
-from supermask.kernels.base.keys import score_key
+from supermask.kernels.base.keys import Threshold, score_key
 from supermask.kernels.base.launch import cdiv, jit, launch, tl
-from supermask.kernels.base.theta import BITS_DTYPE, drawn_signs, signed_tile
+from supermask.kernels.base.theta import BITS_DTYPE, Theta, signed_tile
 
 
 @jit
@@ -63,23 +61,11 @@ def _subnet_backward_kernel(
 
 
 def subnet_triton(
-    scores: Tensor,
-    tau: Tensor,
-    last_tied: Tensor,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    absolute: bool,
-    dtype: torch.dtype,
-    ever: Optional[Tensor],
-) -> tuple[Tensor, Tensor]:
+    scores: Tensor, threshold: Threshold, survivors: Tensor | None, theta: Theta, absolute: bool, dtype: torch.dtype,
+    ever: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     if dtype not in BITS_DTYPE:  # float64 is for checks, and exact from float32
-        args = (scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute)
-        weight, mask = subnet_triton(*args, torch.float32, ever)
+        weight, mask = subnet_triton(scores, threshold, survivors, theta, absolute, torch.float32, ever)
         return weight.to(dtype), mask
     rows, cols, words, grid, block = _shape(scores)
     as_bits = BITS_DTYPE[dtype]
@@ -89,12 +75,11 @@ def subnet_triton(
         _subnet_kernel,
         grid,
         scores,
-        tau,
-        last_tied,
+        *threshold,
         survivors,
-        constant.to(dtype).view(as_bits),
-        drawn_signs(signs, base, seed, layer, stream, rows, cols, scores.device),
-        None if base is None else base.to(dtype).view(as_bits),
+        theta.constant.to(dtype).view(as_bits),
+        theta.launched_words(rows, cols, scores.device),
+        None if theta.base is None else theta.base.to(dtype).view(as_bits),
         weight.view(as_bits),
         mask,
         ever,
@@ -109,16 +94,7 @@ def subnet_triton(
 
 
 def subnet_backward_triton(
-    grad_weight: Tensor,
-    scores: Tensor,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    absolute: bool,
+    grad_weight: Tensor, scores: Tensor, survivors: Tensor | None, theta: Theta, absolute: bool
 ) -> Tensor:
     rows, cols, words, grid, block = _shape(scores)
     grad_scores = torch.empty_like(scores)
@@ -128,9 +104,9 @@ def subnet_backward_triton(
         grad_weight.contiguous(),
         scores,
         survivors,
-        constant,
-        drawn_signs(signs, base, seed, layer, stream, rows, cols, scores.device),
-        base,
+        theta.constant,
+        theta.launched_words(rows, cols, scores.device),
+        theta.base,
         grad_scores,
         rows,
         cols,

@@ -14,72 +14,47 @@ Straight-through backward (Ramanujan et al. 2020, section 3), its own op:
 Nothing dense is kept for backward but the scores, which their parameter holds anyway: theta0 is made again.
 """
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.bits import check_words, pack, unpack, words_per_row
+from supermask.kernels.base.keys import Threshold
 from supermask.kernels.base.launch import define_op
-from supermask.kernels.base.theta import (
-    BITS_DTYPE,
-    Theta,
-    draw_real,
-    kept_signs,
-    signs_of,
-    weights_torch,
-)
+from supermask.kernels.base.theta import Theta
 from supermask.kernels.select.op import selected
-from supermask.kernels.subnet.cpu import grad_scores, weights_and_mask
+from supermask.kernels.subnet.cpu import subnet_backward_cpu, subnet_cpu
 from supermask.kernels.subnet.gpu import subnet_backward_triton, subnet_triton
 from supermask.kernels.subnet.native import subnet_backward_native, subnet_native
 
 
-def _subnet_torch(
-    scores: Tensor,
-    tau: Tensor,
-    last_tied: Tensor,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    absolute: bool,
-    dtype: torch.dtype,
-    ever: Optional[Tensor],
-) -> tuple[Tensor, Tensor]:
-    chosen = selected(scores, tau, last_tied, absolute)
+def reference(
+    scores: Tensor, threshold: Threshold, survivors: Tensor | None, theta: Theta, absolute: bool, dtype: torch.dtype,
+    ever: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The equation: w and m, packed."""
+    chosen = selected(scores, *threshold, absolute)
     if survivors is not None:
         chosen = chosen & unpack(survivors, chosen.shape[1])
     mask = pack(chosen)
     if ever is not None:
         ever.bitwise_or_(mask)
-    weight = weights_torch(chosen, constant, signs, base, seed, layer, stream, dtype)
-    return weight.view(scores.shape), mask
+    return theta.where(chosen, dtype).view(scores.shape), mask
 
 
-def _subnet_backward_torch(
-    grad_weight: Tensor,
-    scores: Tensor,
-    survivors: Optional[Tensor],
-    constant: Tensor,
-    signs: Optional[Tensor],
-    base: Optional[Tensor],
-    seed: int,
-    layer: int,
-    stream: int,
-    absolute: bool,
+def reference_backward(
+    grad_weight: Tensor, scores: Tensor, survivors: Tensor | None, theta: Theta, absolute: bool
 ) -> Tensor:
+    """The straight-through equation: dL/ds."""
     rows = scores.shape[0]
     grad = grad_weight.reshape(rows, -1).to(scores.dtype)
     cols = grad.shape[1]
-    if base is not None:
-        grad = grad * base.to(scores.dtype)
+    if theta.base is not None:
+        grad = grad * theta.base.to(scores.dtype)
     else:
-        negative = signs_of(signs, seed, layer, stream, rows, cols)
-        grad = torch.where(negative, -constant, constant).to(scores.dtype) * grad
+        negative = unpack(theta.words(rows, cols), cols)
+        grad = torch.where(negative, -theta.constant, theta.constant).to(scores.dtype) * grad
     if absolute:
         grad = torch.where(scores.view(rows, cols) < 0, -grad, grad)
     if survivors is not None:
@@ -87,63 +62,29 @@ def _subnet_backward_torch(
     return grad.view(scores.shape)
 
 
-def _subnet_cpu(
-    scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Optional[Tensor], constant: Tensor,
-    signs: Optional[Tensor], base: Optional[Tensor], seed: int, layer: int, stream: int, absolute: bool,
-    dtype: torch.dtype, ever: Optional[Tensor],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    signs = _signs_unless(base, signs, seed, layer, stream, scores)
-    found = weights_and_mask(scores, int(tau), int(last_tied), survivors, constant, signs, base, absolute, dtype)
-    if ever is not None:
-        ever.bitwise_or_(found[1])
-    return found
+def _records(
+    scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Tensor | None, constant: Tensor, signs: Tensor | None,
+    base: Tensor | None, seed: int, layer: int, stream: int, *plain: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    return scores, Threshold(tau, last_tied), survivors, Theta.of(constant, signs, base, seed, layer, stream), *plain
 
 
-def _subnet_backward_cpu(
-    grad_weight: Tensor, scores: Tensor, survivors: Optional[Tensor], constant: Tensor, signs: Optional[Tensor],
-    base: Optional[Tensor], seed: int, layer: int, stream: int, absolute: bool,
-) -> Tensor:  # fmt: skip
-    signs = _signs_unless(base, signs, seed, layer, stream, scores)
-    return grad_scores(grad_weight, scores, survivors, constant, signs, base, absolute)
+def _backward_records(
+    grad_weight: Tensor, scores: Tensor, survivors: Tensor | None, constant: Tensor, signs: Tensor | None,
+    base: Tensor | None, seed: int, layer: int, stream: int, absolute: bool,
+) -> tuple[Any, ...]:  # fmt: skip
+    return grad_weight, scores, survivors, Theta.of(constant, signs, base, seed, layer, stream), absolute
 
 
-def _subnet_native(
-    scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Optional[Tensor], constant: Tensor,
-    signs: Optional[Tensor], base: Optional[Tensor], seed: int, layer: int, stream: int, absolute: bool,
-    dtype: torch.dtype, ever: Optional[Tensor],
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    place = seed, layer, stream
-    if dtype not in BITS_DTYPE:
-        args = (scores, tau, last_tied, survivors, constant, signs, base, *place, absolute)
-        return _subnet_cpu(*args, dtype, ever)
-    signs = _signs_unless(base, signs, *place, scores)
-    return subnet_native(scores, tau, last_tied, survivors, constant, signs, base, absolute, dtype, ever)
-
-
-def _subnet_backward_native(
-    grad_weight: Tensor, scores: Tensor, survivors: Optional[Tensor], constant: Tensor, signs: Optional[Tensor],
-    base: Optional[Tensor], seed: int, layer: int, stream: int, absolute: bool,
-) -> Tensor:  # fmt: skip
-    place = seed, layer, stream
-    if scores.dtype is not torch.float32:
-        return _subnet_backward_cpu(grad_weight, scores, survivors, constant, signs, base, *place, absolute)
-    signs = _signs_unless(base, signs, *place, scores)
-    return subnet_backward_native(grad_weight, scores, survivors, constant, signs, base, absolute)
-
-
-def _signs_unless(
-    base: Optional[Tensor], signs: Optional[Tensor], seed: int, layer: int, stream: int, scores: Tensor
-) -> Optional[Tensor]:
-    """Packed sign words, given or drawn, where theta0 is not dense."""
-    rows = scores.shape[0]
-    return None if base is not None else kept_signs(signs, seed, layer, stream, rows, scores.numel() // rows)
-
-
+_THETA = "Tensor constant, Tensor? signs, Tensor? base, SymInt seed, SymInt layer, SymInt stream"
 _subnet = define_op(
     "subnet",
     triton_impl=subnet_triton,
-    torch_impl=_subnet_cpu,
-    native_impl=_subnet_native,
+    torch_impl=subnet_cpu,
+    native_impl=subnet_native,
+    schema=f"(Tensor scores, Tensor tau, Tensor last_tied, Tensor? survivors, {_THETA}, bool absolute, "
+    "ScalarType dtype, Tensor(a!)? ever) -> (Tensor, Tensor)",
+    records=_records,
     fake=lambda scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute, dtype, ever: (
         scores.new_empty(scores.shape, dtype=dtype),
         scores.new_empty(scores.shape[0], words_per_row(scores.numel() // scores.shape[0]), dtype=torch.int32),
@@ -153,8 +94,10 @@ _subnet = define_op(
 _subnet_backward = define_op(
     "subnet_backward",
     triton_impl=subnet_backward_triton,
-    torch_impl=_subnet_backward_cpu,
-    native_impl=_subnet_backward_native,
+    torch_impl=subnet_backward_cpu,
+    native_impl=subnet_backward_native,
+    schema=f"(Tensor grad_weight, Tensor scores, Tensor? survivors, {_THETA}, bool absolute) -> Tensor",
+    records=_backward_records,
     fake=lambda grad_weight, scores, *rest: torch.empty_like(scores),
 )
 
@@ -172,11 +115,12 @@ class _Subnet(torch.autograd.Function):
         ctx.straight_through = straight_through
         if straight_through:
             ctx.save_for_backward(scores, survivors, constant, signs, base)
-            ctx.plain = seed, layer, stream, absolute
-            ctx.real = real
-        theta = constant, signs, _base(base, real, seed, layer, stream, scores), seed, layer, stream
-        op = _subnet_torch if _visible(scores) else _subnet
-        weight, mask = op(scores, tau, last_tied, survivors, *theta, absolute, dtype, ever)
+            ctx.plain = seed, layer, stream, real, absolute
+        theta = _made(Theta.of(constant, signs, base, seed, layer, stream, real), scores)
+        if _visible(scores):
+            weight, mask = reference(scores, Threshold(tau, last_tied), survivors, theta, absolute, dtype, ever)
+        else:
+            weight, mask = _subnet(scores, tau, last_tied, survivors, *theta.schema(), absolute, dtype, ever)
         ctx.mark_non_differentiable(mask)
         return weight, mask
 
@@ -184,20 +128,20 @@ class _Subnet(torch.autograd.Function):
     def backward(ctx: Any, grad_weight: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         if not ctx.straight_through:
             return (grad_weight.float().contiguous(), *(None,) * 14)
-        scores, survivors, constant, signs, base = ctx.saved_tensors
-        seed, layer, stream, _ = ctx.plain
-        base = _base(base, ctx.real, seed, layer, stream, scores)
-        op = _subnet_backward_torch if _visible(scores) else _subnet_backward
-        return (op(grad_weight, scores, survivors, constant, signs, base, *ctx.plain), *(None,) * 14)
+        scores, survivors, *tensors = ctx.saved_tensors
+        *place, absolute = ctx.plain
+        theta = _made(Theta.of(*tensors, *place), scores)
+        if _visible(scores):
+            grad = reference_backward(grad_weight, scores, survivors, theta, absolute)
+        else:
+            grad = _subnet_backward(grad_weight, scores, survivors, *theta.schema(), absolute)
+        return (grad, *(None,) * 14)
 
 
-def _base(
-    base: Tensor | None, real: tuple[str, float] | None, seed: int, layer: int, stream: int, scores: Tensor
-) -> Tensor | None:
-    """The dense weights of a layer, given or drawn; None where they are a constant with signs."""
+def _made(theta: Theta, scores: Tensor) -> Theta:
+    """With real-valued weights drawn, again at each use."""
     rows = scores.shape[0]
-    drawn = draw_real(real, seed, layer, stream, rows, scores.numel() // rows, scores.device)
-    return base if drawn is None else drawn
+    return theta.made(rows, scores.numel() // rows, scores.device)
 
 
 def _visible(scores: Tensor) -> bool:

@@ -20,7 +20,7 @@ import torch
 Making = Literal["auto", "on_the_fly", "materialised", "cached"]
 
 BITS = 0.25  # bytes an edge: mask and, where kept, sign
-INSTRUCTIONS = 1.6  # integer instructions to make a weight (docs/resources.md)
+INSTRUCTIONS = 1.6  # integer instructions to make a weight (docs/resources)
 BYTES_AN_INSTRUCTION = 0.16
 BLOCK_ROWS = 64  # rows of x for which a program makes its weights once
 

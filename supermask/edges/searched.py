@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,10 +12,27 @@ from supermask.checks import check_choice
 from supermask.edges.base import Edges
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit, initial_scores, kept_count, weight_constant
 from supermask.edges.identity import Value
-from supermask.edges.threshold import BY_ITSELF, Selection, Threshold
 from supermask.kernels.base.bits import count_bits, popcount, words_per_row
+from supermask.kernels.base.keys import Threshold
 from supermask.kernels.select.op import select
 from supermask.kernels.subnet.op import subnet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """What a layer's forward goes by.
+
+    Attributes:
+        threshold: selected beforehand, of these very scores; None selects at each forward.
+        straight_through: whether the gradient of the scores is that of the scores, or (False) still that of the
+            effective weights, for an optimiser that completes it (supermask/training/score_sgd.py).
+    """
+
+    threshold: Threshold | None = None
+    straight_through: bool = True
+
+
+BY_ITSELF = Selection()
 
 
 class SearchedEdges(Edges):

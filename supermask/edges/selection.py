@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
-from supermask.edges.threshold import Threshold
+from supermask.kernels.base.keys import Threshold
 from supermask.kernels.select.op import select
 
 
@@ -51,7 +51,7 @@ def one_selection(
 
     Args:
         found: thresholds known already; used where scores, kept count and survivors are still those they are of.
-        straight_through: as in `supermask.edges.threshold.Selection`; a block within one that says False is as that.
+        straight_through: as in `supermask.edges.searched.Selection`; a block within one that says False is as that.
 
     Raises:
         RuntimeError: an optimiser that holds the scores steps inside the block, or scores, kept count or survivors

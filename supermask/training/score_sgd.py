@@ -23,7 +23,6 @@ from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import Found, State, one_selection, split
-from supermask.kernels.base.theta import Theta, draw_real
 from supermask.kernels.score_step.op import NO_BRACKET, score_step
 
 
@@ -163,7 +162,7 @@ class ScoreSGD(torch.optim.SGD):
             [parameter.grad for parameter in scores if parameter.grad is not None],
             [self._momentum(parameter) if momentum else None for parameter in scores],
             [edges.survivors for edges in layers],
-            [_theta(edges) for edges in layers],
+            [edges.theta().made(edges.rows, edges.cols, edges.scores.device) for edges in layers],
             torch.cat([edges.kept for edges in layers]),
             self._brackets[layers],
             lr=float(group["lr"]),
@@ -216,13 +215,3 @@ def _watch_others(reference: "weakref.ref[ScoreSGD]") -> None:
     owner = reference()
     if owner is not None:
         weakref.finalize(owner, handle.remove)
-
-
-def _theta(edges: SearchedEdges) -> Theta:
-    """theta0 with real-valued weights drawn."""
-    theta = edges.theta()
-    if theta.real is None:
-        return theta
-    _, _, base, seed, layer, stream = theta.schema()
-    base = draw_real(theta.real, seed, layer, stream, edges.rows, edges.cols, edges.scores.device)
-    return theta._replace(base=base, real=None)

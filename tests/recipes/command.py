@@ -45,7 +45,8 @@ def run(module: str, *arguments: object, cwd: Path, own_group: bool = False) -> 
             "own_group": own_group,
         }
         asked = server()
-        assert asked.stdin and asked.stdout
+        assert asked.stdin
+        assert asked.stdout
         asked.stdin.write(json.dumps(request) + "\n")
         asked.stdin.flush()
         status = int(asked.stdout.readline())

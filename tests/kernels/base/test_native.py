@@ -7,12 +7,14 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from supermask.kernels.base import native
 from supermask.kernels.base.launch import cpu_path
 
-CSRC = Path(native.__file__).parent / "csrc"
+CSRC = Path(native.__file__).parents[1] / "csrc"
 FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 
 
@@ -38,6 +40,10 @@ def test_an_unknown_choice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUPERMASK_KERNELS", "c")
     with pytest.raises(ValueError, match="SUPERMASK_KERNELS='c': expected 'native', 'torch' or 'triton'"):
         cpu_path()
+    with pytest.raises(ValueError, match="SUPERMASK_KERNELS='c': expected"):
+        native.why_not()
+    with pytest.raises(ValueError, match="SUPERMASK_KERNELS='c': expected"):
+        native.usable()
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
@@ -52,9 +58,35 @@ def test_it_compiles_for_other_processors(tmp_path: Path) -> None:
 
 
 def test_an_extension_that_is_not_built_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "base" / "native.py"))
     assert "was not built" in str(native.library.__wrapped__())
     (tmp_path / "csrc").mkdir()
     (tmp_path / "csrc" / "_native.so").write_bytes(b"not a library")
     importlib.invalidate_caches()
     assert "does not load" in str(native.library.__wrapped__())
+
+
+def test_it_takes_one_thread_where_there_is_no_way_to_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert native.threads() == (1 if native.parallel_entry() is None else 2)
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # a process that has no GOMP_parallel
+        native.parallel_entry.cache_clear()
+        assert native.threads() == 1
+    finally:
+        native.parallel_entry.cache_clear()
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not list(CSRC.glob("_native*")), reason="the extension was not built")
+@pytest.mark.parametrize("more", [[], ["one", "another"]])
+def test_an_extension_of_other_sources_is_not_used(more: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*(native.LAYER.names or ())][1:] + more
+    monkeypatch.setattr(native, "LAYER", np.dtype([(name, np.int64) for name in names]))
+    found = native.library.__wrapped__()
+    size = native.LAYER.itemsize
+    assert found == f"the extension is of other sources (its layer_t has 160 bytes, not {size}): install again"
+    monkeypatch.setattr(native, "library", lambda: found)
+    assert native.why_not() == found
+    assert not native.usable()

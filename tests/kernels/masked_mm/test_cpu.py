@@ -13,6 +13,8 @@ from torch import Tensor
 
 from supermask.kernels.base import native
 from supermask.kernels.base.philox import sign_words
+from supermask.kernels.base.planes import Planes
+from supermask.kernels.base.theta import Theta
 from supermask.kernels.masked_mm import cpu as module
 from supermask.kernels.masked_mm.codes import check_codes, codes_shape, deinterleave, interleave
 from supermask.kernels.masked_mm.cpu import (
@@ -22,6 +24,7 @@ from supermask.kernels.masked_mm.cpu import (
     prefers_tables,
     prefers_traced,
 )
+from supermask.kernels.masked_mm.op import reference
 from tests.kernels.paths import guarded, pack_plain, random_mask, random_words, unpack_plain
 
 EDGES = [1, 2, 15, 16, 17, 18, 19, 63, 64, 65, 97, 127, 128, 129, 131, 143, 144, 145, 257]
@@ -66,11 +69,15 @@ class Layer:
         self.weight = torch.stack(masks).double().sum(0) * torch.where(negative, -1, 1)
         self.codes = interleave(self.mask[0], self.signs ^ self.flips, cols) if coats == 1 else None
 
+    @property
+    def planes(self) -> Planes:
+        return Planes(self.mask, Theta(0, 0, 0, self.constant, self.signs), self.flips)
+
     def times(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return masked_mm_cpu(x, self.mask, self.constant, self.signs, self.flips, self.codes, bias, 0, 0, 0)
+        return masked_mm_cpu(x, self.planes, self.codes, bias)
 
     def traced(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return masked_mm_traced(x, self.mask, self.constant, self.signs, self.flips, bias, 0, 0, 0)
+        return masked_mm_traced(x, self.planes, bias)
 
     def dense(self, x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         weight = (self.weight * self.constant.double()).to(dtype)
@@ -247,11 +254,20 @@ def test_signs_are_drawn_where_none_are_given() -> None:
     layer = Layer(20, 40, 0.5)
     x = reals(2, 40, torch.float32, 1)
     drawn = sign_words(7, 3, 20, 40, generation=1)
-    args = layer.mask, layer.constant
-    expected = masked_mm_cpu(x, *args, drawn, None, None, None, 7, 3, 256)
-    assert torch.equal(masked_mm_cpu(x, *args, None, None, None, None, 7, 3, 256), expected)
-    traced = masked_mm_traced(x, *args, None, None, None, 7, 3, 256)
+    theta = Theta(7, 3, 1, layer.constant)
+    planes = Planes(layer.mask, theta, None)
+    expected = masked_mm_cpu(x, planes._replace(theta=theta._replace(signs=drawn)), None, None)
+    assert torch.equal(masked_mm_cpu(x, planes, None, None), expected)
+    traced = masked_mm_traced(x, planes, None)
     assert torch.allclose(traced, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("coats", [1, 3])
+def test_the_equation_is_the_product_by_blocks(coats: int) -> None:
+    layer, x = Layer(20, 150, 0.5, constant=0.25, coats=coats), reals(4, 150, torch.float64, 1)
+    bias = reals(1, 20, torch.float64, 2)[0]
+    for added in (None, bias):
+        assert torch.allclose(reference(x, layer.planes, None, added), layer.times(x, added), rtol=1e-12, atol=1e-12)
 
 
 @settings(max_examples=30)
@@ -269,9 +285,8 @@ def test_the_gradient_is_the_transposed_product(
 ) -> None:
     layer = Layer(rows, cols, density, coats=coats, data=data)
     grad = reals(n, rows, dtype, data)
-    plain = layer.mask, layer.constant, layer.signs, layer.flips
     with mock.patch.object(module, "_BLOCK", 40000):
-        found = masked_mm_backward_cpu(grad, *plain, 0, 0, 0, cols)
+        found = masked_mm_backward_cpu(grad, layer.planes, cols)
     weight = layer.weight * layer.constant.double()
     exact = grad.double() @ weight
     assert found.dtype is dtype

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from supermask.kernels.base.theta import Theta
-from supermask.kernels.masked_mm import op as module
+from supermask.kernels.masked_mm import gpu as module
 from supermask.kernels.masked_mm.op import masked_mm
 from tests.kernels.cases import GENERATIONS
 from tests.kernels.packed_cases import Packed, errs_at_most_twice, packed_of, small_integers

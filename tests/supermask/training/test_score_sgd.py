@@ -12,7 +12,7 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from supermask import ScoreSGD, one_selection, searched_edges, set_remaining
 from supermask.edges import selection
-from supermask.edges.threshold import BY_ITSELF
+from supermask.edges.searched import BY_ITSELF
 from supermask.networks.convert import convert
 from supermask.networks.small import MLP
 

@@ -13,7 +13,7 @@ if __name__ == "kernels":
     found = PathFinder.find_spec("kernels", [entry for entry in sys.path if Path(entry).resolve() != root])
     if found is None or found.origin is None or found.loader is None:
         raise ImportError(
-            f"{root / 'kernels'} is the package supermask.kernels: import that; no package called kernels is installed",
+            f"{root / 'kernels'} is the package supermask.kernels: import that; sys.path has no other kernels",
             name="kernels",
         )
     other = module_from_spec(found)

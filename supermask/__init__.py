@@ -93,7 +93,7 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.runs.options": ["Conversion", "RunOptions", "RunResult"],
     "supermask.runs.recipe": ["Recipe"],
     "supermask.runs.stages": ["Evaluate", "Export", "Search", "Train", "search"],
-    "supermask.tickets": ["exports"],
+    "supermask.tickets.exports": ["exports"],  # the module itself
     "supermask.tickets.errors": ["TicketError"],
     "supermask.tickets.load": ["inspect", "load", "verify"],
     "supermask.tickets.save": ["save", "save_folder"],
@@ -182,10 +182,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module 'supermask' has no attribute {name!r}")
-    try:
-        value = getattr(import_module(_LATER[name]), name)
-    except AttributeError:
-        value = import_module(f"{_LATER[name]}.{name}")
+    module = import_module(_LATER[name])
+    value = module if name == "exports" else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -118,8 +118,13 @@ class Theta(NamedTuple):
         rows, cols = chosen.shape
         negative = unpack(self.words(rows, cols), cols)
         # -1, 0 or 1: one byte an edge is the cheapest thing to combine, and the product with the constant is exact.
-        signed = chosen.view(torch.int8) - 2 * (chosen & negative).view(torch.int8)
+        signed = _bytes(chosen) - 2 * _bytes(chosen & negative)
         return signed.to(dtype) * self.constant.to(dtype)
+
+
+def _bytes(mask: Tensor) -> Tensor:
+    """A boolean as int8, without a copy; Inductor of torch 2.11 knows no view of it, and copies nothing either way."""
+    return mask.to(torch.int8) if torch.compiler.is_compiling() else mask.view(torch.int8)
 
 
 @jit

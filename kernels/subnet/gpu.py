@@ -53,7 +53,8 @@ def _subnet_backward_kernel(
         grad = (grad.to(tl.int32, bitcast=True) ^ minus).to(tl.float32, bitcast=True)
     if ABSOLUTE:
         score = tl.load(scores_ptr + start + edge, mask=inside, other=0.0)
-        grad = tl.where(score < 0.0, -grad, grad)
+        negative = (score < 0.0).to(tl.int32) << 31  # its sign bit: minus, of a zero, is no minus zero in every Triton
+        grad = (grad.to(tl.int32, bitcast=True) ^ negative).to(tl.float32, bitcast=True)
     if survivors_ptr is not None:
         survives = is_set(tl.load(survivors_ptr + start_word + word, mask=there, other=0))
         grad = tl.where(survives, grad, 0.0)

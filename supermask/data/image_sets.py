@@ -195,7 +195,7 @@ def on_device(
     device: torch.device,
     classes: int = 10,
 ) -> Loaded:
-    """Batches of images that stay on `device` as bytes; see `supermask.data.in_memory`."""
+    """Batches of images that stay on `device` as bytes; see `supermask.in_memory`."""
     x_train, y_train, x_test, y_test = (torch.tensor(part, device=device) for part in (*train, *test))
     return in_memory(
         x_train,

@@ -133,6 +133,9 @@ class Edges(nn.Module):
 
         super()._apply(move, recurse)
         self._keep()
+        if self.constant.is_shared():  # by share_memory(): what was made again is to be, too
+            for buffer in self.buffers(recurse=False):
+                buffer.share_memory_()
         return self
 
     def _identity(self) -> dict[str, Value]:

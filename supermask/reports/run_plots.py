@@ -122,7 +122,8 @@ def layer_ratios(run: RunRecord) -> "Figure":
 
 def _thresholds(run: RunRecord) -> tuple[list[int], list[float]]:
     """Epochs after which a threshold begins, and the threshold; the last one is given again where it ends."""
-    assert run.ranks is not None
+    if run.ranks is None:
+        raise ValueError(f"{run.path} has no ranks: thresholds are drawn over them")
     rates = [cycle["remaining"] for cycle in run.searches]
     starts: list[int] = []
     levels: list[float] = []

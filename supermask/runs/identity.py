@@ -40,7 +40,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
         for stage in recipe.get("stages", ()):
             if "cycle" in stage:
                 stage["cycle"] = cycle_fields(stage["cycle"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RunReadError(f"{file} is not a run's configuration: {type(error).__name__} {error}") from error

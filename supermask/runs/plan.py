@@ -126,13 +126,14 @@ def memory(skeleton: nn.Module, data: Sizes, edges: int, cycles: Sequence[Cycle]
 
 def _saved(skeleton: nn.Module, shape: Sequence[int], batch: int) -> int | None:
     """Bytes of float32 activations that one forward keeps for its backward."""
-    held: dict[int, Tensor] = {}
-    parameters = {parameter.untyped_storage()._cdata for parameter in skeleton.parameters()}
+    parameters = [parameter.untyped_storage() for parameter in skeleton.parameters()]
+    own = set(map(id, parameters))
+    held: dict[int, torch.UntypedStorage] = {}  # held, so that no other storage takes an address
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata
-        if storage not in parameters:
-            held[storage] = tensor  # held, so that no other storage takes its place
+        storage = tensor.untyped_storage()  # the same object as long as it is held
+        if id(storage) not in own:
+            held[id(storage)] = storage
         return tensor
 
     with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
@@ -140,7 +141,7 @@ def _saved(skeleton: nn.Module, shape: Sequence[int], batch: int) -> int | None:
             skeleton.train()(torch.empty(batch, *shape, device="meta"))
         except Exception:  # some networks look at values, which the meta device has none of
             return None
-    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+    return sum(storage.nbytes() for storage in held.values())
 
 
 def show(

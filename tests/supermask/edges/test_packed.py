@@ -266,3 +266,14 @@ def test_turned_signs_follow_moves_writes_and_state_dicts(making: Any) -> None:
     check(other, turned)
     edges.flips.zero_()
     check(edges, searched(torch.float32).detach())
+
+
+def test_what_is_made_again_is_shared_with_the_rest() -> None:
+    """By whom processes share a network, and no process holds signs of its own."""
+    layer = SupermaskLinear(40, 8, seed=0)
+    mask = layer.edges.mask()
+    packed = PackedEdges((8, 40), mask, seed=0, layer=0, weights="signed_constant", constant=0.5)
+    for edges in (layer.edges, packed):
+        edges.share_memory()
+        assert all(buffer.is_shared() for buffer in edges.buffers())
+        assert edges.signs is not None

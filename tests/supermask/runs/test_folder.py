@@ -175,3 +175,8 @@ def test_what_a_killed_run_left_unfinished_goes(tmp_path: Path) -> None:
         path.write_bytes(b"half")
     RunFolder(tmp_path, resume=True).close()
     assert not any(path.exists() for path in left)
+
+
+def test_a_file_among_run_folders_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "name-2").write_text("a file")
+    assert newest(tmp_path, "name", {"name": "name"}, ()) is None

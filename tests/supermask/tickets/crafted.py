@@ -13,7 +13,7 @@ from safetensors import safe_open
 Header = dict[str, Any]
 Tensors = dict[str, np.ndarray]
 Change = Callable[[Header, Tensors], None]
-DTYPES = {"uint8": "U8", "float32": "F32", "int64": "I64", "complex64": "C64"}
+DTYPES = {"uint8": "U8", "float32": "F32", "int64": "I64", "uint16": "U16"}
 
 
 def canonical(value: Any) -> str:

@@ -18,6 +18,7 @@ from supermask.tickets.dense import dense
 from supermask.tickets.exports import write_program, write_state_dict
 from supermask.tickets.load import load
 from supermask.tickets.save import save
+from tests.capabilities import a_zero_bias_changes_no_product
 from tests.supermask.tickets.digit_tickets import CONV2, MLP, RESNET, SMALL, digits, refused, ticket, transformer
 from tests.supermask.tickets.networks import ConvNet, Masked, Tied, lived, mlp, one_linear
 
@@ -67,7 +68,10 @@ def test_dense_gives_the_logits_to_the_bit(
     searched = load(file, model=model(), weights="cached")
     for count in (1, 7):
         x = digits(count, shape)
-        assert same(network(x), searched(x))
+        if policy == "drop" and fresh is transformer and not a_zero_bias_changes_no_product():
+            torch.testing.assert_close(network(x), searched(x))  # the dense network has biases, of zeros
+        else:
+            assert same(network(x), searched(x))
 
 
 def test_fused_attention_differs_in_rounding_only(tmp_path: Path) -> None:

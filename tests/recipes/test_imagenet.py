@@ -35,8 +35,9 @@ RESNET18 = ["--network.name", "torchvision/resnet18"]
 NARROW = ["--network.name", "resnet18", "--network.arguments", "width", 0.25]
 
 
-def test_runs_end_to_end_on_a_folder_of_jpegs(images: Path, tmp_path: Path) -> None:
-    folder, workers = tmp_path / "run", 2
+@pytest.mark.parametrize("workers", [0, 2])
+def test_runs_end_to_end_on_a_folder_of_jpegs(images: Path, tmp_path: Path, workers: int) -> None:
+    folder = tmp_path / "run"
     options = [*SMALL, *RESNET18, "--data.root", images, "--data.workers", workers, "--run.folder", folder]
     done = run("recipes.imagenet_soft_iep", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

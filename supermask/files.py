@@ -9,7 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from supermask.checks import SupermaskError
+
 Found = TypeVar("Found")
+
+
+class UnsyncedError(SupermaskError, OSError):
+    """A file is whole and in its place, but a power cut may lose it; `strerror` says so of the file `filename`."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], check: Callable[[Path], Found]) -> Found:
@@ -17,8 +23,9 @@ def write_atomically(path: Path, write: Callable[[Path], object], check: Callabl
     the file that was there; what `check` returns.
 
     Raises:
+        UnsyncedError: it is written, and its folder could not be synced.
         OSError: it cannot be written, or `path` is there and no regular file. `path` is then as it was, as it is when
-            `write` or `check` raise, unless the message says that it was written.
+            `write` or `check` raise.
     """
     if path.is_symlink():
         path = path.resolve()
@@ -53,6 +60,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write `path` so that it holds all `parts`, or what it held before.
 
     Raises:
+        UnsyncedError: it is written, and its folder could not be synced.
         OSError: a full disk, a missing folder; nothing is left behind.
     """
 
@@ -74,5 +82,5 @@ def _sync_folder(path: Path) -> None:
             os.close(folder)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
-            what = f"written, but its folder could not be synced: {error.strerror}"
-            raise OSError(error.errno, what, str(path)) from error
+            what = f"written, but a power cut may lose it, since its folder could not be synced ({error.strerror})"
+            raise UnsyncedError(error.errno, what, str(path)) from error

@@ -1,12 +1,11 @@
 """CIFAR-10, CIFAR-100, SVHN and MNIST: kept on the training device as bytes, augmented there a batch at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
 
 from supermask.checks import check_choice
 from supermask.data.base import About, Loaded, in_memory
@@ -14,6 +13,76 @@ from supermask.data.image_files import Images, Source, read_cifar, read_mnist, r
 from supermask.data.pixels import RandomCrop, normalised
 
 Augmentation = Literal["crop_flip", "crop", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A data set as it is published.
+
+    Attributes:
+        name: of the set.
+        about: its classes, images and shape.
+        sources: the files, and where they come from.
+        read: training and test images from the folder that holds the files.
+        mean, std: of the training pixels, by channel, as fractions of white.
+    """
+
+    name: str
+    about: About
+    sources: Sequence[Source]
+    read: Callable[[Path], tuple[Images, Images]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Wanted(Protocol):
+    """What a user says of any of the sets."""
+
+    @property
+    def root(self) -> Path: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def download(self) -> bool: ...
+
+
+def opened(published: Published, wanted: Wanted, augment: Augmentation, *, seed: int, device: torch.device) -> Loaded:
+    """Batches of images that stay on `device` as bytes; see `supermask.in_memory`."""
+    require(published.name, wanted.root, published.sources, download=wanted.download)
+    train, test = published.read(wanted.root)
+    x_train, y_train, x_test, y_test = (torch.tensor(part, device=device) for part in (*train, *test))
+    return in_memory(
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        batch=wanted.batch,
+        seed=seed,
+        classes=published.about.classes,
+        augment=None if augment == "none" else RandomCrop(flip=augment == "crop_flip"),
+        prepare=normalised(published.mean, published.std, device),
+    )
+
+
+_CIFAR10_TRAIN = [f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)]
+_CIFAR10_TEST = "cifar-10-batches-bin/test_batch.bin"
+_CIFAR10 = Published(
+    name="CIFAR-10",
+    about=About(classes=10, train=50_000, shape=(3, 32, 32)),
+    sources=[
+        Source(
+            urls=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+            md5="c32a1d4ab5d03f1284b67883e8d87530",
+            files=(*_CIFAR10_TRAIN, _CIFAR10_TEST),
+        )
+    ],
+    read=lambda root: (
+        read_cifar([root / file for file in _CIFAR10_TRAIN], labels=[10]),
+        read_cifar([root / _CIFAR10_TEST], labels=[10]),
+    ),
+    mean=(0.4914, 0.4822, 0.4465),
+    std=(0.2470, 0.2435, 0.2616),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +105,30 @@ class CIFAR10:
         check_choice("augment", self.augment, Augmentation)
 
     def about(self) -> About:
-        return About(classes=10, train=50_000, shape=(3, 32, 32))
+        return _CIFAR10.about
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
-        folder = "cifar-10-batches-bin"
-        train = [f"{folder}/data_batch_{number}.bin" for number in range(1, 6)]
-        test = f"{folder}/test_batch.bin"
-        source = Source(
-            urls=("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
-            md5="c32a1d4ab5d03f1284b67883e8d87530",
-            files=(*train, test),
+        return opened(_CIFAR10, self, self.augment, seed=seed, device=device)
+
+
+_CIFAR100_FILES = "cifar-100-binary/train.bin", "cifar-100-binary/test.bin"
+_CIFAR100 = Published(
+    name="CIFAR-100",
+    about=About(classes=100, train=50_000, shape=(3, 32, 32)),
+    sources=[
+        Source(
+            urls=("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
+            md5="03b5dce01913d631647c71ecec9e9cb8",
+            files=_CIFAR100_FILES,
         )
-        require("CIFAR-10", self.root, [source], download=self.download)
-        return on_device(
-            read_cifar([self.root / file for file in train], labels=[10]),
-            read_cifar([self.root / test], labels=[10]),
-            normalise=normalised((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), device),
-            augment=self.augment,
-            batch=self.batch,
-            seed=seed,
-            device=device,
-        )
+    ],
+    read=lambda root: (
+        read_cifar([root / _CIFAR100_FILES[0]], labels=[20, 100]),
+        read_cifar([root / _CIFAR100_FILES[1]], labels=[20, 100]),
+    ),
+    mean=(0.5071, 0.4865, 0.4409),
+    std=(0.2673, 0.2564, 0.2762),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,26 +151,24 @@ class CIFAR100:
         check_choice("augment", self.augment, Augmentation)
 
     def about(self) -> About:
-        return About(classes=100, train=50_000, shape=(3, 32, 32))
+        return _CIFAR100.about
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
-        train, test = "cifar-100-binary/train.bin", "cifar-100-binary/test.bin"
-        source = Source(
-            urls=("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",),
-            md5="03b5dce01913d631647c71ecec9e9cb8",
-            files=(train, test),
-        )
-        require("CIFAR-100", self.root, [source], download=self.download)
-        return on_device(
-            read_cifar([self.root / train], labels=[20, 100]),
-            read_cifar([self.root / test], labels=[20, 100]),
-            normalise=normalised((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), device),
-            augment=self.augment,
-            classes=100,
-            batch=self.batch,
-            seed=seed,
-            device=device,
-        )
+        return opened(_CIFAR100, self, self.augment, seed=seed, device=device)
+
+
+_SVHN_AT = "http://ufldl.stanford.edu/housenumbers/"
+_SVHN = Published(
+    name="SVHN",
+    about=About(classes=10, train=73_257, shape=(3, 32, 32)),
+    sources=[
+        Source(urls=(_SVHN_AT + "train_32x32.mat",), md5="e26dedcc434d2e4c54c9b2d4a06d8373"),
+        Source(urls=(_SVHN_AT + "test_32x32.mat",), md5="eb5a983be6a315427106f1b164d9cef3"),
+    ],
+    read=lambda root: (read_svhn(root / "train_32x32.mat"), read_svhn(root / "test_32x32.mat")),
+    mean=(0.4377, 0.4438, 0.4728),
+    std=(0.1980, 0.2010, 0.1970),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,25 +192,36 @@ class SVHN:
         check_choice("augment", self.augment, Augmentation)
 
     def about(self) -> About:
-        return About(classes=10, train=73_257, shape=(3, 32, 32))
+        return _SVHN.about
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
-        address = "http://ufldl.stanford.edu/housenumbers/"
-        sources = [
-            Source(urls=(address + "train_32x32.mat",), md5="e26dedcc434d2e4c54c9b2d4a06d8373"),
-            Source(urls=(address + "test_32x32.mat",), md5="eb5a983be6a315427106f1b164d9cef3"),
-        ]
-        require("SVHN", self.root, sources, download=self.download)
-        train, test = (read_svhn(self.root / source.name) for source in sources)
-        return on_device(
-            train,
-            test,
-            normalise=normalised((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970), device),
-            augment=self.augment,
-            batch=self.batch,
-            seed=seed,
-            device=device,
-        )
+        return opened(_SVHN, self, self.augment, seed=seed, device=device)
+
+
+_MNIST_AT = "https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"
+_MNIST_FILES = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+
+
+def _read_mnist(root: Path) -> tuple[Images, Images]:
+    train_images, train_labels, test_images, test_labels = (root / name for name in _MNIST_FILES)
+    return read_mnist(train_images, train_labels), read_mnist(test_images, test_labels)
+
+
+_MNIST = Published(
+    name="MNIST",
+    about=About(classes=10, train=60_000, shape=(1, 28, 28)),
+    sources=[
+        Source(urls=tuple(address + name for address in _MNIST_AT), md5=md5) for name, md5 in _MNIST_FILES.items()
+    ],
+    read=_read_mnist,
+    mean=(0.1307,),
+    std=(0.3081,),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,53 +239,7 @@ class MNIST:
     download: bool = field(default=False, repr=False)
 
     def about(self) -> About:
-        return About(classes=10, train=60_000, shape=(1, 28, 28))
+        return _MNIST.about
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
-        addresses = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
-        published = {
-            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-        }
-        sources = [
-            Source(urls=tuple(address + name for address in addresses), md5=md5) for name, md5 in published.items()
-        ]
-        require("MNIST", self.root, sources, download=self.download)
-        train_images, train_labels, test_images, test_labels = (self.root / name for name in published)
-        return on_device(
-            read_mnist(train_images, train_labels),
-            read_mnist(test_images, test_labels),
-            normalise=normalised((0.1307,), (0.3081,), device),
-            augment="none",
-            batch=self.batch,
-            seed=seed,
-            device=device,
-        )
-
-
-def on_device(
-    train: Images,
-    test: Images,
-    *,
-    normalise: Callable[[Tensor], Tensor],
-    augment: Augmentation,
-    batch: int,
-    seed: int,
-    device: torch.device,
-    classes: int = 10,
-) -> Loaded:
-    """Batches of images that stay on `device` as bytes; see `supermask.in_memory`."""
-    x_train, y_train, x_test, y_test = (torch.tensor(part, device=device) for part in (*train, *test))
-    return in_memory(
-        x_train,
-        y_train,
-        x_test,
-        y_test,
-        batch=batch,
-        seed=seed,
-        classes=classes,
-        augment=None if augment == "none" else RandomCrop(flip=augment == "crop_flip"),
-        prepare=normalise,
-    )
+        return opened(_MNIST, self, "none", seed=seed, device=device)

@@ -6,9 +6,17 @@ from supermask.edges.base import Edges
 from supermask.edges.searched import SearchedEdges
 
 
+def owned_edges(model: nn.Module) -> dict[str, tuple[nn.Module, Edges]]:
+    """The masked layers of `model`, by the name of the layer that owns the edges, in `named_modules()` order: the layer
+    (the edges themselves, where their name is not `edges`), and its edges."""
+    modules = dict(model.named_modules())
+    edges = ((layer_of(name), module) for name, module in modules.items() if isinstance(module, Edges))
+    return {layer: (modules[layer], module) for layer, module in edges}
+
+
 def all_edges(model: nn.Module) -> dict[str, Edges]:
-    """The masked layers of `model`, by the name of the layer that owns the edges, in `named_modules()` order."""
-    return {layer_of(name): module for name, module in model.named_modules() if isinstance(module, Edges)}
+    """The edges in `model`, by the name of the layer that owns them, in `named_modules()` order."""
+    return {layer: edges for layer, (_, edges) in owned_edges(model).items()}
 
 
 def layer_of(edges: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from supermask.checks import SupermaskError
 from supermask.edges.overlap import Masks, overlap
-from supermask.files import write_whole
+from supermask.files import UnsyncedError, write_whole
 from supermask.reports import plots, run_plots
 from supermask.reports.figures import to_png
 from supermask.reports.lines import Line, Measure, Point, differing, group, settings
@@ -63,7 +63,7 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     Raises:
         RunReadError: a path is not a run folder, or the folder is damaged.
         MaskFileError: a mask file is damaged.
-        ReportError: there is no run, no matplotlib, or `out` cannot be written.
+        ReportError: there is no run, no matplotlib, or `out` cannot be written or may lose what was.
     """
     if not paths:
         raise ReportError("no run to report on: name run folders, such as runs/*")
@@ -78,6 +78,9 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
         for picture in pictures:
             write_whole(out / picture.file, picture.png)
         write_whole(out / PAGE, page(lines, pictures, notes).encode("utf-8", "backslashreplace"))
+    except UnsyncedError as error:
+        what = f"{error.filename} is {error.strerror}; mend the disk and write the report again"
+        raise ReportError(what) from error
     except OSError as error:
         raise ReportError(f"cannot write the report into {out}: {error.strerror}; name another folder") from error
     return out / PAGE

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from supermask.checks import SupermaskError
-from supermask.files import write_whole
+from supermask.files import UnsyncedError, write_whole
 
 _DIGEST = 32
 
 
 class CheckpointError(SupermaskError):
-    """A checkpoint that cannot be written, or read; the message names the file and what is wrong."""
+    """A checkpoint that cannot be written or may be lost, or cannot be read; the message names the file and what is
+    wrong."""
 
 
 class Checkpoints:
@@ -44,7 +45,7 @@ class Checkpoints:
         """Write `state` (tensors, numbers, strings, lists and dictionaries) as the newest one.
 
         Raises:
-            CheckpointError: it could not be written; those before it are untouched.
+            CheckpointError: it could not be written, or is and a power cut may lose it; those before it are untouched.
         """
         held = io.BytesIO()
         torch.save(dict(state), held)
@@ -52,11 +53,13 @@ class Checkpoints:
         before = self.paths()
         number = int(before[-1].stem) + 1 if before else 1
         path = self.folder / f"{number:08}.pt"
+        stands = f"{before[-1]} stands" if before else "there is none before it"
         try:
             self.folder.mkdir(exist_ok=True)
             write_whole(path, payload, hashlib.sha256(payload).digest())
+        except UnsyncedError as error:
+            raise CheckpointError(f"checkpoint {path} is {error.strerror}; {stands}") from error
         except OSError as error:
-            stands = f"{before[-1]} stands" if before else "there is none before it"
             raise CheckpointError(f"checkpoint {path} could not be written ({error.strerror}); {stands}") from error
         for old in before[: len(before) + 1 - self.keep]:
             old.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from supermask.checks import SupermaskError
-from supermask.files import write_whole
+from supermask.files import UnsyncedError, write_whole
 from supermask.runs.identity import environment
 from supermask.runs.records import CONFIG, METRICS, RANKS, TIMES, Record
 
@@ -22,7 +22,7 @@ _REPRODUCED = (METRICS, RANKS)
 
 
 class RunFolderError(SupermaskError):
-    """A run folder that cannot be written, or holds another run than the one asked for."""
+    """A run folder that cannot be written, may lose what was, or holds another run than the one asked for."""
 
 
 class Mirror(Protocol):
@@ -190,6 +190,8 @@ class RunFolder:
         return self._files[name]
 
     def _unwritable(self, name: str, error: OSError) -> RunFolderError:
+        if isinstance(error, UnsyncedError):
+            return RunFolderError(f"{self.path / name} is {error.strerror}; mend the disk, then go on with --resume")
         return RunFolderError(
             f"cannot write {self.path / name}: {error.strerror}; make room or mend the disk, then go on with --resume"
         )

@@ -39,7 +39,6 @@ from supermask.runs.records import (
     RunSummary,
     SampledEdges,
 )
-from supermask.runs.stages import Search
 
 _MASK_FILE = re.compile(r"cycle-([1-9][0-9]*)\.safetensors")
 _LONGEST_END = 4096
@@ -229,10 +228,8 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _is_stage(stage: Any) -> bool:
-    if not isinstance(stage, dict):
-        return False
-    searches = "cycle" in stage or stage.get("stage") == Search.__name__
-    return not searches or isinstance(stage["cycle"], dict)
+    """A stage has a name; one that has a cycle, whatever its name, searches."""
+    return isinstance(stage, dict) and isinstance(stage["stage"], str) and isinstance(stage.get("cycle", {}), dict)
 
 
 def _lines(file: Path, *, torn: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:

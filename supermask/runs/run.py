@@ -27,7 +27,7 @@ from supermask.runs.interrupts import Interrupts
 from supermask.runs.options import RecipeError, RunResult
 from supermask.runs.progress import RunProgress, cycle_table
 from supermask.runs.read import read_metrics, summarise
-from supermask.runs.records import CONFIG, SUMMARY
+from supermask.runs.records import CONFIG, SUMMARY, RunReadError
 from supermask.runs.session import Session
 from supermask.training.global_norm import synchronise
 from supermask.training.loop import Loop
@@ -135,10 +135,20 @@ class Run:
                         stage.run(session)
                         session.end_stage(len(stages))
         if self.ranks.first and not (folder.path / SUMMARY).exists():
-            text = json.dumps(summarise(folder.path).to_event(), indent=2)
-            folder.write(SUMMARY, f"{text}\n".encode())
+            self._summarise(session)
         self._tell(session)
         return RunResult(folder=folder.path, cycles=tuple(done.results), tickets=tuple(done.tickets))
+
+    def _summarise(self, session: Session) -> None:
+        """Write the run in short. One that cannot be written is told, and takes nothing from a run that ended well."""
+        folder = session.folder
+        try:
+            text = json.dumps(summarise(folder.path).to_event(), indent=2)
+            folder.write(SUMMARY, f"{text}\n".encode())
+        except RunReadError as error:
+            session.report(f"{error}: the run ended, without {SUMMARY}; mend the file, and --resume writes it")
+        except RunFolderError as error:
+            session.report(f"the run ended, but {error}")
 
     def _tell(self, session: Session) -> None:
         console, loop = self.console, session.loop

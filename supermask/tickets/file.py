@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from supermask.files import Found, write_atomically
+from supermask.files import Found, UnsyncedError, write_atomically
 from supermask.kernels.base.bits import count_bits
 from supermask.networks.architecture import Architecture
 from supermask.tickets.coding.fit import Plane, find_draws, fit
@@ -132,7 +132,8 @@ def write(
         encoding: "ans" falls back to "raw" for planes that are no smaller coded.
 
     Raises:
-        TicketError: the file cannot be written, or could not be read. `target` is then as it was.
+        TicketError: the file cannot be written, or could not be read. `target` is then as it was, unless the message
+            says that the file is written and a power cut may lose it.
     """
     where = target_name(target)
     coded, filled = _coded(bits, layers, seed, encoding)
@@ -170,6 +171,8 @@ def written(path: Path, write: Callable[[Path], object], check: Callable[[Path],
     """`write_atomically`, with what the file system says as a TicketError."""
     try:
         return write_atomically(path, write, check)
+    except UnsyncedError as error:
+        raise TicketError(f"{path}: {error.strerror}; mend the disk and write it again") from error
     except OSError as error:
         raise TicketError(f"{path}: cannot be written: {error}") from error
 

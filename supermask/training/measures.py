@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from supermask.edges.in_model import all_edges, searched_edges
+from supermask.edges.in_model import owned_edges, searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.kernels.base.bits import popcount, words_per_row
 from supermask.networks.layers import MaskedLayer
@@ -104,7 +104,7 @@ def dead_units(model: nn.Module) -> dict[str, int]:
 
     With abs scores, batch norm and ReLU a dead unit is absorbing: no gradient reaches the scores into or out of it.
     """
-    return {name: _dead(model.get_submodule(name), edges.mask()) for name, edges in all_edges(model).items()}
+    return {name: _dead(layer, edges.mask()) for name, (layer, edges) in owned_edges(model).items()}
 
 
 def _dead(layer: nn.Module, mask: Tensor) -> int:

@@ -38,7 +38,8 @@ def path(name: str) -> Iterator[None]:
 
     The first in blocks so small that many a test's layer takes several.
     """
-    with mock.patch.dict(os.environ, SUPERMASK_KERNELS=name), mock.patch.object(threshold_cpu, "_BLOCK", 500):
+    small = mock.patch.object(threshold_cpu, "_BLOCK", 500)  # private: it changes no result, so none but tests set it
+    with mock.patch.dict(os.environ, SUPERMASK_KERNELS=name), small:
         yield
 
 

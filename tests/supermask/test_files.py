@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supermask import files
-from supermask.files import write_atomically, write_whole
+from supermask.files import UnsyncedError, write_atomically, write_whole
 
 
 def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(
@@ -72,3 +72,15 @@ def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"is no regular file.*pipe"):
         write_whole(pipe, b"data")
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.usefixtures("unsynced_folders")
+def test_a_file_that_a_power_cut_may_lose_is_there_and_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with pytest.raises(UnsyncedError) as caught:
+        write_whole(path, b"data")
+    assert path.read_bytes() == b"data"
+    assert list(tmp_path.iterdir()) == [path]
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(path))
+    said = "written, but a power cut may lose it, since its folder could not be synced (Input/output error)"
+    assert caught.value.strerror == said

@@ -167,7 +167,7 @@ def test_an_edge_is_drawn_alike_in_a_layer_of_any_size(name: str) -> None:
 
 
 def test_blocks_of_rows_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The PyTorch path draws a block of rows at a time."""
+    """The PyTorch path draws a block of rows at a time; of a size that is private, since it changes no result."""
     shape = (23, 261)
     whole = sign_words(5, 2, *shape), uniform(5, 2, *shape, low=0.0, high=1.0, purpose=SCORES)
     monkeypatch.setattr("supermask.kernels.base.philox._CALLS_AT_ONCE", 150)

@@ -119,7 +119,7 @@ def test_x_is_read_through_its_strides(channels: int) -> None:
 
 @pytest.mark.parametrize("channels", [3, 20])
 def test_addresses_of_64_bits(channels: int) -> None:
-    with mock.patch.object(module, "_WIDE", 0):
+    with mock.patch.object(module, "_WIDE", 0):  # private: no public way there is short of 2^31 elements
         check_exact(Conv(channels=channels, stride=(2, 1), images=1, dtype=torch.float16))
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -33,13 +34,18 @@ DENSITIES = st.sampled_from([0.0, 0.05, 0.5, 0.97, 1.0])
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
+def small_blocks() -> Any:
+    """The layers of these tests take several blocks. Their size is private: how fast they are is all that it changes,
+    so none but tests set it."""
+    return mock.patch.object(module, "_BLOCK", 40000)  # bytes
+
+
 @contextmanager
 def way(name: str) -> Iterator[None]:
     """Everything by "tables" or by "blocks" of the extension, or by "blocks without" it."""
-    with pytest.MonkeyPatch.context() as patch, guarded():
+    with pytest.MonkeyPatch.context() as patch, guarded(), small_blocks():
         patch.setenv("SUPERMASK_KERNELS", "torch" if name == "blocks without" else "native")
         patch.setattr(module, "prefers_tables", lambda *_: name == "tables")
-        patch.setattr(module, "_BLOCK", 40000)  # bytes: the layers of these tests take several
         yield
 
 
@@ -285,7 +291,7 @@ def test_the_gradient_is_the_transposed_product(
 ) -> None:
     layer = Layer(rows, cols, density, coats=coats, data=data)
     grad = reals(n, rows, dtype, data)
-    with mock.patch.object(module, "_BLOCK", 40000):
+    with small_blocks():
         found = masked_mm_backward_cpu(grad, layer.planes, cols)
     weight = layer.weight * layer.constant.double()
     exact = grad.double() @ weight

@@ -41,7 +41,8 @@ def laid_out(x: Tensor, layout: str) -> Tensor:
 
 @contextmanager
 def programs(least: int) -> Iterator[None]:
-    """The sum is split until there are `least` programs: with few, one takes several steps."""
+    """The sum is split until there are `least` programs: with few, one takes several steps. It is private, as is
+    the size of a program below: launchers choose both, and results may not depend on the choice."""
     with mock.patch.object(module, "_PROGRAMS", least):
         yield
 

@@ -29,7 +29,8 @@ ARRAYS = {
 
 @pytest.fixture
 def small() -> Iterator[None]:
-    """Layers of a test's size take several blocks and a bracket."""
+    """Layers of a test's size take several blocks and a bracket. These sizes, and the brackets below, are private: they
+    change no result, so none but tests look at them."""
     with mock.patch.multiple(threshold_cpu, _BLOCK=100, _SAMPLE=8):
         yield
 
@@ -135,7 +136,7 @@ def test_fewer_survivors_than_kept_select_every_one() -> None:
 
 def test_scores_that_change_under_the_selection_are_an_error_and_not_a_mask() -> None:
     scores = torch.zeros(10, 10)
-    original: Any = threshold_cpu._Layer.between
+    original: Any = threshold_cpu._Layer.between  # private, and all that lies between two passes over the scores
 
     def then_change(*args: Any) -> Any:
         found = original(*args)

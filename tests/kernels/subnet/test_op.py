@@ -35,6 +35,7 @@ from tests.kernels.paths import (
 
 def every_form(call: Callable[[], Any]) -> tuple[Any, ...]:
     """What `call` returns on every path, and from the plain statement that a compiler is shown on CPU."""
+    # Private: where torch.compiler.is_compiling, which it asks, is patched itself, dynamo goes on believing the patch.
     with mock.patch("supermask.kernels.subnet.op._visible", return_value=True), guarded():
         traced = call()
     return *every_path(call), traced

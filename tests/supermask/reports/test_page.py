@@ -277,3 +277,12 @@ def test_without_matplotlib(
     assert left.value.code == 2
     assert capsys.readouterr().err == 'a report needs matplotlib: pip install "supermask[recipes]"\n'
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.usefixtures("unsynced_folders", "quick")
+def test_a_report_that_a_power_cut_may_lose_is_not_called_unwritten(tmp_path: Path) -> None:
+    with pytest.raises(ReportError) as caught:
+        write_report([write_run(tmp_path / "run")], tmp_path / "out")
+    (written,) = (tmp_path / "out").iterdir()
+    assert str(caught.value).startswith(f"{written} is written, but a power cut may lose it")
+    assert str(caught.value).endswith("; mend the disk and write the report again")

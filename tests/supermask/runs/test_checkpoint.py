@@ -81,3 +81,17 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     with pytest.raises(CheckpointError, match=r"00000002\.pt could not be written \(No space .*00000001\.pt stands"):
         checkpoints.save({"number": 2})
     assert list(checkpoints.folder.iterdir()) == [first]
+
+
+@pytest.mark.usefixtures("unsynced_folders")
+def test_a_checkpoint_that_a_power_cut_may_lose_takes_the_place_of_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    said = r"\.pt is written, but a power cut may lose it.*; "
+    with pytest.raises(CheckpointError, match=f"00000001{said}there is none before it"):
+        checkpoints.save({"number": 1})
+    with pytest.raises(CheckpointError, match=f"00000002{said}.*00000001.pt stands"):
+        checkpoints.save({"number": 2})
+    assert [path.name for path in checkpoints.paths()] == ["00000001.pt", "00000002.pt"]
+    payload = checkpoints.newest(pytest.fail)
+    assert payload is not None
+    assert read(payload) == {"number": 2}

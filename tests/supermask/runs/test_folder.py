@@ -180,3 +180,12 @@ def test_what_a_killed_run_left_unfinished_goes(tmp_path: Path) -> None:
 def test_a_file_among_run_folders_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "name-2").write_text("a file")
     assert newest(tmp_path, "name", {"name": "name"}, ()) is None
+
+
+@pytest.mark.usefixtures("unsynced_folders")
+def test_a_file_that_a_power_cut_may_lose_is_not_called_unwritten(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError) as caught:
+        RunFolder(tmp_path).write("masks/x", b"1")
+    assert str(caught.value).startswith(f"{tmp_path}/masks/x is written, but a power cut may lose it")
+    assert str(caught.value).endswith("; mend the disk, then go on with --resume")
+    assert (tmp_path / "masks/x").read_bytes() == b"1"

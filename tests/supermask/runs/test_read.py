@@ -164,9 +164,19 @@ def test_a_configuration_that_is_none_is_refused(tmp_path: Path, text: str) -> N
     with pytest.raises(RunReadError, match=r"config.json is not a run's configuration"):
         read_run(path)
     write_run(tmp_path / "b")
-    edit_config(tmp_path / "b", stages=[{"stage": "Search"}])
-    with pytest.raises(RunReadError, match=r"config.json is not a run's configuration"):
-        read_run(tmp_path / "b")
+    for stage in ({}, {"stage": 3}, "Search", {"stage": "Search", "cycle": 3}, {"cycle": HALVED}):
+        edit_config(tmp_path / "b", stages=[stage])
+        with pytest.raises(RunReadError, match=r"config.json is not a run's configuration"):
+            read_run(tmp_path / "b")
+
+
+def test_a_stage_with_a_cycle_searches_whatever_its_name(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run")
+    _, *searches = read_run(path).searches
+    edit_config(path, stages=[{"stage": "Search"}, *({"stage": "Mine", "cycle": cycle} for cycle in searches)])
+    run = read_run(path)
+    assert list(run.searches) == searches
+    assert not run.dense
 
 
 def test_mean_and_error() -> None:

@@ -1,5 +1,6 @@
 """Runs that stop in every way and go on: they end with the same bytes of metrics, masks and ticket, the same scores."""
 
+import errno
 import json
 import os
 import random
@@ -7,22 +8,23 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from supermask.runs import stages
+from supermask.runs import run, stages
 from supermask.runs.checkpoint import Checkpoints
 from supermask.runs.folder import RunFolderError
 from supermask.runs.interrupts import Interrupted
 from supermask.runs.options import RecipeError
 from supermask.runs.read import read_summary
-from supermask.runs.session import VERSION
+from supermask.runs.session import VERSION, Session
 from supermask.training.loop import Loop
 from supermask.training.parallel import Group
+from supermask.training.training import Training
 from tests.supermask.runs.small_runs import (
     BASE,
     CASES,
@@ -277,5 +279,74 @@ def test_a_run_that_ended_before_summaries_were_written_gets_one(whole: dict[str
     folder = tmp_path / "run"
     placed(BASE, folder).execute()
     (folder / "summary.json").unlink()
+    placed(BASE, folder, resume=True).execute()
+    assert same(left_by(folder), whole)
+
+
+@pytest.mark.parametrize("moment", ["before", "within"])
+def test_a_run_killed_between_its_last_checkpoint_and_its_summary_gets_one(
+    moment: str, whole: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+
+    def replaced(before: Path, after: Path) -> None:
+        if after.name == "summary.json":
+            raise Killed
+        before.rename(after)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if moment == "before":
+            patch.setattr(run, "summarise", lambda _: Moments(at=1)("summarise"))
+        else:
+            patch.setattr(os, "replace", replaced)
+        with pytest.raises(Killed):
+            placed(BASE, folder).execute()
+    assert not (folder / "summary.json").exists()
+    assert read_summary(folder).finished
+    placed(BASE, folder, resume=True).execute()
+    assert same(left_by(folder), whole)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """A disk that forgets the first byte of the metrics."""
+
+    def epochs(self, training: Training) -> int:
+        return 0
+
+    def run(self, session: Session) -> None:
+        with (session.folder.path / "metrics.jsonl").open("r+b") as file:
+            file.write(b"[")
+
+
+def test_a_summary_that_cannot_be_made_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    result = placed(replace(BASE, stages=(*BASE.stages, Damage())), folder).execute()
+    assert result.tickets
+    assert len(result.cycles) == 2
+    said = f"{folder}/metrics.jsonl line 1 is damaged: not a JSON object: the run ended, without summary.json; mend"
+    assert said in capsys.readouterr().err
+    assert not (folder / "summary.json").exists()
+    with (folder / "metrics.jsonl").open("r+b") as file:
+        file.write(b"{")
+    placed(replace(BASE, stages=(*BASE.stages, Damage())), folder, resume=True).execute()
+    assert read_summary(folder).finished
+    assert (folder / "summary.json").exists()
+
+
+def test_a_summary_without_room_ends_no_run(
+    whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, real = tmp_path / "run", os.replace
+
+    def full(before: Path, after: Path) -> None:
+        if after.name == "summary.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(before, after)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        assert placed(BASE, folder).execute().tickets
+    assert f"the run ended, but cannot write {folder}/summary.json: No space left" in capsys.readouterr().err
     placed(BASE, folder, resume=True).execute()
     assert same(left_by(folder), whole)

@@ -36,7 +36,8 @@ def check_rounding(found: Tensor, file: Path, x: Tensor, model: nn.Module | None
 
 
 def other_outputs(network: nn.Module, x: Tensor, _info: object) -> Tensor:
-    """In place of the network's, so that what is exported does not agree."""
+    """In place of the network's, so that what is exported does not agree. `exports._run` and `_same_bits` are private:
+    no file and no network of a user's gives a wrong export, which is what they are there to find."""
     return network(x) + 1
 
 
@@ -194,7 +195,7 @@ def test_onnx_is_checked_without_its_runtime(linear: Path, tmp_path: Path, monke
 def test_a_large_onnx_network_has_its_weights_beside_it(
     linear: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exports, "_ONE_FILE", 1000)
+    monkeypatch.setattr(exports, "_ONE_FILE", 1000)  # private: ONNX's own limit is 2 GiB
     path, x = tmp_path / "net.onnx", digits(3, (64,))
     write_onnx(linear, path)
     assert {each.name for each in tmp_path.iterdir()} == {"net.onnx", "net.onnx.data"}

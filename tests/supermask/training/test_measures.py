@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from supermask.edges.in_model import searched_edges
+from supermask.edges.in_model import owned_edges, searched_edges
+from supermask.edges.searched import SearchedEdges
 from supermask.kernels.base.bits import unpack
 from supermask.networks.convert import convert
+from supermask.networks.layers import SupermaskConvTranspose2d
 from supermask.networks.rates import set_remaining
 from supermask.training.measures import Cumulative, dead_units, dying, track
 
@@ -104,6 +106,22 @@ def test_dead_outputs_of_a_transposed_convolution() -> None:
         edges.scores[3:] = 0.0  # the whole second group
         edges.remaining = 12 / 48
     assert dead_units(model) == {"0": 3}
+
+
+def test_edges_are_counted_by_who_owns_them_wherever_they_lie() -> None:
+    """A layer of ours knows its outputs; of any other, and of edges by themselves, they are the rows."""
+    layer = SupermaskConvTranspose2d(6, 4, 2, seed=0, layer=0, remaining=0.5)
+    other, free = nn.Module(), SearchedEdges((5, 8), seed=0, layer=1, remaining=0.5)
+    other.edges = SearchedEdges((6, 4), seed=0, layer=2, remaining=0.5)
+    with torch.no_grad():
+        layer.edges.scores[:, 1:3] = 0.0
+        other.edges.scores[:3] = 0.0
+        free.scores[1] = 0.0
+    model = nn.ModuleDict({"free": free, "other": other, "layer": layer, "again": layer})
+    owners = {name: owner for name, (owner, _) in owned_edges(model).items()}
+    assert owners == {"free": free, "other": other, "layer": layer}
+    assert dead_units(model) == {"free": 1, "other": 3, "layer": 2}
+    assert dead_units(free) == {"": 1}
 
 
 def test_weights_that_a_parent_reads_are_searched() -> None:

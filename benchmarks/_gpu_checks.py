@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from supermask.kernels.base.bits import pack, popcount, unpack
+from supermask.kernels.base.keys import Threshold
 from supermask.kernels.base.launch import interpreted
 from supermask.kernels.base.philox import WEIGHTS, normal, sign_words, uniform
 from supermask.kernels.base.theta import Theta
@@ -37,6 +38,11 @@ class Case:
     device: torch.device
     rows: int
     cols: int
+
+    @property
+    def third(self) -> int:
+        """A third of the edges, and at least one."""
+        return max(1, self.rows * self.cols // 3)
 
     def theta(self, device: torch.device | None = None) -> Theta:
         return Theta(SEED, 3, 1, torch.tensor([0.1], device=device or self.device))
@@ -82,11 +88,19 @@ def _bits(case: Case) -> list[Tensor]:
     return [words, unpack(words, case.cols), popcount(words)]
 
 
+def _coats(kept: Tensor) -> Tensor:
+    """Counts of three nested coats, the widest as given: [layers, 3]."""
+    return torch.stack([kept, (kept + 1) // 2, (kept + 8) // 9], 1)
+
+
 def _select(case: Case) -> list[Tensor]:
     scores = [case.reals(case.rows, case.cols), case.reals(7, 31, index=1)]
-    kept = torch.tensor([case.rows * case.cols // 3, 200], device=case.device)
+    kept = torch.tensor([case.third, 200], device=case.device)
     found = [select(scores, kept, survivors, absolute) for survivors in ([None, None], [case.mask(), None])
              for absolute in (True, False)]  # fmt: skip
+    found.append(
+        select(scores, torch.stack([kept, kept // 2 + 1, kept // 9 + 1], 1).clamp(max=kept[:, None]), [None, None])
+    )
     return [tensor for pair in found for tensor in pair]
 
 
@@ -94,12 +108,16 @@ def _subnet(case: Case) -> list[Tensor]:
     found = []
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         scores = case.reals(case.rows, case.cols).requires_grad_()
-        kept = torch.tensor([case.rows * case.cols // 3], device=case.device)
-        tau, last_tied = select([scores.detach()], kept, [None])
+        kept = torch.tensor([case.third], device=case.device)
+        threshold = select([scores.detach()], kept, [None])
         ever = case.mask()
-        weight, mask = subnet(scores, tau, last_tied, case.theta(), ever=ever, dtype=dtype)
+        weight, mask = subnet(scores, threshold, case.theta(), ever=ever, dtype=dtype)
         (grad,) = torch.autograd.grad(weight, scores, case.reals(case.rows, case.cols, index=2).to(dtype))
-        found += [weight.detach(), mask, ever, grad]
+        nested = Threshold(*(each[0] for each in select([scores.detach()], _coats(kept), [None])))
+        theta = case.theta()
+        several, masks = subnet(scores, nested, theta, dtype=dtype, gradient=theta.scaled(3))
+        (summed,) = torch.autograd.grad(several, scores, case.reals(case.rows, case.cols, index=2).to(dtype))
+        found += [weight.detach(), mask, ever, grad, several.detach(), masks, summed]
     return found
 
 
@@ -110,7 +128,7 @@ def _packed(case: Case) -> list[Tensor]:
 
 def _score_step(case: Case) -> list[Tensor]:
     scores, momenta = [case.reals(case.rows, case.cols)], [torch.full((case.rows, case.cols), -0.0, device=case.device)]
-    kept = torch.tensor([case.rows * case.cols // 3], device=case.device)
+    kept = torch.tensor([case.third], device=case.device)
     brackets = torch.tensor([NO_BRACKET], dtype=torch.int32, device=case.device)
     found: list[Tensor] = []
     # Triton's interpreter may round a fused multiply-add twice (3.8 does); a product with a power of two is exact.

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
+from supermask.kernels.base.keys import Threshold
 from supermask.kernels.select.op import select, selected
 
 RESNET18: list[tuple[int, ...]] = [
@@ -37,12 +38,13 @@ def scores_of(shapes: list[tuple[int, ...]], device: torch.device) -> list[Tenso
 
 def check(scores: list[Tensor], kept: Tensor) -> None:
     """Raise unless the selection is that of a stable sort."""
-    tau, last_tied = select(scores, kept, [None] * len(scores))
+    thresholds = select(scores, kept, [None] * len(scores))
     for layer, s in enumerate(scores):
         order = s.abs().reshape(-1).sort(descending=True, stable=True).indices
         expected = torch.zeros(s.numel(), dtype=torch.bool, device=s.device)
         expected[order[: int(kept[layer])]] = True
-        found = selected(s, tau[layer], last_tied[layer], absolute=True).reshape(-1)
+        threshold = Threshold(*(each[layer] for each in thresholds))
+        found = selected(s, threshold, absolute=True).reshape(-1)
         if not torch.equal(found, expected):
             raise RuntimeError(f"layer {layer} of shape {tuple(s.shape)}: {int((found != expected).sum())} edges wrong")
 

@@ -49,6 +49,12 @@ def _theta(known: Known) -> str:
     return "base" if known["base_ptr"] is not None else "signs" if known["signs_ptr"] is not None else "seed"
 
 
+def _coats(known: Known) -> str:
+    """How many, where there are several; of what is compiled alike for any number of them, that there are."""
+    coats = known["COATS"] if "COATS" in known else known["coats"]
+    return "" if coats == 1 else f"{coats} coats" if "COATS" in known else "coats"
+
+
 def _weights_of(known: Known, pointer: str) -> str:
     return f"{_theta(known)}, {8 * size_of(known[pointer])} bits"
 
@@ -103,20 +109,24 @@ ABOUT: dict[str, About] = {
     "select_count": About(
         edges=lambda known: known["BLOCK"],
         bytes=lambda known: 4,
-        bytes_are="score 4 (and 1/8 where there are survivors); three launches",
+        bytes_are="score 4 (and 1/8 where there are survivors); three launches, in two of them a program a coat, of "
+        "which the first reads from memory",
         loop=True,
+        variant=_coats,
     ),
     "select_ties": About(
         edges=lambda known: known["BLOCK"],
         bytes=lambda known: 4,
         bytes_are="score 4, in layers whose ties are cut",
         loop=True,
+        variant=_coats,
     ),
     "select_threshold": About(
         edges=lambda known: known["BLOCK"],
         bytes=lambda known: 4,
         bytes_are="score 4, of one tile of a layer",
         loop=True,
+        variant=_coats,
     ),
     "masked_mm": _product("x_ptr"),
     "masked_mm_backward": _product("grad_ptr"),
@@ -152,10 +162,12 @@ ABOUT: dict[str, About] = {
             4
             + size_of(known["weight_ptr"])
             + size_of(known["base_ptr"])
-            + _bits_of(known, "mask_ptr", "survivors_ptr", "signs_ptr", "ever_ptr", "ever_ptr")
+            + known["COATS"] / 8
+            + _bits_of(known, "survivors_ptr", "signs_ptr", "ever_ptr", "ever_ptr")
         ),
-        bytes_are="score 4, weight 4 or 2, base as much; mask, survivors, signs 1/8 each, ever 2/8",
-        variant=lambda known: _weights_of(known, "weight_ptr"),
+        bytes_are="score 4, weight 4 or 2, base as much (4 for several coats); mask 1/8 a coat; survivors, signs 1/8 "
+        "each, ever 2/8",
+        variant=lambda known: ", ".join(filter(None, (_coats(known), _weights_of(known, "weight_ptr")))),
     ),
     "subnet_backward": About(
         edges=lambda known: known["BLOCK_R"] * _TILE,

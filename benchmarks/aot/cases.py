@@ -61,7 +61,7 @@ def _weights(each: Callable[[int, int, Theta, torch.dtype, bool], object]) -> No
 
 
 def _scores() -> None:
-    """Thresholds of scores as they are, and of scores after a step."""
+    """Thresholds of scores as they are, of one coat and of several, and of scores after a step."""
     scores = [torch.zeros(rows, cols) for rows, cols, _ in _LAYERS]
     survivors = [None, *(_bits(rows, cols) for rows, cols, _ in _LAYERS[1:])]
     kept = torch.ones(len(scores), dtype=torch.int64)
@@ -69,6 +69,7 @@ def _scores() -> None:
     brackets = torch.tensor([(1, 0)] * len(scores), dtype=torch.int32)
     for absolute in (True, False):
         select.select_triton(scores, kept, survivors, absolute)
+    select.select_triton(scores, kept[:, None].repeat(1, 3), survivors, True)
     for absolute, sgd in (
         (True, Sgd(0.1, 0.9, 1e-4, False)),
         (True, Sgd(0.1, 0.9, 1e-4, True)),
@@ -79,14 +80,29 @@ def _scores() -> None:
 
 
 def _subnet() -> None:
+    def forward(
+        coats: int, scores: Tensor, theta: Theta, absolute: bool, dtype: torch.dtype, extra: Tensor | None
+    ) -> None:
+        threshold = Threshold(torch.zeros(coats, dtype=torch.int32), torch.zeros(coats, dtype=torch.int64))
+        subnet.subnet_triton(scores, threshold, extra, theta, absolute, dtype, extra)
+
     def each(rows: int, cols: int, theta: Theta, dtype: torch.dtype, extras: bool) -> None:
         scores, absolute = torch.zeros(rows, cols), dtype is torch.float32
-        survivors, ever = (_bits(rows, cols), _bits(rows, cols)) if extras else (None, None)
-        threshold = Threshold(torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=torch.int64))
-        subnet.subnet_triton(scores, threshold, survivors, theta, absolute, dtype, ever)
-        subnet.subnet_backward_triton(scores.to(dtype), scores, survivors, theta, absolute)
+        extra = _bits(rows, cols) if extras else None
+        forward(1, scores, theta, absolute, dtype, extra)
+        subnet.subnet_backward_triton(scores.to(dtype), scores, extra, theta, absolute)
 
     _weights(each)
+    rows, cols, seed = _LAYERS[0]
+    scores, words = torch.zeros(rows, cols), _bits(rows, cols)
+    signed, dense = Theta(seed, 1, 0, torch.ones(1), words), Theta(seed, 1, 0, torch.ones(1), None, scores)
+    for coats, theta, dtype in (
+        *((coats, signed, dtype) for coats in (2, 3, 4) for dtype in (torch.float32, torch.bfloat16)),
+        (3, signed, torch.float16),
+        (3, dense, torch.float32),
+        (3, dense, torch.bfloat16),
+    ):
+        forward(coats, scores, theta, True, dtype, words)
 
 
 def _packed_weight() -> None:

@@ -20,11 +20,14 @@ INF_BITS = 0x7F800000  # patterns above it are NaN; ~INF_BITS is the raw key of 
 
 
 class Threshold(NamedTuple):
-    """Which edges of a layer are selected: those with a key above tau, and of those equal to it the first ones.
+    """Which edges a layer selects: those with a key above tau, and of those equal to it the first ones.
+
+    Of all layers of a selection, [layers], or [layers, coats] where each has several coats, from the widest; of one
+    layer [1], or [coats].
 
     Attributes:
-        tau: the key, int32 [1].
-        last_tied: flat index of the last selected edge with that key, int64 [1].
+        tau: the key, int32.
+        last_tied: flat index of the last selected edge with that key, int64, in the shape of tau.
     """
 
     tau: Tensor

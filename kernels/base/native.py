@@ -25,7 +25,8 @@ LAYER = np.dtype(
         (name, np.int64)
         for name in (
             "scores", "survivors", "rows", "cols", "words", "kept", "low", "high", "room", "capacity", "grad",
-            "momentum", "signs", "base", "constant", "tau", "last_tied", "first_chunk", "above", "inside",
+            "momentum", "signs", "base", "constant", "coats", "tau", "last_tied", "first_chunk", "above",
+            "inside",
         )
     ]
 )  # fmt: skip

@@ -40,6 +40,7 @@ class Theta(NamedTuple):
         base: float32 [rows, cols]; weights that the caller holds, in place of any made from the seed.
         real: ("normal", standard deviation) or ("uniform", bound): weights drawn from the seed as real numbers, again
             at each use.
+        times: what such a draw is multiplied by.
     """
 
     seed: int
@@ -49,27 +50,36 @@ class Theta(NamedTuple):
     signs: Tensor | None = None
     base: Tensor | None = None
     real: tuple[str, float] | None = None
+    times: float = 1.0
 
-    def check(self, rows: int, cols: int) -> None:
-        """Raise ValueError unless `signs` and `base` are those of a layer rows x cols."""
+    def check(self, rows: int, cols: int, name: str = "theta") -> None:
+        """Raise ValueError unless `signs` and `base` are those of a layer rows x cols; it calls the record `name`."""
         if self.signs is not None:
-            check_words("theta.signs", self.signs, cols, rows)
+            check_words(f"{name}.signs", self.signs, cols, rows)
         base = self.base
         if base is None:
             return
         if base.dtype is not torch.float32 or base.shape != (rows, cols) or not base.is_contiguous():
             raise ValueError(
-                f"theta.base is {base.dtype} of shape {tuple(base.shape)} and strides {base.stride()}: expected "
+                f"{name}.base is {base.dtype} of shape {tuple(base.shape)} and strides {base.stride()}: expected "
                 f"contiguous torch.float32 of shape {(rows, cols)}"
             )
 
     @classmethod
     def of(
         cls, constant: Tensor, signs: Tensor | None, base: Tensor | None, seed: int, layer: int, stream: int,
-        real: tuple[str, float] | None = None,
+        real: tuple[str, float] | None = None, times: float = 1.0,
     ) -> "Theta":  # fmt: skip
         """The record of what `schema` gave: what an op's implementations take."""
-        return cls(seed % (1 << 64), layer, stream // 256, constant, signs, base, real)
+        return cls(seed % (1 << 64), layer, stream // 256, constant, signs, base, real, times)
+
+    def scaled(self, factor: float) -> "Theta":
+        """With every weight times `factor`, a product in float32 that rounds once; what is dense is copied."""
+        if self.real is not None:
+            return self._replace(times=self.times * factor)
+        if self.base is not None:
+            return self._replace(base=self.base * factor)
+        return self._replace(constant=self.constant * factor)
 
     def counter(self) -> tuple[int, int, int]:
         """seed (signed), layer and stream of the signs, as kernels and schemas take them."""
@@ -78,6 +88,10 @@ class Theta(NamedTuple):
     def schema(self) -> tuple[Tensor, Tensor | None, Tensor | None, int, int, int]:
         """In the order of the op schemas: constant, signs, base, seed, layer, stream."""
         return self.constant, self.signs, self.base, *self.counter()
+
+    def flat(self) -> tuple[Any, ...]:
+        """What `of` takes, in its order: that of `schema`, and what is left of it once weights are drawn."""
+        return *self.schema(), self.real, self.times
 
     def made(self, rows: int, cols: int, device: torch.device) -> "Theta":
         """With the real-valued weights of a layer drawn, as `base`."""
@@ -88,7 +102,7 @@ class Theta(NamedTuple):
         layer = self.seed, self.layer, rows, cols
         normally = kind == "normal"
         drawn = normal(*layer, std=scale, **place) if normally else uniform(*layer, low=-scale, high=scale, **place)
-        return Theta(self.seed, self.layer, self.generation, self.constant, self.signs, drawn)
+        return self._replace(real=None, times=1.0, base=drawn if self.times == 1 else drawn.mul_(self.times))
 
     def words(self, rows: int, cols: int, device: torch.device | str = "cpu") -> Tensor:
         """Packed sign words, those given or drawn."""
@@ -135,3 +149,18 @@ def signed_tile(constant_ptr, signs):
     if constant.dtype.primitive_bitwidth == 16:
         minus = minus >> 16
     return constant ^ minus.to(constant.dtype)
+
+
+@jit
+def times_tile(theta, count, DTYPE: tl.constexpr):
+    """float32 `theta` times the int32 `count`, rounded once to DTYPE; +0.0 where the count is zero: bit patterns."""
+    product = theta * count.to(tl.float32)
+    if tl.float32 == DTYPE:
+        bits = product.to(tl.int32, bitcast=True)
+    elif tl.float16 == DTYPE:
+        bits = product.to(tl.float16).to(tl.int16, bitcast=True)
+    else:  # to the nearest, ties to even, in integers: the interpreter cuts bfloat16 off
+        wide = product.to(tl.int32, bitcast=True)
+        nearest = (wide + (((wide >> 16) & 1) + 0x7FFF)) >> 16
+        bits = tl.where((wide & 0x7FFFFFFF) > 0x7F800000, 0x7FC0, nearest).to(tl.int16)
+    return tl.where(count != 0, bits, 0)

@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <string.h>
 
-/* One layer; every field is 8 bytes, so that NumPy writes a table of them (kernels/base/native.py). */
+/* One layer; every field is 8 bytes, so that NumPy writes a table of them (kernels/base/native.py). A layer of several
+ * coats has one of these each, one after the other, that differ in what is kept and found. */
 typedef struct {
     float *scores;
     const uint32_t *survivors; /* packed, or null: every edge */
@@ -21,6 +22,7 @@ typedef struct {
     const uint32_t *signs; /* packed, or null where base is given */
     const float *base;
     const float *constant;
+    int64_t coats; /* in the first of a layer's how many there are; 0 in the others */
     int64_t tau, last_tied; /* found */
     int64_t first_chunk, above, inside; /* on the way */
 } layer_t;
@@ -211,25 +213,16 @@ static int64_t chunks_of(const layer_t *l, int update) {
     return ((flat(l, update) ? l->rows * l->cols : l->rows) + step - 1) / step;
 }
 
-SM_TARGET static void scan_chunk(void *arg, int64_t chunk) {
-    const job_t *j = arg;
-    int64_t index = 0;
-    for (int64_t beyond = j->count; beyond - index > 1;) {
-        const int64_t middle = (index + beyond) / 2;
-        if (j->layers[middle].first_chunk <= chunk)
-            index = middle;
-        else
-            beyond = middle;
-    }
-    layer_t *l = &j->layers[index];
+/* Chunk `chunk` of a layer, for one coat. */
+SM_TARGET static void scan_coat(const job_t *j, layer_t *l, int64_t chunk) {
     pocket_t p;
     p.count = p.above = 0;
     int64_t row = 0, end_row = 1, begin = 0, end = l->cols;
     if (flat(l, j->update)) {
         const int64_t edges = l->rows * l->cols;
-        begin = (chunk - l->first_chunk) * CHUNK, end = begin + CHUNK < edges ? begin + CHUNK : edges;
+        begin = chunk * CHUNK, end = begin + CHUNK < edges ? begin + CHUNK : edges;
     } else {
-        row = (chunk - l->first_chunk) * chunk_rows(l);
+        row = chunk * chunk_rows(l);
         end_row = row + chunk_rows(l) < l->rows ? row + chunk_rows(l) : l->rows;
     }
     for (; row < end_row; row++) {
@@ -244,6 +237,21 @@ SM_TARGET static void scan_chunk(void *arg, int64_t chunk) {
     }
     empty_pocket(&p, l);
     __atomic_fetch_add(&l->above, p.above, __ATOMIC_RELAXED);
+}
+
+/* A chunk comes from memory for the first coat, and for the others from the cache. */
+SM_TARGET static void scan_chunk(void *arg, int64_t chunk) {
+    const job_t *j = arg;
+    int64_t index = 0;
+    for (int64_t beyond = j->count; beyond - index > 1;) {
+        const int64_t middle = (index + beyond) / 2;
+        if (j->layers[middle].first_chunk <= chunk)
+            index = middle;
+        else
+            beyond = middle;
+    }
+    layer_t *l = &j->layers[index];
+    for (int64_t coat = 0; coat < l->coats; coat++) scan_coat(j, l + coat, chunk - l->first_chunk);
 }
 
 /* Flat index of the wanted-th edge (from 1) with key tau. */
@@ -325,15 +333,16 @@ SM_TARGET static void bracket_layer(void *arg, int64_t index) {
 #endif
 
 /* supermask.kernels.select.select; with `update` supermask.kernels.score_step, which it is the end of. Fills tau and last_tied of each
- * layer, and with `update` low and high for the next call. A layer's `room` has twice its capacity. */
+ * entry, and with `update`, for one coat, low and high for the next call. The `room` of each has twice its capacity. */
 SM_EXPORT int64_t sm_select(layer_t *layers, int64_t count, int absolute, int update, float lr, float momentum,
                             float weight_decay, int nesterov, int threads) {
 #if SM_AVX512
     job_t j = {layers, count, absolute, update, {lr, momentum, weight_decay, nesterov}};
     int64_t chunks = 0;
     for (int64_t i = 0; i < count; i++) {
-        layers[i].first_chunk = chunks, layers[i].above = layers[i].inside = 0;
-        chunks += chunks_of(&layers[i], update);
+        layers[i].above = layers[i].inside = 0;
+        layers[i].first_chunk = chunks; /* of a further coat that of the next layer, where no chunk looks for it */
+        if (layers[i].coats) chunks += chunks_of(&layers[i], update);
     }
     sm_for(count, threads, bracket_layer, &j);
     sm_for(chunks, threads, scan_chunk, &j);

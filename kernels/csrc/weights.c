@@ -15,9 +15,10 @@ typedef struct {
     void *weight;
     const float *grad;
     float *grad_scores;
-    int64_t rows, cols, words, last_tied, chunk;
-    int32_t tau;
-    int absolute, bytes;
+    int64_t rows, cols, words, chunk, coats;
+    const int32_t *tau;       /* one a coat, as the next */
+    const int64_t *last_tied;
+    int absolute, bytes, brain; /* brain: bfloat16, where bytes are 2 */
 } one_layer_t;
 
 /* Which of 16 edges are selected; `tied` of them, from the first, also with key tau. */
@@ -60,10 +61,11 @@ store_weights(const one_layer_t *l, int64_t edge, int64_t left, uint32_t chosen,
 
 SM_TARGET static inline __attribute__((always_inline)) void weights_row(const one_layer_t *l, int64_t row,
                                                                         const int absolute, const int wide) {
-    const __m512i tau = _mm512_set1_epi32(l->tau);
+    const __m512i tau = _mm512_set1_epi32(*l->tau);
+    const int64_t last_tied = *l->last_tied;
     uint32_t *mask = l->mask + row * l->words;
     for (int64_t word = 0; word < l->words; word++) {
-        const int64_t left = l->cols - word * 32, edge = row * l->cols + word * 32, tied = l->last_tied + 1 - edge;
+        const int64_t left = l->cols - word * 32, edge = row * l->cols + word * 32, tied = last_tied + 1 - edge;
         if (left <= 0) {
             mask[word] = 0;
             continue;
@@ -79,7 +81,64 @@ SM_TARGET static inline __attribute__((always_inline)) void weights_row(const on
     }
 }
 
-/* The same where the mask is given, in `survivors`. */
+/* Weights of 16 edges from `edge` on, where `there`: float32 theta0 times `count`, rounded once, +0.0 where it is 0. */
+SM_TARGET static inline void store_products(const one_layer_t *l, int64_t edge, __m512i count, __mmask16 minus,
+                                            __mmask16 there) {
+    const __m512i sign = _mm512_set1_epi32((int)0x80000000);
+    __m512i theta;
+    if (l->base) {
+        theta = _mm512_maskz_loadu_epi32(there, (const int32_t *)l->base + edge);
+    } else {
+        const __m512i plus = _mm512_set1_epi32(*(const int32_t *)l->constant);
+        theta = _mm512_mask_xor_epi32(plus, minus, plus, sign);
+    }
+    const __m512 product = _mm512_mul_ps(_mm512_castsi512_ps(theta), _mm512_cvtepi32_ps(count));
+    const __mmask16 chosen = _mm512_test_epi32_mask(count, count);
+    const __m512i bits = _mm512_maskz_mov_epi32(chosen, _mm512_castps_si512(product));
+    if (l->bytes == 4) {
+        _mm512_mask_storeu_epi32((int32_t *)l->weight + edge, there, bits);
+        return;
+    }
+    __m256i half;
+    if (l->brain) { /* to the nearest, ties to even: half of what is cut off, less one where the rest is even */
+        const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+        const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+        const __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7FFFFFFF));
+        const __mmask16 nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(INF_BITS));
+        half = _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(up, 16), nan, _mm512_set1_epi32(0x7FC0)));
+    } else {
+        half = _mm512_cvtps_ph(_mm512_castsi512_ps(bits), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
+    _mm256_mask_storeu_epi16((int16_t *)l->weight + edge, there, half);
+}
+
+/* Several coats: the scores are read once, and a mask goes to each plane. */
+SM_TARGET static void coats_row(const one_layer_t *l, int64_t row) {
+    for (int64_t word = 0; word < l->words; word++) {
+        const int64_t left = l->cols - word * 32, edge = row * l->cols + word * 32, at = row * l->words + word;
+        const __mmask16 there0 = first(left), there1 = first(left - 16);
+        const __m512i key0 = keys_of(_mm512_maskz_loadu_epi32(there0, l->scores + edge), l->absolute);
+        const __m512i key1 = keys_of(_mm512_maskz_loadu_epi32(there1, l->scores + edge + 16), l->absolute);
+        const __m512i one = _mm512_set1_epi32(1);
+        __m512i count0 = _mm512_setzero_si512(), count1 = count0;
+        for (int64_t coat = 0; coat < l->coats; coat++) {
+            const __m512i tau = _mm512_set1_epi32(l->tau[coat]);
+            const int64_t tied = l->last_tied[coat] + 1 - edge;
+            uint32_t chosen = on_or_above(key0, tau, tied, there0);
+            chosen |= (uint32_t)on_or_above(key1, tau, tied - 16, there1) << 16;
+            if (l->survivors) chosen &= l->survivors[at];
+            l->mask[coat * l->rows * l->words + at] = chosen;
+            if (!coat && l->ever) l->ever[at] |= chosen;
+            count0 = _mm512_mask_add_epi32(count0, (__mmask16)chosen, count0, one);
+            count1 = _mm512_mask_add_epi32(count1, (__mmask16)(chosen >> 16), count1, one);
+        }
+        const uint32_t minus = l->signs ? l->signs[at] : 0;
+        store_products(l, edge, count0, (__mmask16)minus, there0);
+        store_products(l, edge + 16, count1, (__mmask16)(minus >> 16), there1);
+    }
+}
+
+/* One coat whose mask is given, in `survivors`. */
 SM_TARGET static void packed_chunk(void *arg, int64_t chunk) {
     const one_layer_t *l = arg;
     const int64_t begin = chunk * l->chunk, end = begin + l->chunk < l->rows ? begin + l->chunk : l->rows;
@@ -98,7 +157,9 @@ SM_TARGET static void weights_chunk(void *arg, int64_t chunk) {
     const one_layer_t *l = arg;
     const int64_t begin = chunk * l->chunk, end = begin + l->chunk < l->rows ? begin + l->chunk : l->rows;
     for (int64_t row = begin; row < end; row++) {
-        if (l->absolute && l->bytes == 4)
+        if (l->coats > 1)
+            coats_row(l, row);
+        else if (l->absolute && l->bytes == 4)
             weights_row(l, row, 1, 1);
         else if (l->absolute)
             weights_row(l, row, 1, 0);
@@ -128,17 +189,18 @@ SM_TARGET static void grads_chunk(void *arg, int64_t chunk) {
 }
 #endif
 
-/* supermask.kernels.subnet.subnet of one layer: weights of `bytes` bytes each, mask, and the mask ORed into `ever`. */
-SM_EXPORT int64_t sm_subnet(const float *scores, int32_t tau, int64_t last_tied, const uint32_t *survivors,
-                            const void *constant, const uint32_t *signs, const void *base, void *weight, uint32_t *mask,
-                            uint32_t *ever, int64_t rows, int64_t cols, int64_t words, int absolute, int bytes,
-                            int threads) {
+/* supermask.kernels.subnet.subnet of one layer: weights of `bytes` bytes each (`brain`: bfloat16), a mask a coat, the
+ * first ORed into `ever`. Constant and base are of the weights' dtype for one coat, and float32 for several. */
+SM_EXPORT int64_t sm_subnet(const float *scores, const int32_t *tau, const int64_t *last_tied,
+                            const uint32_t *survivors, const void *constant, const uint32_t *signs, const void *base,
+                            void *weight, uint32_t *mask, uint32_t *ever, int64_t rows, int64_t cols, int64_t words,
+                            int64_t coats, int absolute, int bytes, int brain, int threads) {
 #if SM_AVX512
     if (!rows || !cols) return 0;
     one_layer_t l = {.scores = scores, .survivors = survivors, .signs = signs, .base = base, .constant = constant,
                      .mask = mask, .ever = ever, .weight = weight, .rows = rows, .cols = cols, .words = words,
-                     .last_tied = last_tied, .chunk = cols < CHUNK ? CHUNK / cols : 1, .tau = tau,
-                     .absolute = absolute, .bytes = bytes};
+                     .last_tied = last_tied, .chunk = cols < CHUNK ? CHUNK / cols : 1, .tau = tau, .coats = coats,
+                     .absolute = absolute, .bytes = bytes, .brain = brain};
     sm_for((rows + l.chunk - 1) / l.chunk, threads, weights_chunk, &l);
     return 0;
 #else

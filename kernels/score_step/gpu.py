@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from supermask.kernels.base.keys import score_key
+from supermask.kernels.base.keys import Threshold, score_key
 from supermask.kernels.base.launch import interpreted, jit, launch, tl
 from supermask.kernels.base.sgd import Sgd
 from supermask.kernels.base.theta import Theta
@@ -214,7 +214,7 @@ def _score_bracket_kernel(
 def score_step_triton(
     scores: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], survivors: Sequence[Tensor | None],
     thetas: Sequence[Theta], kept: Tensor, brackets: Tensor, sgd: Sgd, absolute: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> Threshold:  # fmt: skip
     device, count = kept.device, len(scores)
     TILE, _ = tile_sizes()
     # An edge has some twenty registers on its way: four edges a thread leave room for them on every device.
@@ -265,7 +265,7 @@ def score_step_triton(
     )
     source, wanted = torch.empty_like(table), torch.empty_like(kept)
     launch(_score_source_kernel, (count,), table, steps, kept, counts, source, wanted, num_warps=1, **rows_of)
-    tau, last_tied, bins = select_launches(source, table, layer_of, wanted, absolute)
+    threshold, bins = select_launches(source, table, layer_of, wanted, absolute)
     launch(
         _score_bracket_kernel,
         (count,),
@@ -275,11 +275,11 @@ def score_step_triton(
         counts,
         wanted,
         bins,
-        tau,
+        threshold.tau,
         brackets,
         DIGIT_BITS=DIGIT_BITS,
         SIDE=SIDE,
         num_warps=4,
         **rows_of,
     )
-    return tau, last_tied
+    return threshold

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from supermask.kernels.base.keys import Threshold
 from supermask.kernels.base.sgd import Sgd
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.select.arguments import check_counts
@@ -13,7 +14,7 @@ from supermask.kernels.select.native import Layers
 def score_step_native(
     scores: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], survivors: Sequence[Tensor | None],
     thetas: Sequence[Theta], kept: Tensor, brackets: Tensor, sgd: Sgd, absolute: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> Threshold:  # fmt: skip
     layers = Layers(scores, check_counts(scores, kept), survivors)
     found = brackets.numpy()
     layers.table["low"], layers.table["high"] = found.T

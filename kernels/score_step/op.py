@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from supermask.kernels.base.keys import Threshold
 from supermask.kernels.base.launch import define_op
 from supermask.kernels.base.sgd import Sgd
 from supermask.kernels.base.theta import Theta
@@ -46,7 +47,7 @@ NO_BRACKET = (1, 0)
 def reference(
     scores: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], survivors: Sequence[Tensor | None],
     thetas: Sequence[Theta], kept: Tensor, brackets: Tensor, sgd: Sgd, absolute: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> Threshold:  # fmt: skip
     """The equations, a layer at a time, and a selection that needs no bracket."""
     check_counts(scores, kept)
     for i, s in enumerate(scores):
@@ -103,7 +104,7 @@ def score_step(
     weight_decay: float = 0.0,
     nesterov: bool = False,
     absolute: bool = True,
-) -> tuple[Tensor, Tensor]:
+) -> Threshold:
     """One SGD step on the scores of every layer, in place, and the threshold of every layer after it.
 
     Args:
@@ -114,15 +115,14 @@ def score_step(
         survivors: of each layer the packed bits of the edges that hard pruning left, int32 [rows, words]; None is all.
             The scores of others decay and coast, as in torch.optim.SGD with a gradient of zero.
         thetas: of each layer where its weights come from; real-valued ones as `base`.
-        kept: of each layer the edges to keep, as `supermask.kernels.select.select` takes them.
+        kept: of each layer the edges to keep, of one coat, as `supermask.kernels.select.select` takes them.
         brackets: of each layer two keys, int32 [layers, 2], contiguous; NO_BRACKET at first, then as the last call left
             them. Updated. They have no influence on what is returned.
         lr, momentum, weight_decay, nesterov: as in torch.optim.SGD.
         absolute: rank by |score| (`abs`) or by score (`raw`).
 
     Returns:
-        tau, int32 [layers], and last_tied, int64 [layers], as `supermask.kernels.select.select` gives them for the new
-        scores.
+        The thresholds, [layers], as `supermask.kernels.select.select` gives them for the new scores.
 
     Raises:
         TypeError: a tensor has the wrong dtype.
@@ -161,7 +161,7 @@ def score_step(
         if v is not None:
             _check(f"layer {layer}: the momentum", v, s.shape, torch.float32, kept.device)
     schemas = zip(*(theta.schema() for theta in thetas), strict=True) if thetas else [()] * 6
-    found: tuple[Tensor, Tensor] = _score_step(
+    found = _score_step(
         [s.detach() for s in scores],
         [g.detach() for g in grads],
         [v for v in momenta if v is not None],
@@ -175,7 +175,7 @@ def score_step(
         nesterov,
         absolute,
     )
-    return found
+    return Threshold(*found)
 
 
 def _check(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:

@@ -1,23 +1,41 @@
 """What a selection is given, checked."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.bits import words_per_row
 
+MOST_COATS = 64
 
-def check_counts(scores: Sequence[Tensor], kept: Tensor) -> list[int]:
-    """`kept` as numbers, for which the host waits.
+
+def check_kept(layers: int, kept: Tensor) -> None:
+    """Raise TypeError or ValueError unless `kept` is int64 [layers] or [layers, coats]."""
+    if kept.dtype is not torch.int64:
+        raise TypeError(f"kept is {kept.dtype}: expected torch.int64")
+    coats = kept.shape[1] if kept.ndim == 2 else 1
+    if kept.ndim not in (1, 2) or len(kept) != layers or not 1 <= coats <= MOST_COATS:
+        raise ValueError(
+            f"{layers} layers of scores, kept of shape {tuple(kept.shape)}: expected [{layers}], or [{layers}, coats] "
+            f"with 1 to {MOST_COATS} coats"
+        )
+
+
+def check_counts(scores: Sequence[Tensor], kept: Tensor) -> list[list[int]]:
+    """`kept` as numbers, a list of coats a layer, for which the host waits.
 
     Raises:
-        ValueError: one is not from 1 to the number of its layer's edges.
+        ValueError: one is not from 1 to the number of its layer's edges, or above that of the coat before.
     """
-    counts: list[int] = kept.tolist()
-    for layer, (s, count) in enumerate(zip(scores, counts, strict=True)):
-        if not 1 <= count <= s.numel():
-            raise ValueError(f"layer {layer}: kept is {count}: expected 1 to {s.numel()}, the layer's edges")
+    counts: list[list[int]] = kept.view(len(scores), -1).tolist() if len(scores) else []
+    for layer, (s, coats) in enumerate(zip(scores, counts, strict=True)):
+        said = coats[0] if kept.ndim == 1 else coats
+        if not all(1 <= count <= s.numel() for count in coats):
+            raise ValueError(f"layer {layer}: kept is {said}: expected 1 to {s.numel()}, the layer's edges")
+        if any(inner > outer for outer, inner in pairwise(coats)):
+            raise ValueError(f"layer {layer}: kept is {said}: coats nest, so give their counts from the widest")
     return counts
 
 

@@ -9,19 +9,24 @@ and one copy of a table of addresses, whatever the number of layers, and 12 byte
 are cut), plus 1 bit an edge and pass where there are survivors. Counts and indices are int64, so a layer may have more
 than 2**31 edges. All arithmetic is integer: the result is the same whatever order the atomics take.
 
+A threshold is a line: a layer has one a coat, one after the other. The first digit's counts serve all coats of a
+layer. After it each coat has digits of its own, and so a histogram, made by a program of its own, since histograms are
+what registers and time go to. The programs of a tile are neighbours in the grid, so that it comes from memory once and
+the rest of them find it in the cache. The launches are as many as for one coat.
+
 The passes may be given fewer edges than the layer has, where it is known that the threshold is among these
 (kernels/score_step/op.py).
 """
 
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.bits import words_per_row
-from supermask.kernels.base.keys import score_key
+from supermask.kernels.base.keys import Threshold, score_key
 from supermask.kernels.base.launch import cdiv, interpreted, jit, launch, tl
 
 DIGITS = 3
@@ -75,22 +80,25 @@ def _ranks(offs, length, scores_ptr, survivors, packing, ABSOLUTE: tl.constexpr)
 
 @jit
 def _narrow(
-    kept_ptr, count_ptr, state_ptr, layers, layer, step, DIGIT_BITS: tl.constexpr,
+    kept_ptr, count_ptr, state_ptr, lines, line, coats, step, DIGIT_BITS: tl.constexpr,
 ):  # fmt: skip
-    """What `step` passes tell of a layer: tau's leading digits, how many edges rank above all those that have them, and
+    """What `step` passes tell of a line: tau's leading digits, how many edges rank above all those that have them, and
     how many have them."""
     BINS: tl.constexpr = 1 << DIGIT_BITS
     prefix = tl.full((), 0, tl.int64)
     above = tl.full((), 0, tl.int64)
     equal = tl.full((), 0, tl.int64)
     if step > 0:
-        previous = layers.to(tl.int64) * (step - 1) + layer
+        before = lines.to(tl.int64) * (step - 1)
+        previous = before + line
+        # Those of the first digit are the same for all coats, and stand with the first.
+        counted = before + tl.where(step == 1, line // coats * coats, line)
         offs = tl.arange(0, BINS)
-        count = tl.load(count_ptr + previous * BINS + (BINS - 1 - offs))
+        count = tl.load(count_ptr + counted * BINS + (BINS - 1 - offs))
         upto = tl.cumsum(count, 0)
         prefix = tl.load(state_ptr + previous * 2)
         above = tl.load(state_ptr + previous * 2 + 1)
-        short = upto < tl.load(kept_ptr + layer) - above
+        short = upto < tl.load(kept_ptr + line) - above
         # A `kept` that exceeds the layer (unchecked on the GPU) leaves every count short: stay inside the bins.
         digit = BINS - 1 - tl.minimum(tl.sum(short.to(tl.int32), 0), BINS - 1)
         equal = tl.sum(tl.where(BINS - 1 - offs == digit, count, 0), 0)
@@ -99,20 +107,22 @@ def _narrow(
     return prefix, above, equal
 
 
-@jit(do_not_specialize=["layers", "step"])
+@jit(do_not_specialize=["lines", "step"])
 def _select_count_kernel(
-    table_ptr, layer_ptr, kept_ptr, state_ptr, count_ptr, layers, step, ABSOLUTE: tl.constexpr,
+    table_ptr, layer_ptr, kept_ptr, state_ptr, count_ptr, lines, coats, programs, step, ABSOLUTE: tl.constexpr,
     DIGIT_BITS: tl.constexpr, FIELDS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One tile: the digits of its edges that have tau's first `step` digits, added to the layer's counts."""
+    """One tile, by one of its `programs`: the digits of its edges that have tau's first `step` digits, added to the
+    line's counts."""
     BINS: tl.constexpr = 1 << DIGIT_BITS
-    pid = tl.program_id(0)
+    pid = tl.program_id(0) // programs
     layer = tl.load(layer_ptr + pid)
+    line = layer * coats + tl.program_id(0) % programs
     row_ptr = table_ptr + layer * FIELDS
     tile = pid - tl.load(row_ptr + 5)
     if tile * TILE < tl.load(row_ptr + 2):  # else the layer's row is that of fewer edges than the grid is made for
-        prefix, above, _ = _narrow(kept_ptr, count_ptr, state_ptr, layers, layer, step, DIGIT_BITS)
-        current = layers.to(tl.int64) * step + layer
+        prefix, above, _ = _narrow(kept_ptr, count_ptr, state_ptr, lines, line, coats, step, DIGIT_BITS)
+        current = lines.to(tl.int64) * step + line
         if tile == 0:
             tl.store(state_ptr + current * 2, prefix)
             tl.store(state_ptr + current * 2 + 1, above)
@@ -131,16 +141,17 @@ def _select_count_kernel(
         tl.atomic_add(bins_ptr, found.to(tl.int64), mask=found > 0, sem="relaxed")
 
 
-@jit(do_not_specialize=["layers"])
+@jit(do_not_specialize=["lines"])
 def _select_ties_kernel(
-    table_ptr, layer_ptr, kept_ptr, state_ptr, count_ptr, ties_ptr, layers, ABSOLUTE: tl.constexpr,
+    table_ptr, layer_ptr, kept_ptr, state_ptr, count_ptr, ties_ptr, lines, coats, ABSOLUTE: tl.constexpr,
     DIGITS: tl.constexpr, DIGIT_BITS: tl.constexpr, FIELDS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One tile: how many of its edges have key tau, where not all of the layer's are selected."""
-    pid = tl.program_id(0)
+    """One tile and coat: how many of its edges have key tau, where not all of the layer's are selected."""
+    pid = tl.program_id(0) // coats
     layer = tl.load(layer_ptr + pid)
-    prefix, above, equal = _narrow(kept_ptr, count_ptr, state_ptr, layers, layer, DIGITS, DIGIT_BITS)
-    if (prefix != 0) & (equal > tl.load(kept_ptr + layer) - above):
+    line = layer * coats + tl.program_id(0) % coats
+    prefix, above, equal = _narrow(kept_ptr, count_ptr, state_ptr, lines, line, coats, DIGITS, DIGIT_BITS)
+    if (prefix != 0) & (equal > tl.load(kept_ptr + line) - above):
         row_ptr = table_ptr + layer * FIELDS
         tile = pid - tl.load(row_ptr + 5)
         _, length, scores_ptr, survivors, _, packing = tile_of(row_ptr, tile, TILE)
@@ -150,31 +161,31 @@ def _select_ties_kernel(
             offs = first + tl.arange(0, BLOCK)
             rank = _ranks(offs, length, scores_ptr, survivors, packing, ABSOLUTE)
             ties += ((offs < length) & (rank == tau)).to(tl.int32)
-        tl.store(ties_ptr + pid, tl.sum(ties, 0))
+        tl.store(ties_ptr + tl.program_id(0), tl.sum(ties, 0))
 
 
-@jit(do_not_specialize=["layers"])
+@jit(do_not_specialize=["lines"])
 def _select_threshold_kernel(
-    table_ptr, kept_ptr, state_ptr, count_ptr, ties_ptr, tau_ptr, last_ptr, layers, ABSOLUTE: tl.constexpr,
+    table_ptr, kept_ptr, state_ptr, count_ptr, ties_ptr, tau_ptr, last_ptr, lines, coats, ABSOLUTE: tl.constexpr,
     DIGITS: tl.constexpr, DIGIT_BITS: tl.constexpr, FIELDS: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
     TILES: tl.constexpr,
 ):  # fmt: skip
-    """One layer: tau, and among its ties the last selected."""
-    layer = tl.program_id(0).to(tl.int64)
-    row_ptr = table_ptr + layer * FIELDS
-    prefix, above, equal = _narrow(kept_ptr, count_ptr, state_ptr, layers, layer, DIGITS, DIGIT_BITS)
+    """One line: tau, and among its ties the last selected."""
+    line = tl.program_id(0).to(tl.int64)
+    row_ptr = table_ptr + line // coats * FIELDS
+    prefix, above, equal = _narrow(kept_ptr, count_ptr, state_ptr, lines, line, coats, DIGITS, DIGIT_BITS)
     edges = tl.load(row_ptr + 2)
-    wanted = tl.load(kept_ptr + layer) - above
+    wanted = tl.load(kept_ptr + line) - above
     last = edges - 1
     if (prefix != 0) & (equal > wanted):
         tiles = (edges + TILE - 1) // TILE
         tile = tl.full((), 0, tl.int64)
         passed = tl.full((), 0, tl.int64)
         before = tl.full((), 0, tl.int64)
-        ties_ptr += tl.load(row_ptr + 5)
+        ties_ptr += tl.load(row_ptr + 5) * coats + line % coats  # a count a tile and coat
         for first in range(0, tiles, TILES):
             offs = first + tl.arange(0, TILES)
-            ties = tl.load(ties_ptr + offs, mask=offs < tiles, other=0).to(tl.int64)
+            ties = tl.load(ties_ptr + offs * coats, mask=offs < tiles, other=0).to(tl.int64)
             upto = passed + tl.cumsum(ties, 0)
             short = (offs < tiles) & (upto < wanted)
             tile += tl.sum(short.to(tl.int32), 0)
@@ -192,8 +203,8 @@ def _select_threshold_kernel(
             last = tl.maximum(last, tl.max(tl.where(tied & (upto == wanted), start + offs, -1), 0))
             before += tl.sum(tied.to(tl.int32), 0)
     # No rank below that of NaN is ever a threshold: a layer short of survivors selects them all.
-    tl.store(tau_ptr + layer, (tl.maximum(prefix, 1) ^ 2147483648).to(tl.int32))
-    tl.store(last_ptr + layer, last)
+    tl.store(tau_ptr + line, (tl.maximum(prefix, 1) ^ 2147483648).to(tl.int32))
+    tl.store(last_ptr + line, last)
 
 
 def tile_sizes() -> tuple[int, int]:
@@ -212,7 +223,7 @@ def reciprocal(divisor: int) -> tuple[int, int]:
     return (2**32 * (2**bits - divisor) // divisor + 1) % 2**32, bits
 
 
-def layer_rows(scores: Sequence[Tensor], survivors: Sequence[Optional[Tensor]]) -> tuple[Any, Any]:
+def layer_rows(scores: Sequence[Tensor], survivors: Sequence[Tensor | None]) -> tuple[Any, Any]:
     """The FIELDS of each layer, and the layer of each tile; int64."""
     tile, _ = tile_sizes()
     rows, first = np.zeros((len(scores), FIELDS), np.int64), 0
@@ -244,7 +255,7 @@ def on_device(tables: Sequence[Any], device: torch.device) -> Sequence[Tensor]:
 
 def select_launches(
     source: Tensor, table: Tensor, layer_of: Tensor, kept: Tensor, absolute: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Threshold, Tensor]:
     """The launches of a selection.
 
     Args:
@@ -252,33 +263,36 @@ def select_launches(
             rank above are taken off `kept` and those known to rank below left out.
         table: FIELDS of each layer, of all edges; ties are resolved in these.
         layer_of: of each tile in `table` the layer.
-        kept: how many of those in `source`; int64 [layers].
+        kept: how many of those in `source`; int64 [layers] or [layers, coats].
 
     Returns:
-        tau, last_tied, and the counts of the first digit in `source`, int64 [layers, 2**DIGIT_BITS].
+        The thresholds, and the counts of the first digit in `source`, int64 [layers, coats, 2**DIGIT_BITS], of which
+        the first coat's alone are filled.
     """
-    device, count = kept.device, kept.numel()
+    device, lines = kept.device, kept.numel()
+    coats = kept.shape[1] if kept.ndim == 2 else 1
     TILE, BLOCK = tile_sizes()
-    state = torch.zeros(DIGITS * count * (2 + (1 << DIGIT_BITS)), dtype=torch.int64, device=device)
-    state, counts = state[: DIGITS * count * 2], state[DIGITS * count * 2 :]
-    ties = torch.empty(layer_of.numel(), dtype=torch.int32, device=device)
-    tau = torch.empty(count, dtype=torch.int32, device=device)
-    last_tied = torch.empty(count, dtype=torch.int64, device=device)
-    tiles = (layer_of.numel(),)
+    state = torch.zeros(DIGITS * lines * (2 + (1 << DIGIT_BITS)), dtype=torch.int64, device=device)
+    state, counts = state[: DIGITS * lines * 2], state[DIGITS * lines * 2 :]
+    ties = torch.empty(layer_of.numel() * coats, dtype=torch.int32, device=device)
+    tau = torch.empty(kept.shape, dtype=torch.int32, device=device)
+    last_tied = torch.empty(kept.shape, dtype=torch.int64, device=device)
     meta = {"ABSOLUTE": absolute, "DIGIT_BITS": DIGIT_BITS, "FIELDS": FIELDS, "TILE": TILE, "BLOCK": BLOCK}
     meta["num_warps"] = 8
+    known = state, counts
     for step in range(DIGITS):
-        launch(_select_count_kernel, tiles, source, layer_of, kept, state, counts, count, step, **meta)
+        programs = coats if step else 1
+        grid, sizes = (layer_of.numel() * programs,), (lines, coats, programs, step)
+        launch(_select_count_kernel, grid, source, layer_of, kept, *known, *sizes, **meta)
     meta["DIGITS"] = DIGITS
-    launch(_select_ties_kernel, tiles, table, layer_of, kept, state, counts, ties, count, **meta)
+    launch(_select_ties_kernel, (ties.numel(),), table, layer_of, kept, *known, ties, lines, coats, **meta)
     meta["TILES"] = 2 if interpreted() else 1024
-    launch(_select_threshold_kernel, (count,), table, kept, state, counts, ties, tau, last_tied, count, **meta)
-    return tau, last_tied, counts[: count << DIGIT_BITS].view(count, 1 << DIGIT_BITS)
+    launch(_select_threshold_kernel, (lines,), table, kept, *known, ties, tau, last_tied, lines, coats, **meta)
+    return Threshold(tau, last_tied), counts[: lines << DIGIT_BITS].view(len(kept), coats, 1 << DIGIT_BITS)
 
 
 def select_triton(
-    scores: Sequence[Tensor], kept: Tensor, survivors: Sequence[Optional[Tensor]], absolute: bool
-) -> tuple[Tensor, Tensor]:
+    scores: Sequence[Tensor], kept: Tensor, survivors: Sequence[Tensor | None], absolute: bool
+) -> Threshold:
     table, layer_of = on_device(layer_rows(scores, survivors), kept.device)
-    tau, last_tied, _ = select_launches(table, table, layer_of, kept, absolute)
-    return tau, last_tied
+    return select_launches(table, table, layer_of, kept, absolute)[0]

@@ -5,16 +5,18 @@ arithmetic. Here only the results are of the layer's size; what leads to them st
 NumPy computes a block on one thread: PyTorch would start all of them for some microseconds' work.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from supermask.kernels.base.bits import bits_of, words_per_row
+from supermask.kernels.base.bits import bits_of
 from supermask.kernels.base.keys import Threshold, keys_of
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.select.cpu import row_blocks, scratch
+from supermask.kernels.subnet.arguments import mask_shape, matrix_of
 
 
 def subnet_cpu(
@@ -22,35 +24,32 @@ def subnet_cpu(
     ever: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Effective weights, of the scores' shape, and the packed mask."""
-    rows = scores.shape[0]
-    matrix = scores.view(rows, -1)
-    cols = matrix.shape[1]
-    tau, last_tied = map(int, threshold)
+    rows, cols = matrix_of(scores)
+    matrix, coats = scores.view(rows, cols), threshold.tau.numel()
     constant, signs, base = theta.constant, theta.needed_words(rows, cols), theta.base
     weight = torch.empty(matrix.shape, dtype=dtype)
-    mask = torch.zeros(rows, words_per_row(cols), dtype=torch.int32)
-    packed = mask.numpy().view(np.uint8)
-    magnitude = constant.to(dtype).float().numpy()
+    mask = torch.zeros(mask_shape(scores, coats), dtype=torch.int32)
+    packed = mask.view(coats, rows, -1).numpy().view(np.uint8)
+    # Of one coat a weight is rounded before it is copied, of several their product.
+    magnitude = (constant.to(dtype).float() if coats == 1 else constant).numpy()
+    levels = [*zip(*(each.flatten().tolist() for each in threshold), packed, strict=True)]
     space = scratch(rows, cols)
     for block in row_blocks(rows, cols):
         part = matrix[block].numpy()
         keys = keys_of(part, absolute, out=space[: len(part)])
-        chosen = _on_or_above(keys, tau, last_tied + 1 - block.start * cols)
-        if survivors is not None:
-            chosen &= bits_of(survivors[block], cols)
-        packed[block, : -(-cols // 8)] = np.packbits(chosen, axis=1, bitorder="little")
+        alive = None if survivors is None else bits_of(survivors[block], cols)
+        counts = _counts(keys, levels, block, alive)
         # float32 holds the weights of every dtype exactly, or is what they are rounded from.
         found = weight[block].numpy() if dtype is torch.float32 else keys.view(np.float32)
         if base is not None:
-            np.copyto(found, base[block].numpy())
-            _keep(found, chosen)
+            _times(found, base[block].numpy(), counts, coats)
         elif signs is not None:
-            np.copyto(found, _plus_or_minus(bits_of(signs[block], cols)) * chosen.view(np.int8))
+            np.copyto(found, _plus_or_minus(bits_of(signs[block], cols)) * counts.view(np.int8))
             found *= magnitude
         if dtype is not torch.float32:
             weight[block] = torch.from_numpy(found)
     if ever is not None:
-        ever.bitwise_or_(mask)
+        ever.bitwise_or_(mask.view(coats, rows, -1)[0])
     return weight.view(scores.shape), mask
 
 
@@ -80,6 +79,33 @@ def subnet_backward_cpu(
     return grad.view(scores.shape)
 
 
+def _counts(keys: Any, levels: Sequence[tuple[int, int, Any]], block: slice, alive: Any) -> Any:
+    """How many coats select each edge of a block, uint8; each coat packed on the way.
+
+    Args:
+        levels: of each coat tau, last_tied, and the bytes of the layer's packed bits.
+        alive: of each edge 0 or 1, or None.
+    """
+    counts = None
+    for tau, last_tied, packed in levels:
+        chosen = _on_or_above(keys, tau, last_tied + 1 - block.start * keys.shape[1])
+        if alive is not None:
+            chosen &= alive
+        packed[block, : -(-keys.shape[1] // 8)] = np.packbits(chosen, axis=1, bitorder="little")
+        counts = chosen if counts is None else np.add(counts, chosen, out=counts)
+    return counts
+
+
+def _times(found: Any, base: Any, counts: Any, coats: int) -> None:
+    """`base` times `counts` of up to so many coats, which multiply, into `found`."""
+    np.copyto(found, base)
+    if coats > 1:
+        with np.errstate(over="ignore", invalid="ignore"):  # infinities, also of edges that none selects
+            found *= counts
+        counts = counts != 0
+    _keep(found, counts)
+
+
 def _on_or_above(keys: Any, tau: int, tied: int) -> Any:
     """Which keys of a block are selected, uint8 of 0 and 1; those equal to tau only among the first `tied`."""
     chosen = np.empty(keys.shape, np.uint8)
@@ -99,6 +125,6 @@ def _plus_or_minus(negative: Any) -> Any:
 
 
 def _keep(values: Any, chosen: Any) -> None:
-    """Make `values` +0.0 where `chosen`, uint8 of 0 and 1, is 0, whatever stands there: NaN too."""
+    """Make `values` +0.0 where `chosen`, a byte of 0 or 1, is 0, whatever stands there: NaN too."""
     bits = values.view(f"i{values.itemsize}")
     bits &= -chosen.view(np.int8)

@@ -1,15 +1,19 @@
 """subnet: from scores to the effective weights theta0 * m, in one pass over the scores.
 
-    m[e] = 1 where edge e is selected (kernels/select/op.py: key > tau, or key == tau and flat index <= last_tied; and a
-    survivor), w = m * theta0 in the dtype asked for
+    m[e] = how many coats select edge e: 0 or 1 where there is one (kernels/select/op.py: key > tau, or key == tau and
+    flat index <= last_tied; and a survivor), w = m * theta0 in the dtype asked for
 
-On the way the mask is packed (kernels/base/bits.py) and, where asked, ORed into the bits of the edges ever selected.
-Weights move as bit patterns, so every path gives the same bits; an edge that is not selected weighs +0.0.
+On the way the mask of each coat is packed (kernels/base/bits.py), the first coat's also, where asked, ORed into the
+bits of the edges ever selected. Weights of one coat move as bit patterns; of several they are products in float32,
+rounded once to the dtype. So every path gives the same bits; an edge that is not selected weighs +0.0.
 
 Straight-through backward (Ramanujan et al. 2020, section 3), its own op:
 
     dL/ds = dL/dw * theta0 * sign(s) for abs scores, dL/dw * theta0 for raw ones, for every edge, selected or not, and
     zero for edges that hard pruning removed; sign(0) = +1, so that a score of zero can move
+
+Its theta0 may be another than the forward's. Of N coats, each straight-through, dL/ds is the sum over the coats, with
+N * theta0 (Okoshi et al. 2022, "Multicoated supermasks enhance hidden networks").
 
 Nothing dense is kept for backward but the scores, which their parameter holds anyway: theta0 is made again.
 """
@@ -19,11 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from supermask.kernels.base.bits import check_words, pack, unpack, words_per_row
+from supermask.kernels.base.bits import pack, unpack
 from supermask.kernels.base.keys import Threshold
 from supermask.kernels.base.launch import define_op
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.select.op import selected
+from supermask.kernels.subnet.arguments import check, mask_shape, matrix_of
 from supermask.kernels.subnet.cpu import subnet_backward_cpu, subnet_cpu
 from supermask.kernels.subnet.gpu import subnet_backward_triton, subnet_triton
 from supermask.kernels.subnet.native import subnet_backward_native, subnet_native
@@ -34,13 +39,17 @@ def reference(
     ever: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The equation: w and m, packed."""
-    chosen = selected(scores, *threshold, absolute)
+    chosen = selected(scores, threshold, absolute)
     if survivors is not None:
-        chosen = chosen & unpack(survivors, chosen.shape[1])
-    mask = pack(chosen)
+        chosen = chosen & unpack(survivors, chosen.shape[-1])
+    coats = chosen.view(-1, *chosen.shape[-2:]).unbind()
+    masks = [pack(coat) for coat in coats]
     if ever is not None:
-        ever.bitwise_or_(mask)
-    return theta.where(chosen, dtype).view(scores.shape), mask
+        ever.bitwise_or_(masks[0])
+    if len(coats) == 1:
+        return theta.where(coats[0], dtype).view(scores.shape), masks[0]
+    weight = theta.where(chosen.any(0), torch.float32) * chosen.sum(0, dtype=torch.int8)
+    return weight.to(dtype).view(scores.shape), torch.stack(masks)
 
 
 def reference_backward(
@@ -76,6 +85,14 @@ def _backward_records(
     return grad_weight, scores, survivors, Theta.of(constant, signs, base, seed, layer, stream), absolute
 
 
+def _subnet_fake(
+    scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Tensor | None, constant: Tensor, signs: Tensor | None,
+    base: Tensor | None, seed: int, layer: int, stream: int, absolute: bool, dtype: torch.dtype, ever: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    mask = scores.new_empty(mask_shape(scores, tau.numel()), dtype=torch.int32)
+    return scores.new_empty(scores.shape, dtype=dtype), mask
+
+
 _THETA = "Tensor constant, Tensor? signs, Tensor? base, SymInt seed, SymInt layer, SymInt stream"
 _subnet = define_op(
     "subnet",
@@ -85,10 +102,7 @@ _subnet = define_op(
     schema=f"(Tensor scores, Tensor tau, Tensor last_tied, Tensor? survivors, {_THETA}, bool absolute, "
     "ScalarType dtype, Tensor(a!)? ever) -> (Tensor, Tensor)",
     records=_records,
-    fake=lambda scores, tau, last_tied, survivors, constant, signs, base, seed, layer, stream, absolute, dtype, ever: (
-        scores.new_empty(scores.shape, dtype=dtype),
-        scores.new_empty(scores.shape[0], words_per_row(scores.numel() // scores.shape[0]), dtype=torch.int32),
-    ),
+    fake=_subnet_fake,
     mutates=("ever",),
 )
 _subnet_backward = define_op(
@@ -107,16 +121,16 @@ class _Subnet(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Tensor | None, constant: Tensor,
-        signs: Tensor | None, base: Tensor | None, seed: int, layer: int, stream: int,
-        real: tuple[str, float] | None, absolute: bool, dtype: torch.dtype, ever: Tensor | None,
-        straight_through: bool,
+        ctx: Any, scores: Tensor, tau: Tensor, last_tied: Tensor, survivors: Tensor | None, absolute: bool,
+        dtype: torch.dtype, ever: Tensor | None, straight_through: bool, *thetas: Any,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        forwards, backwards, shared = thetas[:_FLAT], thetas[_FLAT : 2 * _FLAT], thetas[2 * _FLAT :]
         ctx.straight_through = straight_through
         if straight_through:
-            ctx.save_for_backward(scores, survivors, constant, signs, base)
-            ctx.plain = seed, layer, stream, real, absolute
-        theta = _made(Theta.of(constant, signs, base, seed, layer, stream, real), scores)
+            tensors = [one if same else other for one, other, same in zip(forwards, backwards, shared, strict=False)]
+            ctx.save_for_backward(scores, survivors, *tensors)
+            ctx.plain = *backwards[len(shared) :], absolute
+        theta = _made(Theta.of(*forwards), scores)
         if _visible(scores):
             weight, mask = reference(scores, Threshold(tau, last_tied), survivors, theta, absolute, dtype, ever)
         else:
@@ -126,8 +140,9 @@ class _Subnet(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_weight: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        others = (None,) * (7 + 2 * _FLAT + 3)
         if not ctx.straight_through:
-            return (grad_weight.float().contiguous(), *(None,) * 14)
+            return (grad_weight.float().contiguous(), *others)
         scores, survivors, *tensors = ctx.saved_tensors
         *place, absolute = ctx.plain
         theta = _made(Theta.of(*tensors, *place), scores)
@@ -135,13 +150,15 @@ class _Subnet(torch.autograd.Function):
             grad = reference_backward(grad_weight, scores, survivors, theta, absolute)
         else:
             grad = _subnet_backward(grad_weight, scores, survivors, *theta.schema(), absolute)
-        return (grad, *(None,) * 14)
+        return (grad, *others)
+
+
+_FLAT = 8  # what a theta is as arguments: Theta.flat
 
 
 def _made(theta: Theta, scores: Tensor) -> Theta:
     """With real-valued weights drawn, again at each use."""
-    rows = scores.shape[0]
-    return theta.made(rows, scores.numel() // rows, scores.device)
+    return theta.made(*matrix_of(scores), scores.device)
 
 
 def _visible(scores: Tensor) -> bool:
@@ -150,8 +167,7 @@ def _visible(scores: Tensor) -> bool:
 
 def subnet(
     scores: Tensor,
-    tau: Tensor,
-    last_tied: Tensor,
+    threshold: Threshold,
     theta: Theta,
     *,
     survivors: Tensor | None = None,
@@ -159,39 +175,38 @@ def subnet(
     dtype: torch.dtype = torch.float32,
     ever: Tensor | None = None,
     straight_through: bool = True,
+    gradient: Theta | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Effective weights and packed mask of one layer; straight-through for the scores.
 
     Args:
         scores: float32, contiguous, the shape of the weight, [out, ...].
-        tau, last_tied: the layer's threshold, one-element int32 and int64 (`supermask.kernels.select.select`).
+        threshold: the layer's (`supermask.kernels.select.select`), of one coat, one element each, or of several,
+            [coats] from the widest.
         theta: where the weights come from.
         survivors: packed int32 [rows, words] of the edges that hard pruning left, or None for all.
         absolute: rank by |score| (EP), or by the score itself.
         dtype: of the weights.
-        ever: packed int32 [rows, words] into which the mask is ORed, or None.
+        ever: packed int32 [rows, words] into which the mask, of the first coat, is ORed, or None.
         straight_through: False leaves the gradient of the scores at dL/dw, contiguous float32, for a step that makes
-            it theirs (kernels/score_step/op.py).
+            it theirs (kernels/score_step/op.py) with a theta0 of its own.
+        gradient: the theta0 by which straight-through multiplies, where it is not the forward's: N * theta0 of N coats
+            (`Theta.scaled`); None is `theta`.
 
     Returns:
-        The weights, shaped like `scores`, and the mask, packed int32 [rows, words].
+        The weights, shaped like `scores`, and the mask, packed int32 [rows, words], or [coats, rows, words].
 
     Raises:
-        TypeError: scores that are not float32.
-        ValueError: scores or packed bits that are not contiguous, packed bits or a theta of another layer's shape.
+        TypeError: scores that are not float32, a threshold of other dtypes than int32 and int64.
+        ValueError: scores or packed bits that are not contiguous, packed bits or a theta of another layer's shape, a
+            threshold of more than one layer.
     """
-    if scores.dtype is not torch.float32:
-        raise TypeError(
-            f"scores are {scores.dtype}: masks are exact for torch.float32 only; keep the scores in float32 and use "
-            "torch.autocast for low-precision weights"
-        )
-    if not scores.is_contiguous():
-        raise ValueError(f"scores of shape {tuple(scores.shape)} have strides {scores.stride()}: make them contiguous")
-    rows = scores.shape[0]
-    cols = scores.numel() // rows
-    for name, words in (("survivors", survivors), ("ever", ever)):
-        if words is not None:
-            check_words(name, words, cols, rows)
-    theta.check(rows, cols)
-    plain = theta.real, absolute, dtype, ever, straight_through
-    return _Subnet.apply(scores, tau, last_tied, survivors, *theta.schema(), *plain)
+    named = {"theta": theta} | ({} if gradient is None else {"gradient": gradient})
+    check(scores, threshold, named, {"survivors": survivors, "ever": ever})
+    plain = survivors, absolute, dtype, ever, straight_through
+    forwards, backwards = theta.flat(), (theta if gradient is None else gradient).flat()
+    # A tensor goes in once: a compiler's tracing takes none twice.
+    shared = [one is other for one, other in zip(forwards[:3], backwards[:3], strict=True)]
+    own = [None if same else other for other, same in zip(backwards[:3], shared, strict=True)]
+    thetas = *forwards, *own, *backwards[3:], *shared
+    return _Subnet.apply(scores, threshold.tau.flatten(), threshold.last_tied.flatten(), *plain, *thetas)

@@ -138,8 +138,7 @@ class SearchedEdges(Edges):
         known = self._selection.threshold
         if known is not None:
             return known
-        tau, last_tied = select([self.scores.detach()], self.kept, [self.survivors], self.magnitude == "abs")
-        return Threshold(tau=tau, last_tied=last_tied)
+        return select([self.scores.detach()], self.kept, [self.survivors], self.magnitude == "abs")
 
     def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
         return self._subnet(dtype, self.ever if record and self.training else None)[0]
@@ -149,11 +148,9 @@ class SearchedEdges(Edges):
         return self._subnet(torch.float32, None)[1]
 
     def _subnet(self, dtype: torch.dtype, ever: Tensor | None) -> tuple[Tensor, Tensor]:
-        threshold = self.threshold()
         weight, mask = subnet(
             self.scores,
-            threshold.tau,
-            threshold.last_tied,
+            self.threshold(),
             self.theta(),
             survivors=self.survivors,
             absolute=self.magnitude == "abs",

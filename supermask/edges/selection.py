@@ -96,13 +96,14 @@ def _thresholds(
             scores = [edges.scores.detach() for edges in layers]
             kept = torch.cat([edges.kept for edges in layers])
             selected = select(scores, kept, [edges.survivors for edges in layers], magnitude == "abs")
-            known |= dict(zip(layers, split(*selected), strict=True))
+            known |= dict(zip(layers, split(selected), strict=True))
     return known
 
 
-def split(tau: Tensor, last_tied: Tensor) -> list[Threshold]:
-    """The threshold of each layer, of those of several."""
-    return [Threshold(tau=t, last_tied=last) for t, last in zip(tau.split(1), last_tied.split(1), strict=True)]
+def split(thresholds: Threshold) -> list[Threshold]:
+    """The threshold of each layer, [1] or [coats], of those of several."""
+    rows = (each.view(len(each), -1).unbind() for each in thresholds)
+    return [Threshold(tau=tau, last_tied=last_tied) for tau, last_tied in zip(*rows, strict=True)]
 
 
 def _place(tensor: Tensor) -> int:

@@ -157,7 +157,7 @@ class ScoreSGD(torch.optim.SGD):
         device = scores[0].device
         if layers not in self._brackets or self._brackets[layers].device != device:
             self._brackets[layers] = torch.tensor([NO_BRACKET] * len(layers), dtype=torch.int32, device=device)
-        tau, last_tied = score_step(
+        thresholds = score_step(
             [parameter.detach() for parameter in scores],
             [parameter.grad for parameter in scores if parameter.grad is not None],
             [self._momentum(parameter) if momentum else None for parameter in scores],
@@ -171,7 +171,7 @@ class ScoreSGD(torch.optim.SGD):
             nesterov=group["nesterov"],
             absolute=absolute,
         )
-        for edges, threshold in zip(layers, split(tau, last_tied), strict=True):
+        for edges, threshold in zip(layers, split(thresholds), strict=True):
             self._found[edges] = Found(state=State(edges), threshold=threshold)
 
     def _momentum(self, scores: nn.Parameter) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from supermask.kernels.base.keys import score_keys
+from supermask.kernels.base.keys import Threshold, score_keys
 from supermask.kernels.base.philox import sign_words
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.subnet.op import subnet
@@ -89,14 +89,13 @@ class Case:
         return score_keys(self.scores, self.absolute).flatten()[self.tied : self.tied + 1]
 
     @property
-    def last_tied(self) -> Tensor:
-        return torch.tensor([self.last])
+    def threshold(self) -> Threshold:
+        return Threshold(self.tau, torch.tensor([self.last]))
 
     def run(self, scores: Tensor | None = None, ever: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return subnet(
             self.scores if scores is None else scores,
-            self.tau,
-            self.last_tied,
+            self.threshold,
             self.theta,
             survivors=self.survivors,
             absolute=self.absolute,

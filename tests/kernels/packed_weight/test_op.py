@@ -47,7 +47,7 @@ def test_weights_are_the_searched_layers(source: str, dtype: torch.dtype) -> Non
     threshold = select([scores], torch.tensor([2000]), [None])
 
     def run() -> tuple[Tensor, Tensor]:
-        searched, mask = subnet(scores, *threshold, theta, dtype=dtype)
+        searched, mask = subnet(scores, threshold, theta, dtype=dtype)
         return searched, packed_weight(mask, shape, theta, dtype)
 
     for searched, packed in every_path(run):

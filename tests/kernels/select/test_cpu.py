@@ -45,7 +45,7 @@ def brackets() -> Iterator[mock.Mock]:
 
 def check(scores: Tensor, kept: int, alive: Tensor | None, absolute: bool) -> None:
     _, tau, last_tied = oracle(scores, kept, alive, absolute)
-    assert select_layer(scores, kept, None if alive is None else pack(alive), absolute) == (tau, last_tied)
+    assert select_layer(scores, [kept], None if alive is None else pack(alive), absolute) == [(tau, last_tied)]
 
 
 @pytest.mark.usefixtures("small")
@@ -65,7 +65,7 @@ def test_a_wrong_bracket_costs_a_pass_and_nothing_else(
     scores, kept, alive = layer.make()
     occurs = int(score_keys(scores, absolute).view(-1)[pick % layer.edges])
     for bracket in ((low, high), (occurs, high), (low, occurs), (occurs, occurs), (REMOVED_KEY, REMOVED_KEY)):
-        with mock.patch.object(threshold_cpu._Layer, "bracket", return_value=bracket):
+        with mock.patch.object(threshold_cpu._Layer, "brackets", return_value=[bracket]):
             check(scores, kept, alive, absolute)
 
 
@@ -84,7 +84,7 @@ def test_random_scores_are_bracketed_at_once(brackets: mock.Mock) -> None:
     scores = torch.randn(ROWS, COLS, generator=torch.Generator().manual_seed(0))
     check(scores, ROWS * COLS // 3, None, True)
     assert brackets.call_count == 1
-    _, inside = threshold_cpu._Layer.between(*brackets.call_args.args)
+    ((_, inside),) = threshold_cpu._Layer.between(*brackets.call_args.args)
     assert inside.size < ROWS * COLS / 10
 
 
@@ -144,4 +144,4 @@ def test_scores_that_change_under_the_selection_are_an_error_and_not_a_mask() ->
         return found
 
     with mock.patch.object(threshold_cpu._Layer, "between", then_change), pytest.raises(RuntimeError, match="changed"):
-        select_layer(scores, 50, None, True)
+        select_layer(scores, [50], None, True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from supermask.kernels.base.bits import pack
-from supermask.kernels.base.keys import NAN_KEY, REMOVED_KEY, score_key, score_keys
+from supermask.kernels.base.keys import NAN_KEY, REMOVED_KEY, Threshold, score_key, score_keys
 from supermask.kernels.base.launch import jit, launch, launcher, tl
 from supermask.kernels.select.gpu import reciprocal
 from supermask.kernels.select.op import select, selected
@@ -121,7 +121,7 @@ def check(path: str, call: list[Layer], absolute: bool) -> None:
     assert torch.equal(tau, torch.tensor([key for _, key, _ in expected], dtype=torch.int32))
     assert torch.equal(last_tied, torch.tensor([last for _, _, last in expected]))
     for i, ((s, k, alive), (mask, _, _)) in enumerate(zip(made, expected, strict=True)):
-        chosen = selected(s, tau[i : i + 1], last_tied[i], absolute)
+        chosen = selected(s, Threshold(tau[i : i + 1], last_tied[i]), absolute)
         assert chosen.shape == (s.shape[0], s.numel() // s.shape[0])
         kept_edges = chosen if alive is None else chosen & alive
         assert torch.equal(kept_edges.reshape(-1), mask)
@@ -243,8 +243,7 @@ def test_compiles_into_one_graph(path: str) -> None:
     scores = torch.randn(31, 9, requires_grad=True)
 
     def mask(scores: Tensor, kept: Tensor) -> Tensor:
-        tau, last_tied = select([scores], kept, [None], absolute=False)
-        return selected(scores, tau, last_tied, absolute=False)
+        return selected(scores, select([scores], kept, [None], absolute=False), absolute=False)
 
     with kernels_through(path):
         chosen = torch.compile(mask, fullgraph=True, backend="aot_eager")(scores, torch.tensor([100]))
@@ -256,9 +255,9 @@ def test_compiles_into_one_graph(path: str) -> None:
 @pytest.mark.parametrize("absolute", [True, False])
 def test_inductor_selects_the_same_edges(absolute: bool) -> None:
     scores = patterns().view(16, -1)
-    tau, last_tied = select([scores], torch.tensor([scores.numel() // 2]), [None], absolute)
+    threshold = select([scores], torch.tensor([scores.numel() // 2]), [None], absolute)
     compiled = torch.compile(selected, fullgraph=True)
-    assert torch.equal(compiled(scores, tau, last_tied, absolute), selected(scores, tau, last_tied, absolute))
+    assert torch.equal(compiled(scores, threshold, absolute), selected(scores, threshold, absolute))
 
 
 def test_traces_for_a_gpu_without_one() -> None:
@@ -266,7 +265,7 @@ def test_traces_for_a_gpu_without_one() -> None:
         scores = [torch.empty(8, 3, 3, 3, device="cuda"), torch.empty(10, 33, device="cuda")]
         survivors = [None, torch.empty(10, 4, dtype=torch.int32, device="cuda")]
         tau, last_tied = select(scores, torch.empty(2, dtype=torch.int64, device="cuda"), survivors)
-        chosen = selected(scores[0], tau[:1], last_tied[:1], absolute=True)
+        chosen = selected(scores[0], Threshold(tau[:1], last_tied[:1]), absolute=True)
     assert (tau.dtype, tau.shape, tau.device.type) == (torch.int32, (2,), "cuda")
     assert (last_tied.dtype, last_tied.shape, last_tied.device.type) == (torch.int64, (2,), "cuda")
     assert (chosen.dtype, chosen.shape) == (torch.bool, (8, 27))
@@ -298,7 +297,13 @@ SCORES = torch.ones(4, 40)
         ([SCORES], [1], [torch.ones(4, 2, dtype=torch.int32)], ValueError, r"layer 0.*\(4, 2\).*\(4, 4\)"),
         ([SCORES], [1], [torch.ones(4, 4, dtype=torch.int32).t()], ValueError, r"layer 0.*\(1, 4\).*contiguous"),
         ([SCORES], [1], [], ValueError, r"1 layers.*0 survivors"),
-        ([SCORES], [1, 2], [None], ValueError, r"1 layers.*\(2,\)"),
+        ([SCORES], [1, 2], [None], ValueError, r"1 layers.*\(2,\).*\[1, coats\]"),
+        ([SCORES], [[[1]]], [None], ValueError, r"1 layers.*\(1, 1, 1\).*\[1, coats\]"),
+        ([SCORES], [[]], [None], TypeError, r"float32.*int64"),
+        ([SCORES], [[1] * 65], [None], ValueError, r"\(1, 65\).*1 to 64 coats"),
+        ([SCORES, SCORES], [[3, 2], [2, 3]], [None, None], ValueError, r"layer 1: kept is \[2, 3\].*widest"),
+        ([SCORES, SCORES], [[3, 2], [161, 1]], [None, None], ValueError, r"layer 1: kept is \[161, 1\].*1 to 160"),
+        ([SCORES], [[3, 0]], [None], ValueError, r"layer 0: kept is \[3, 0\].*1 to 160"),
         ([SCORES], [1.0], [None], TypeError, r"float32.*int64"),
         ([SCORES, SCORES], [160, 161], [None, None], ValueError, r"layer 1.*161.*1 to 160"),
         ([SCORES], [0], [None], ValueError, r"layer 0.*kept is 0"),
@@ -307,7 +312,7 @@ SCORES = torch.ones(4, 40)
     ],
 )
 def test_bad_input_is_named(
-    scores: list[Tensor], kept: list[float], survivors: list[Tensor | None], error: type[Exception], said: str
+    scores: list[Tensor], kept: list[Any], survivors: list[Tensor | None], error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
         select(scores, torch.tensor(kept), survivors)
@@ -317,5 +322,5 @@ def test_bad_input_is_named(
 def test_unchecked_counts_stay_inside_the_layer(kept: int, interpreted: None) -> None:
     """A GPU does not look at `kept`: what is out of range must still give a threshold, of nothing or of everything."""
     scores = torch.tensor([[3.0, 1.0, float("nan"), -2.0, 0.0, 2.0]])
-    tau, last_tied = select([scores], torch.tensor([kept]), [None])
-    assert int(selected(scores, tau, last_tied, absolute=True).sum()) == min(max(kept, 0), 6)
+    threshold = select([scores], torch.tensor([kept]), [None])
+    assert int(selected(scores, threshold, absolute=True).sum()) == min(max(kept, 0), 6)

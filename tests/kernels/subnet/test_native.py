@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from supermask.kernels.base.keys import Threshold
 from supermask.kernels.subnet.op import subnet
 from tests.kernels.cases import theta_of
 from tests.kernels.native_cases import COUNTS, SHAPES, on_both
@@ -41,7 +42,7 @@ def test_subnet_and_its_backward(
         leaf = scores.clone().requires_grad_()
         last = torch.tensor([int(place * edges) - 1])
         settings: dict[str, Any] = {"survivors": survivors, "absolute": absolute, "dtype": dtype, "ever": ever}
-        weight, mask = subnet(leaf, tau, last, theta, **settings)
+        weight, mask = subnet(leaf, Threshold(tau, last), theta, **settings)
         weight.backward(grad)
         assert leaf.grad is not None
         return [weight.detach(), mask, leaf.grad, *([ever] if ever is not None else [])]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from supermask.kernels.base.keys import NAN_KEY, REMOVED_KEY
+from supermask.kernels.base.keys import NAN_KEY, REMOVED_KEY, Threshold
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.select.op import select
 from supermask.kernels.subnet.op import subnet
@@ -99,7 +99,7 @@ def test_exactly_the_kept_are_selected(
     kept = max(1, round(rate * available))
     threshold = select([scores], torch.tensor([kept]), [survivors], absolute)
     theta = theta_of(rows, cols, "seed")
-    for weight, mask in every_form(lambda: subnet(scores, *threshold, theta, survivors=survivors, absolute=absolute)):
+    for weight, mask in every_form(lambda: subnet(scores, threshold, theta, survivors=survivors, absolute=absolute)):
         assert int(unpack_plain(mask, cols).sum()) == min(kept, available)
         assert int((weight != 0).sum()) == min(kept, available)
 
@@ -123,8 +123,8 @@ def test_a_threshold_at_each_special_value_cuts_its_ties(tied: int, absolute: bo
 def test_a_threshold_below_every_number_selects_every_survivor(tau: int) -> None:
     """What select gives where there are fewer survivors than kept; NaN survivors too."""
     case = plain_case(scores=random_reals((5, 131), 1, special=0.5))
-    threshold = torch.tensor([tau], dtype=torch.int32), torch.tensor([5 * 131 - 1])
-    for _, mask in every_form(lambda: subnet(case.scores, *threshold, case.theta, survivors=case.survivors)):
+    threshold = Threshold(torch.tensor([tau], dtype=torch.int32), torch.tensor([5 * 131 - 1]))
+    for _, mask in every_form(lambda: subnet(case.scores, threshold, case.theta, survivors=case.survivors)):
         assert same(mask, case.survivors)
 
 
@@ -242,8 +242,7 @@ def tracked(case: Case) -> Callable[..., tuple[Tensor, Tensor]]:
     def call(scores: Tensor, tau: Tensor, last_tied: Tensor, ever: Tensor) -> tuple[Tensor, Tensor]:
         return subnet(
             scores * 1,
-            tau,
-            last_tied,
+            Threshold(tau, last_tied),
             case.theta,
             survivors=case.survivors,
             absolute=case.absolute,
@@ -257,7 +256,7 @@ def tracked(case: Case) -> Callable[..., tuple[Tensor, Tensor]]:
 def forward_and_backward(call: Callable[..., tuple[Tensor, Tensor]], case: Case) -> tuple[Tensor, ...]:
     scores = case.scores.clone().requires_grad_()
     ever = random_words(case.rows, case.cols, 8)
-    weight, mask = call(scores, case.tau, case.last_tied, ever)
+    weight, mask = call(scores, *case.threshold, ever)
     weight.backward(random_reals(tuple(case.scores.shape), 9).to(case.dtype))
     return weight, mask, ever, scores.grad
 
@@ -292,7 +291,7 @@ CHECKED = [
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.parametrize("case", CHECKED, ids=["seed", "signs", "base"])
 def test_opcheck(case: Case, name: str) -> None:
-    forward = (case.scores, case.tau, case.last_tied, *case.ops_args(), case.dtype, case.ever)
+    forward = (case.scores, *case.threshold, *case.ops_args(), case.dtype, case.ever)
     backward = (torch.ones_like(case.scores, dtype=case.dtype), case.scores, *case.ops_args())
     with path(name):
         torch.library.opcheck(torch.ops.supermask.subnet, forward)
@@ -316,7 +315,7 @@ def test_traces_for_a_gpu(source: str, dtype: torch.dtype) -> None:
         scores = torch.ones(shape, device="cuda", requires_grad=True)
         tau = torch.ones(1, dtype=torch.int32, device="cuda")
         last_tied = torch.ones(1, dtype=torch.int64, device="cuda")
-        weight, mask = subnet(scores, tau, last_tied, theta, survivors=words, dtype=dtype, ever=words)
+        weight, mask = subnet(scores, Threshold(tau, last_tied), theta, survivors=words, dtype=dtype, ever=words)
         # The engine would ask the driver for the device; its node does not.
         grad = weight.grad_fn.apply(torch.ones_like(weight), None)[0]
         op = torch.ops.supermask.subnet_backward(weight, scores.detach(), words, *theta.schema(), True)

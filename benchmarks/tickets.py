@@ -123,7 +123,7 @@ def zstd(masks: Sequence[bytes]) -> int | None:
 
 def raw_masks(reader: Reader) -> list[bytes]:
     info = reader.info
-    return [encode_raw(reader.bits(layer).coats[0], layer.grid(info.seed), None) for layer in info.layers]
+    return [encode_raw(reader.planes(layer)["mask"], layer.grid(info.seed), None) for layer in info.layers]
 
 
 def sizes(raw: TicketInfo, ans: TicketInfo, masks: Sequence[bytes]) -> dict[str, Any]:

@@ -21,12 +21,12 @@ def check(fine: bool, otherwise: str) -> None:
 
 
 def read(path: str) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The header (layers as in version 2), the masked layers' weights, all other tensors (BF16 widened)."""
+    """The header (layers as in version 3), the masked layers' weights, all other tensors (BF16 widened)."""
     content = np.fromfile(path, np.uint8).tobytes()
     start = 8 + int.from_bytes(content[:8], "little")
     stored, data, tensors = json.loads(content[8:start]), content[start:], {}
     header = json.loads(stored.pop("__metadata__", {}).get("supermask", "{}"))
-    check(header.get("version") in (1, 2), f"{path}: version {header.get('version')}, and 1 and 2 are known")
+    check(header.get("version") in (1, 2, 3), f"{path}: version {header.get('version')}, and 1 to 3 are known")
     digest = hashlib.sha256(f"{spell({key: header[key] for key in header if key != 'sha256'})}\n".encode())
     for name, entry in sorted(stored.items()):
         dtype, shape, raw = entry["dtype"], entry["shape"], data[slice(*entry["data_offsets"])]
@@ -35,8 +35,13 @@ def read(path: str) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]
         check(values.size == np.prod(shape, dtype=object), f"{path}: {name} has {values.size} elements, not {shape}")
         tensors[name] = (values if dtype != "BF16" else (values.astype("<u4") << 16).view("<f4")).reshape(shape)
     check(digest.hexdigest() == header["sha256"], f"{path}: sha256 {digest.hexdigest()}, not {header['sha256']}")
-    for layer in header["layers"] if header["version"] == 1 else []:
-        layer |= {"coats": [{"kept": layer.pop("kept"), "encoding": layer.pop("encoding")}], "flips": None}
+    for layer in header["layers"] if header["version"] < 3 else []:
+        coats, flips, constant = layer.pop("coats"), layer.pop("flips", None), layer.pop("constant")
+        if header["version"] == 1:
+            coats = [{"kept": layer.pop("kept"), "encoding": layer.pop("encoding")}]
+        layer["planes"] = {f"mask.{number}" if number else "mask": coat for number, coat in enumerate(coats)}
+        layer["planes"] |= {"flips": flips} if flips else {}
+        layer["values"] = {"constant": {"coding": "float32", "value": constant}}
     return header, {layer["name"]: weight(layer, tensors, header["seed"]) for layer in header["layers"]}, tensors
 
 
@@ -44,19 +49,24 @@ def weight(layer: dict, tensors: dict[str, np.ndarray], seed: int) -> np.ndarray
     """A layer's weight in float32, of its shape; its planes leave `tensors`."""
     rows, cols = layer["shape"][0], int(np.prod(layer["shape"][1:]))
     prefix, kind, generation = f"{layer['name']}.".lstrip("."), layer["weights"], layer["generation"]
-    selected, coats = np.ones((rows, cols), bool), np.zeros((rows, cols), np.float32)
-    for number, coat in enumerate(layer["coats"]):
-        plane = tensors.pop(f"{prefix}mask.{number}" if number else f"{prefix}mask")
-        selected = mask(plane, coat, selected, layer, seed)
+    check([*layer["values"]] == ["constant"], f"{layer['name']}: values {[*layer['values']]}, and constant is known")
+    value = layer["values"]["constant"]
+    check(value["coding"] == "float32", f"{layer['name']}: coding {value['coding']!r}, and float32 is known")
+    selected, coats, planes = np.ones((rows, cols), bool), np.zeros((rows, cols), np.float32), dict(layer["planes"])
+    constant, flips = np.float32(value["value"]), planes.pop("flips", None)
+    names = ["mask", *(f"mask.{number}" for number in range(1, len(planes)))]
+    check({*names} == {*planes}, f"{layer['name']}: planes {sorted(planes)}, and mask, mask.1, ... and flips are known")
+    for coat in names:
+        selected = mask(tensors.pop(prefix + coat), planes[coat], selected, layer, seed)
         coats += selected
     if kind in ("signed_constant", "scaled_signed_constant"):
         signs = words(layer, seed, 0, generation, -(-cols // 32)).astype("<u4").view("u1")
         minus = np.unpackbits(signs, axis=1, count=cols, bitorder="little")
-        if layer["flips"]:
-            minus ^= mask(tensors.pop(f"{prefix}flips"), layer["flips"], coats > 0, layer, seed)
-        values = np.where(minus, -np.float32(layer["constant"]), np.float32(layer["constant"]))
+        if flips:
+            minus ^= mask(tensors.pop(f"{prefix}flips"), flips, coats > 0, layer, seed)
+        values = np.where(minus, -constant, constant)
     elif kind == "unsigned_constant":
-        values = np.float32(layer["constant"])
+        values = constant
     else:
         check(kind in ("kaiming_uniform", "kaiming_normal"), f"{layer['name']}: unknown weights {kind}")
         std, u = np.sqrt(2 / cols), (words(layer, seed, 1, generation, cols) >> 8) * 2.0**-24
@@ -138,5 +148,6 @@ def words(layer: dict, seed: int, purpose: int, generation: int, count: int) -> 
 if __name__ == "__main__":
     header, weights, _ = read(sys.argv[1])
     for layer in header["layers"]:
-        coats = " ".join(f"{coat['kept']} {coat['encoding']}" for coat in layer["coats"])
-        print(layer["name"], layer["shape"], coats, weights[layer["name"]].sum(dtype=float))
+        planes = sorted(layer["planes"].items(), key=lambda plane: (plane[0] == "flips", len(plane[0]), plane[0]))
+        said = " ".join(f"{plane['kept']} {plane['encoding']}" for _, plane in planes)
+        print(layer["name"], layer["shape"], said, weights[layer["name"]].sum(dtype=float))

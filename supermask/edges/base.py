@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from supermask.checks import check_choice
 from supermask.edges.draws import WEIGHTS, WeightInit, real_weights
 from supermask.edges.identity import Value, decode, encode
-from supermask.kernels.base.bits import words_per_row
+from supermask.edges.stored import NotStorable, Stored
+from supermask.kernels.base.bits import count_bits, words_per_row
 from supermask.kernels.base.philox import as_int64, check_layer, sign_words
 from supermask.kernels.base.theta import Theta
 
@@ -103,16 +104,70 @@ class Edges(nn.Module):
         None where none are read (real-valued weights) or the kernels make the seed's own as quickly (not on CPU, where
         making them costs more than a bit an edge), and on the meta device.
         """
-        device = self.constant.device
-        if self.real:
+        kind = self.constant.device.type
+        if self.real or (WEIGHTS[self.weights].signed and (kind == "meta" or (flips is None and kind != "cpu"))):
             return None
+        return self._drawn_signs(flips)
+
+    def _drawn_signs(self, flips: Tensor | None) -> Tensor:
+        """The packed signs of constants, made anew."""
+        device = self.constant.device
         if not WEIGHTS[self.weights].signed:
             return torch.zeros(self.rows, words_per_row(self.cols), dtype=torch.int32, device=device)
-        if device.type == "meta" or (flips is None and device.type != "cpu"):
-            return None
         place = self.seed, self.layer, self.rows, self.cols
         drawn = sign_words(*place, generation=self.generation, device=device)
         return drawn if flips is None else drawn ^ flips
+
+    def stored(self) -> Stored:
+        """What a ticket keeps of these edges, as they are at this moment.
+
+        Raises:
+            NotStorable: a ticket could not make the same weights again.
+        """
+        raise NotStorable(f"{type(self).__name__} does not say what is stored of it: give it a method `stored`")
+
+    def check_made(self) -> None:
+        """Nothing, if what products read beside the state is what the seed and the settings make.
+
+        It is never stored, and made again by whoever loads a ticket or a state dict.
+
+        Raises:
+            NotStorable: it was written to.
+        """
+        if not self._is_real():
+            return
+        if wrong := self._wrong_signs():
+            raise NotStorable(
+                f"{wrong} of {self.count} signs are not those that the seed and the flips give: `signs` is made from "
+                "these and never stored; hand turned signs to PackedEdges as flips="
+            )
+        found = float(self.constant)
+        if math.isnan(found):  # not made yet: the state is still to be loaded
+            return
+        if found != (made := float(self.constant.new_tensor(self._made_constant()))):
+            raise NotStorable(
+                f"constant {found}: these edges make theirs {made}, and what is written into `constant` is made again "
+                "and never stored; hand a constant of your own to PackedEdges as constant="
+            )
+
+    def _is_real(self) -> bool:
+        """Whether there is memory to look at: not on the meta device, nor while torch traces."""
+        return type(self.constant) is Tensor and not self.constant.is_meta and not torch.compiler.is_compiling()
+
+    @torch.no_grad()
+    def _wrong_signs(self) -> int:
+        """Signs kept that are not what they are made from; none where none are kept or read."""
+        if self.signs is None or self.real:
+            return 0
+        return count_bits((self.signs ^ self._drawn_signs(self._flipped())).cpu())
+
+    def _flipped(self) -> Tensor | None:
+        """Edges whose sign is not the seed's, packed."""
+        return None
+
+    def _made_constant(self) -> float:
+        """The constant that the settings make."""
+        raise NotImplementedError
 
     @torch.no_grad()
     @torch.inference_mode(False)
@@ -131,7 +186,10 @@ class Edges(nn.Module):
                 return fn(tensor)
             return fn(tensor.detach().view(torch.int32)).view(torch.float32).contiguous()
 
+        nowhere = self.constant.is_meta
         super()._apply(move, recurse)
+        if nowhere and not self.constant.is_meta:
+            self.constant.fill_(math.nan)  # until the state is loaded
         self._keep()
         if self.constant.is_shared():  # by share_memory(): what was made again is to be, too
             for buffer in self.buffers(recurse=False):
@@ -145,6 +203,14 @@ class Edges(nn.Module):
     def _keep_source(self) -> None:
         """The identity as a tensor, so that it travels with the state dict."""
         self.register_buffer("source", encode(self._identity().values(), self.constant.device))
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        if not keep_vars:  # which gives the tensors themselves, and saves nothing
+            try:
+                self.check_made()
+            except NotStorable as error:
+                raise NotStorable(f"state dict of {prefix.rstrip('.') or type(self).__name__!r}: {error}") from error
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, local_metadata: Mapping[str, Any], strict: bool,
@@ -163,6 +229,8 @@ class Edges(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
+        if source is not None and self._is_real() and self._wrong_signs():
+            self._keep()
 
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, weights={self.weights!r}, seed={self.seed}, layer={self.layer}"

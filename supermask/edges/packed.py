@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from supermask.edges.base import Edges, Ints
 from supermask.edges.draws import WEIGHTS, WeightInit
 from supermask.edges.identity import Value
 from supermask.edges.making import Making, choose
+from supermask.edges.stored import NotStorable, Stored, coat_names
 from supermask.kernels.base import native
 from supermask.kernels.base.bits import check_words
 from supermask.kernels.base.launch import unwatched
@@ -90,6 +92,53 @@ class PackedEdges(Edges):
             self._cache()
         else:
             self._keep()
+
+    @classmethod
+    def of(
+        cls, stored: Stored, shape: Sequence[int], *, seed: int, layer: int, generation: int, weights: WeightInit,
+        making: Making = "auto", device: torch.device | str | None = None,
+    ) -> "PackedEdges":  # fmt: skip
+        """The edges that a ticket keeps so."""
+        coats = stored.coats
+        return cls(
+            shape, coats[0] if len(coats) == 1 else torch.stack(coats), flips=stored.planes.get("flips"), seed=seed,
+            layer=layer, generation=generation, weights=weights, constant=stored.values["constant"], making=making,
+            device=device,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def stored(self) -> Stored:
+        self.check_made()
+        coats = self.coats
+        if any((outer & ~inner).any() for inner, outer in pairwise(coats)):
+            raise NotStorable("its coats are not nested: each selects some edges of the one before it")
+        planes = dict(zip(coat_names(len(coats)), coats, strict=True))
+        if self.flips is not None:
+            # Of an edge that no coat selects the sign does not matter, and is not stored.
+            planes["flips"] = self.flips & coats[0]
+        return Stored(planes=planes, values={"constant": float(self.constant)})
+
+    @torch.no_grad()
+    def check_made(self) -> None:
+        if not self._is_real():
+            return
+        self._follow()
+        super().check_made()
+        theta = self.theta()._replace(signs=self._sign_words(self.flips))
+        if self.weight is not None and not torch.equal(self.weight, packed_weight(self.packed, self.shape, theta)):
+            raise NotStorable(
+                "its cached weights are not those of its mask: `weight` is made again and never stored; hand what "
+                "makes other weights to PackedEdges as mask, flips= or constant="
+            )
+        codes = self._interleaved()
+        if self.codes is not None and codes is not None and not torch.equal(self.codes, codes):
+            raise NotStorable("its codes are not those of its mask: `codes` are made again and never stored")
+
+    def _flipped(self) -> Tensor | None:
+        return self.flips
+
+    def _made_constant(self) -> float:
+        return self._magnitude
 
     @torch.no_grad()
     @torch.inference_mode(False)

@@ -12,6 +12,7 @@ from supermask.checks import check_choice
 from supermask.edges.base import Edges
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit, initial_scores, kept_count, weight_constant
 from supermask.edges.identity import Value
+from supermask.edges.stored import NotStorable, Stored
 from supermask.kernels.base.bits import count_bits, popcount, words_per_row
 from supermask.kernels.base.keys import Threshold
 from supermask.kernels.select.op import select
@@ -146,6 +147,16 @@ class SearchedEdges(Edges):
     @torch.no_grad()
     def mask(self) -> Tensor:
         return self._subnet(torch.float32, None)[1]
+
+    @torch.no_grad()
+    def stored(self) -> Stored:
+        self.check_made()
+        if torch.isnan(self.scores).any():
+            raise NotStorable("scores are NaN, so its mask means nothing: the search broke down")
+        return Stored(planes={"mask": self.mask()}, values={"constant": float(self.constant)})
+
+    def _made_constant(self) -> float:
+        return weight_constant(self.weights, self.cols, self.remaining)
 
     def _subnet(self, dtype: torch.dtype, ever: Tensor | None) -> tuple[Tensor, Tensor]:
         weight, mask = subnet(

@@ -13,6 +13,7 @@ from supermask.checks import join
 from supermask.edges.base import Edges
 from supermask.edges.making import Making
 from supermask.edges.packed import PackedEdges
+from supermask.edges.stored import Stored
 from supermask.networks.anatomy import Anatomy, carve
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import replace_layers
@@ -118,17 +119,15 @@ def skeleton_of(info: TicketInfo) -> nn.Module:
 
 def _packed(reader: Reader, layer: LayerInfo, making: Making, device: torch.device | str) -> PackedEdges:
     """The edges of one layer of a ticket."""
-    bits = reader.bits(layer)
+    stored = Stored(planes=reader.planes(layer), values=layer.values)
     try:
-        return PackedEdges(
+        return PackedEdges.of(
+            stored,
             layer.shape,
-            bits.coats[0] if len(bits.coats) == 1 else torch.stack(bits.coats),
-            flips=bits.flips,
             seed=reader.info.seed,
             layer=layer.index,
             generation=layer.generation,
             weights=layer.weights,
-            constant=layer.constant,
             making=making,
             device=device,
         )

@@ -11,8 +11,9 @@ import torch
 from supermask.checks import join
 from supermask.edges.overlap import Masks, Overlap, overlap
 from supermask.tickets.errors import TicketError
-from supermask.tickets.file import Bits, Reader, reading
+from supermask.tickets.file import Planes, Reader, reading
 from supermask.tickets.info import LayerInfo
+from supermask.tickets.names import PLANES, VALUES
 
 __all__ = ["Difference", "diff"]
 
@@ -52,10 +53,10 @@ def diff(a: str | Path | BinaryIO, b: str | Path | BinaryIO) -> Difference:
         for name in ("seed", "architecture"):
             fields[name] = getattr(one.info, name), getattr(two.info, name)
         of_b = {layer.name: layer for layer in two.info.layers}
-        planes: tuple[dict[str, Bits], dict[str, Bits]] = {}, {}
+        planes: tuple[dict[str, Planes], dict[str, Planes]] = {}, {}
         for layer in one.info.layers:
             other = of_b[layer.name]
-            planes[0][layer.name], planes[1][layer.name] = one.bits(layer), two.bits(other)
+            planes[0][layer.name], planes[1][layer.name] = one.planes(layer), two.planes(other)
             for name, values in _of_layer(layer, other, planes[0][layer.name], planes[1][layer.name]).items():
                 fields[join(layer.name, name)] = values
         found = overlap(_masks(one, planes[0]), _masks(two, planes[1]))
@@ -78,22 +79,22 @@ def _check_same_layers(one: Reader, two: Reader) -> None:
             )
 
 
-def _of_layer(a: LayerInfo, b: LayerInfo, of_a: Bits, of_b: Bits) -> dict[str, tuple[Any, Any]]:
-    """What makes the weights of one layer of both tickets, beside its first coat."""
-    found: dict[str, tuple[Any, Any]] = {
-        name: (getattr(a, name), getattr(b, name)) for name in ("index", "weights", "constant", "generation")
-    }
-    found["coats"] = len(a.coats), len(b.coats)
-    for number, coats in enumerate(zip(of_a.coats[1:], of_b.coats[1:], strict=False), start=1):
-        found[f"coat {number}"] = "a's edges", "a's edges" if torch.equal(*coats) else "b's edges"
-    flips = [bits.flips if bits.flips is not None else torch.zeros_like(bits.coats[0]) for bits in (of_a, of_b)]
-    found["flips"] = "a's edges", "a's edges" if torch.equal(*flips) else "b's edges"
+def _of_layer(a: LayerInfo, b: LayerInfo, of_a: Planes, of_b: Planes) -> dict[str, tuple[Any, Any]]:
+    """What makes the weights of one layer of both tickets, beside its mask."""
+    found = {name: (getattr(a, name), getattr(b, name)) for name in ("index", "weights", "generation")}
+    found |= {name: (a.values.get(name), b.values.get(name)) for name in VALUES}
+    for name in PLANES:
+        if name == "mask" or (name not in of_a and name not in of_b):
+            continue
+        one, two = (planes.get(name, torch.zeros_like(planes["mask"])) for planes in (of_a, of_b))
+        said = ("a's edges" if one.any() else "none"), ("b's edges" if two.any() else "none")
+        found[name] = (said[0], said[0]) if torch.equal(one, two) else said
     return found
 
 
-def _masks(reader: Reader, planes: Mapping[str, Bits]) -> Masks:
+def _masks(reader: Reader, planes: Mapping[str, Planes]) -> Masks:
     cols = {layer.name: math.prod(layer.shape[1:]) for layer in reader.info.layers}
-    return Masks(name=reader.info.path, bits={name: bits.coats[0] for name, bits in planes.items()}, cols=cols)
+    return Masks(name=reader.info.path, bits={name: bits["mask"] for name, bits in planes.items()}, cols=cols)
 
 
 def _largest(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -10,7 +10,6 @@ import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,27 +27,12 @@ from supermask.tickets.coding.planes import CodeError, Encoding, decode, encode_
 from supermask.tickets.container import DTYPE_NAMES, Container, opened, target_name
 from supermask.tickets.errors import TicketError
 from supermask.tickets.header import METADATA, canonical, header_of, most_bits, parse
-from supermask.tickets.info import Layer, LayerInfo, PlaneInfo, TicketInfo, plane_names
+from supermask.tickets.info import Layer, LayerInfo, PlaneInfo, TicketInfo
+from supermask.tickets.names import PLANES
 
-__all__ = ["Bits", "Reader", "reading", "recode", "write", "written"]
+__all__ = ["Planes", "Reader", "reading", "recode", "write", "written"]
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Bits:
-    """The planes of one layer, packed int32 [rows, words] each; flips None where no sign is flipped."""
-
-    coats: tuple[Tensor, ...]
-    flips: Tensor | None = None
-
-    @property
-    def planes(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Each plane with the one that selects the edges it has bits for, as LayerInfo.planes orders them."""
-        found = list(zip(self.coats, (None, *self.coats), strict=False))
-        return found if self.flips is None else [*found, (self.flips, self.coats[0])]
-
-    def same(self, other: "Bits") -> bool:
-        one, two = self.planes, other.planes
-        return len(one) == len(two) and all(torch.equal(a, b) for (a, _), (b, _) in zip(one, two, strict=True))
+Planes = Mapping[str, Tensor]  # of one layer, by name: packed int32 [rows, words] each
 
 
 class Reader:
@@ -72,24 +56,24 @@ class Reader:
         if (digest := _digest(header, entries)) != self.info.sha256:
             raise TicketError(f"{where}: damaged: its SHA-256 is {digest}, its header says {self.info.sha256}")
 
-    def bits(self, layer: LayerInfo) -> Bits:
-        """The planes of one layer.
+    def planes(self, layer: LayerInfo) -> dict[str, Tensor]:
+        """The planes of one layer, by name.
 
         Raises:
             TicketError: a plane is not what the header says of it.
         """
-        found: list[Tensor] = []
+        found: dict[str, Tensor] = {}
         grid = layer.grid(self.info.seed)
-        for number, (name, (plane, count)) in enumerate(layer.planes.items()):
-            is_flips = number == len(layer.coats)
-            within = None if number == 0 else found[0 if is_flips else -1]
+        for name, plane in layer.planes.items():
+            stored, within = layer.tensor(name), PLANES[name].within
             try:
-                data = self._container.read(name)
-                found.append(decode(data, plane.encoding, grid, within, kept=plane.kept, count=count))
+                found[name] = decode(
+                    self._container.read(stored), plane.encoding, grid, None if within is None else found[within],
+                    kept=plane.kept, count=plane.bits,
+                )  # fmt: skip
             except CodeError as error:
-                raise TicketError(f"{self._where}: layer {layer.name!r}: tensor {name!r}: {error}") from error
-        coats = tuple(found[: len(layer.coats)])
-        return Bits(coats=coats, flips=found[-1] if layer.flips is not None else None)
+                raise TicketError(f"{self._where}: layer {layer.name!r}: tensor {stored!r}: {error}") from error
+        return found
 
     def tensor(self, name: str) -> Tensor:
         """A tensor that is no plane, as it is stored."""
@@ -113,7 +97,7 @@ def reading(source: str | Path | BinaryIO) -> Iterator[Reader]:
 
 def write(
     target: str | Path | BinaryIO,
-    bits: Mapping[str, Bits],
+    planes: Mapping[str, Planes],
     tensors: Mapping[str, Tensor],
     *,
     encoding: Encoding,
@@ -136,7 +120,7 @@ def write(
             says that the file is written and a power cut may lose it.
     """
     where = target_name(target)
-    coded, filled = _coded(bits, layers, seed, encoding)
+    coded, filled = _coded(planes, layers, seed, encoding)
     if clash := coded.keys() & tensors.keys():
         raise TicketError(f"{where}: a tensor of the model has the name of a mask's tensor, {min(clash)!r}")
     header = header_of(seed=seed, architecture=architecture, layers=filled, folded=folded, narrowed=narrowed)
@@ -151,7 +135,7 @@ def write(
         with opened(source) as (file, _):
             reader = Reader(Container(file, where), where)
             for layer in reader.info.layers:
-                if not reader.bits(layer).same(bits[layer.name]):
+                if not _same(reader.planes(layer), planes[layer.name]):
                     raise TicketError(f"{where}: layer {layer.name!r}: its planes do not read back as they were")
         return reader.info
 
@@ -187,7 +171,7 @@ def recode(source: str | Path | BinaryIO, target: str | Path | BinaryIO, encodin
         info = reader.info
         return write(
             target,
-            {layer.name: reader.bits(layer) for layer in info.layers},
+            {layer.name: reader.planes(layer) for layer in info.layers},
             {tensor.name: reader.tensor(tensor.name) for tensor in info.tensors},
             encoding=encoding,
             seed=info.seed,
@@ -198,32 +182,36 @@ def recode(source: str | Path | BinaryIO, target: str | Path | BinaryIO, encodin
         )
 
 
+def _same(one: Planes, two: Planes) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
 def _coded(
-    bits: Mapping[str, Bits], layers: Sequence[Layer], seed: int, encoding: Encoding
+    planes: Mapping[str, Planes], layers: Sequence[Layer], seed: int, encoding: Encoding
 ) -> tuple[dict[str, bytes], list[LayerInfo]]:
     """The bytes of all planes by tensor name, and the layers with what is to be said of them."""
     draws = None
     if encoding == "ans":
         draws = find_draws([
-            Plane(grid=layer.grid(seed), words=bits[layer.name].coats[0], within=None) for layer in layers
+            Plane(grid=layer.grid(seed), words=planes[layer.name]["mask"], within=None) for layer in layers
         ])  # fmt: skip
     coded: dict[str, bytes] = {}
     filled: list[LayerInfo] = []
     for layer in layers:
-        planes: list[PlaneInfo] = []
-        given = bits[layer.name]
-        names = plane_names(layer.name, len(given.coats), given.flips is not None)
-        for name, (words, within) in zip(names, given.planes, strict=True):
-            kept, count = count_bits(words), layer.edges if within is None else count_bits(within)
-            plane = Plane(grid=layer.grid(seed), words=words, within=within)
-            data, used = _smallest(plane, kept, count, draws, encoding)
-            coded[name] = data
-            planes.append(PlaneInfo(kept=kept, encoding=used, bytes=len(data)))
-        flips = planes[-1] if given.flips is not None else None
-        filled.append(layer.stored(tuple(planes[: len(given.coats)]), flips))
+        given, said = planes[layer.name], dict[str, PlaneInfo]()
+        for name in PLANES:
+            if name not in given:
+                continue
+            around = PLANES[name].within
+            bits, within = (layer.edges, None) if around is None else (said[around].kept, given[around])
+            plane, kept = Plane(grid=layer.grid(seed), words=given[name], within=within), count_bits(given[name])
+            data, used = _smallest(plane, kept, bits, draws, encoding)
+            coded[layer.tensor(name)] = data
+            said[name] = PlaneInfo(bits=bits, kept=kept, encoding=used, bytes=len(data))
+        filled.append(layer.filed(said))
     total = sum(layer.held for layer in filled)
     if encoding == "ans" and total > most_bits(sum(map(len, coded.values()))):
-        return _coded(bits, layers, seed, "raw")  # so empty a network that readers would take it for an attack
+        return _coded(planes, layers, seed, "raw")  # so empty a network that readers would take it for an attack
     return coded, filled
 
 

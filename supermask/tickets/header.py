@@ -1,7 +1,7 @@
 """The header of a ticket: what it says, spelt in one way, and checked against the tensors that are there.
 
-The format is specified in docs/ticket-format.md. Version 1 had one coat a layer, raw, and its fields in other places;
-it is read as what it says in version 2.
+The format is specified in docs/ticket-format.md. Tickets of older versions are read as what they say in this one
+(supermask/tickets/versions.py).
 """
 
 import json
@@ -9,23 +9,21 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-import numpy as np
-
 from supermask.checks import join
 from supermask.edges.draws import WeightInit
-from supermask.edges.packed import SIGNED
 from supermask.networks.architecture import Architecture
 from supermask.tickets.coding.planes import Encoding
 from supermask.tickets.container import Entry, parsed
 from supermask.tickets.errors import TicketError, short
-from supermask.tickets.info import Layer, LayerInfo, PlaneInfo, TensorInfo, TicketInfo, plane_names
+from supermask.tickets.fields import check_fields, choices
+from supermask.tickets.info import Layer, LayerInfo, PlaneInfo, TensorInfo, TicketInfo
+from supermask.tickets.names import PLANES, VALUES, check_planes, check_values
+from supermask.tickets.versions import HEADER, VERSION, layer_of
 
 __all__ = ["METADATA", "canonical", "header_of", "most_bits", "parse"]
 
-VERSION = 2
 PRNG = {"name": "philox4x32", "rounds": 10}
 METADATA = "supermask"
-MOST_COATS = 64
 
 _ALLOWANCE = 1 << 27  # bits of planes that any file may have: 16 MiB, 5 times ResNet-50
 _RATIO = 1 << 13  # and for every byte of the file: a plane that shrinks 1,024 times keeps one edge in 15,000
@@ -33,17 +31,7 @@ _MOST_EDGES = 1 << 60
 _MOST_ROW = 1 << 20  # edges: a row is coded as a whole, in 40 bytes an edge; the widest of torchvision has 25,088
 _SHOWN = 500  # characters of an error from elsewhere
 _LIMITS = {"index": 1 << 31, "generation": 1 << 22}  # of a layer's counter, kernels/base/philox.py
-_HEADER = {
-    "version": int, "prng": dict, "seed": int, "architecture": (dict, type(None)), "layers": list, "folded": list,
-    "narrowed": bool, "sha256": str,
-}  # fmt: skip
-_LAYER = {
-    "name": str, "index": int, "shape": list, "weights": str, "constant": float, "generation": int, "coats": list,
-    "flips": (dict, type(None)),
-}  # fmt: skip
 _PLANE = {"kept": int, "encoding": str}
-_HEADER_1 = {name: kind for name, kind in _HEADER.items() if name not in ("folded", "narrowed")}
-_LAYER_1 = {name: kind for name, kind in _LAYER.items() if name != "flips"} | {"coats": int, **_PLANE}
 
 
 def canonical(value: Any) -> str:
@@ -56,9 +44,6 @@ def header_of(
 ) -> dict[str, Any]:
     """The header, but for its digest."""
 
-    def plane(info: PlaneInfo) -> dict[str, Any]:
-        return {"kept": info.kept, "encoding": info.encoding}
-
     return {
         "version": VERSION,
         "prng": PRNG,
@@ -70,10 +55,13 @@ def header_of(
                 "index": layer.index,
                 "shape": list(layer.shape),
                 "weights": layer.weights,
-                "constant": layer.constant,
                 "generation": layer.generation,
-                "coats": [plane(coat) for coat in layer.coats],
-                "flips": None if layer.flips is None else plane(layer.flips),
+                "planes": {
+                    name: {"kept": plane.kept, "encoding": plane.encoding} for name, plane in layer.planes.items()
+                },
+                "values": {
+                    name: {"coding": VALUES[name].coding, "value": value} for name, value in layer.values.items()
+                },
             }
             for layer in layers
         ],
@@ -93,7 +81,7 @@ def parse(where: str, text: str, entries: Mapping[str, Entry], file_bytes: int) 
     layers = _layers(where, header["layers"], version, entries)
     architecture = _architecture(where, header, text)
     _check_layers(where, layers, file_bytes)
-    planes = {name for layer in layers for name in layer.planes}
+    planes = {layer.tensor(name) for layer in layers for name in layer.planes}
     tensors = [
         TensorInfo(name=name, dtype=entry.dtype, shape=entry.shape)
         for name, entry in sorted(entries.items())
@@ -122,12 +110,12 @@ def _fields(where: str, text: str) -> dict[str, Any]:
     except ValueError as error:
         raise TicketError(f"{where}: the {METADATA!r} metadata is not JSON: {error}") from error
     version = header.get("version", VERSION) if isinstance(header, dict) else VERSION
-    if type(version) is not int or version not in (1, VERSION):
+    if type(version) is not int or version not in HEADER:
         raise TicketError(
-            f"{where}: version {short(version)}, and this release reads 1 and {VERSION}: upgrade supermask"
+            f"{where}: version {short(version)}, and this release reads 1 to {VERSION}: upgrade supermask"
         )
-    _check_fields(f"{where}: header", header, _HEADER if version == VERSION else _HEADER_1)
-    _check_fields(f"{where}: prng", header["prng"], {name: type(value) for name, value in PRNG.items()})
+    check_fields(f"{where}: header", header, HEADER[version])
+    check_fields(f"{where}: prng", header["prng"], {name: type(value) for name, value in PRNG.items()})
     if header["prng"] != PRNG:
         raise TicketError(f"{where}: weights from {short(header['prng'])}, and this release draws them with {PRNG}")
     if not 0 <= header["seed"] < 1 << 64:
@@ -164,7 +152,7 @@ def _layers(where: str, values: list[Any], version: int, entries: Mapping[str, E
 
 def _layer(where: str, value: Any, version: int, entries: Mapping[str, Entry]) -> LayerInfo:
     """A layer, with what is stored for it."""
-    _check_fields(where, value, _LAYER if version == VERSION else _LAYER_1)
+    value = layer_of(where, value, version)
     where = f"{where} ({short(value['name'])})"
     _check_layer(where, value)
     layer = Layer(
@@ -172,63 +160,44 @@ def _layer(where: str, value: Any, version: int, entries: Mapping[str, Entry]) -
         index=value["index"],
         shape=tuple(value["shape"]),
         weights=value["weights"],
-        constant=value["constant"],
         generation=value["generation"],
+        values=check_values(where, value["values"]),
     )
-    coats, flips = _planes(where, value, version)
+    names = check_planes(where, value["planes"], layer.weights)
     where = f"{where} of shape {value['shape']}"
-    names = plane_names(layer.name, len(coats), flips is not None)
-    bits, found = layer.edges, []
-    for number, (name, coat) in enumerate(zip(names, coats, strict=False)):
-        found.append(_plane(where, f"coat {number}" if number else "its mask", name, coat, bits, entries))
-        bits = found[-1].kept
-    turned = None if flips is None else _plane(where, "its flips", names[-1], flips, found[0].kept, entries)
-    return layer.stored(tuple(found), turned)
+    found: dict[str, PlaneInfo] = {}
+    for name in names:
+        within = PLANES[name].within
+        bits = layer.edges if within is None else found[within].kept
+        found[name] = _plane(where, PLANES[name].what, layer.tensor(name), value["planes"][name], bits, entries)
+    return layer.filed(found)
 
 
 def _check_layer(where: str, value: Mapping[str, Any]) -> None:
     """A layer's shape and the numbers that make its weights are such as it can have."""
-    shape, constant, weights = value["shape"], value["constant"], value["weights"]
+    shape, weights = value["shape"], value["weights"]
     wrong = any(type(size) is not int or not 1 <= size < _MOST_EDGES for size in shape)
     if not shape or wrong or len(shape) > 16 or math.prod(shape) >= _MOST_EDGES or math.prod(shape[1:]) > _MOST_ROW:
         raise TicketError(
             f"{where}: shape {short(shape)}: expected 1 to 16 positive integers, of product below {_MOST_EDGES} "
             f"and, without the first, of {_MOST_ROW} at most"
         )
-    if not 0 <= constant <= float(np.finfo(np.float32).max) or float(np.float32(constant)) != constant:
-        raise TicketError(f"{where}: constant {constant}: expected a finite float32 from 0")
     if weights not in get_args(WeightInit):
-        raise TicketError(f"{where}: weights {short(weights)}, and this release reads {_choices(WeightInit)}")
+        raise TicketError(f"{where}: weights {short(weights)}, and this release reads {choices(get_args(WeightInit))}")
     for name, limit in _LIMITS.items():
         if not 0 <= value[name] < limit:
             raise TicketError(f"{where}: {name} {short(value[name])}: expected 0 to {limit - 1}")
 
 
-def _planes(where: str, value: Mapping[str, Any], version: int) -> tuple[list[Any], Any]:
-    """What a layer says of its coats and flips, as version 2 says it."""
-    if version == 1:
-        if value["coats"] != 1 or value["encoding"] != "raw":
-            raise TicketError(
-                f"{where}: {short(value['coats'])} coats, encoding {short(value['encoding'])}: "
-                "version 1 has 1 coat, 'raw'"
-            )
-        return [{"kept": value["kept"], "encoding": "raw"}], None
-    coats, flips, weights = value["coats"], value["flips"], value["weights"]
-    if not 1 <= len(coats) <= MOST_COATS:
-        raise TicketError(f"{where}: {len(coats)} coats: expected 1 to {MOST_COATS}")
-    if flips is not None and weights not in SIGNED:
-        raise TicketError(f"{where}: flips, but its weights are {weights!r}, whose signs are not the seed's alone")
-    return coats, flips
-
-
 def _plane(where: str, what: str, name: str, value: Any, bits: int, entries: Mapping[str, Entry]) -> PlaneInfo:
     """A plane of `bits` bits, with what is stored for it."""
-    _check_fields(f"{where}: {what}", value, _PLANE)
+    check_fields(f"{where}: {what}", value, _PLANE)
     kept, encoding = value["kept"], value["encoding"]
     if not 0 <= kept <= bits:
         raise TicketError(f"{where}: {what} has kept {short(kept)}, of {bits} bits")
     if encoding not in get_args(Encoding):
-        raise TicketError(f"{where}: encoding {short(encoding)}, and this release reads {_choices(Encoding)}")
+        known = choices(get_args(Encoding))
+        raise TicketError(f"{where}: encoding {short(encoding)}, and this release reads {known}: upgrade supermask")
     if name not in entries:
         raise TicketError(f"{where}: no tensor {short(name)} holds {what}")
     entry, raw = entries[name], -(-bits // 8)
@@ -239,7 +208,7 @@ def _plane(where: str, what: str, name: str, value: Any, bits: int, entries: Map
             f"{where}: {what} is {entry.dtype} of shape {short(list(entry.shape))}, and {bits} bits, {encoding}, "
             f"are U8 of shape [{raw}]{most}"
         )
-    return PlaneInfo(kept=kept, encoding=encoding, bytes=entry.bytes)
+    return PlaneInfo(bits=bits, kept=kept, encoding=encoding, bytes=entry.bytes)
 
 
 def most_bits(file_bytes: int) -> int:
@@ -273,20 +242,3 @@ def _check_folded(where: str, folded: list[Any], tensors: set[str]) -> None:
         for part in ("weight", "bias"):
             if join(name, part) not in tensors:
                 raise TicketError(f"{where}: batch norm {short(name)} is folded, and there is no tensor of its {part}")
-
-
-def _check_fields(where: str, value: Any, kinds: Mapping[str, Any]) -> None:
-    """`value` has the fields `kinds` and no other, each of its type; true and false are no integers."""
-    if type(value) is not dict or set(value) != set(kinds):
-        found = short(sorted(value)) if type(value) is dict else type(value).__name__
-        raise TicketError(f"{where}: found {found}, expected the fields {sorted(kinds)}")
-    for name, kind in kinds.items():
-        allowed = kind if isinstance(kind, tuple) else (kind,)
-        if type(value[name]) not in allowed:
-            raise TicketError(
-                f"{where}: {name} {short(value[name])}: expected {' or '.join(k.__name__ for k in allowed)}"
-            )
-
-
-def _choices(choices: Any) -> str:
-    return ", ".join(map(repr, get_args(choices)))

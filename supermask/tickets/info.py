@@ -1,17 +1,19 @@
 """What a ticket holds, in numbers: its planes, layers, tensors, and the whole."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from supermask.checks import join
 from supermask.edges.draws import WeightInit
+from supermask.edges.stored import coat_names
 from supermask.kernels.base.bits import words_per_row
 from supermask.networks.architecture import Architecture
 from supermask.tickets.coding.levels import Grid
 from supermask.tickets.coding.planes import Encoding
 from supermask.tickets.container import DTYPES
 
-__all__ = ["Layer", "LayerInfo", "PlaneInfo", "TensorInfo", "TicketInfo", "plane_names"]
+__all__ = ["Layer", "LayerInfo", "PlaneInfo", "TensorInfo", "TicketInfo"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +21,13 @@ class PlaneInfo:
     """Bits of a layer.
 
     Attributes:
+        bits: how many there are.
         kept: how many are set.
         encoding: how they are stored.
         bytes: that they take.
     """
 
+    bits: int
     kept: int
     encoding: Encoding
     bytes: int
@@ -31,62 +35,68 @@ class PlaneInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One masked layer, but for its mask.
+    """One masked layer, but for its planes.
 
     Attributes:
         name: in the network.
         index: third word of its counter.
         shape: of the weight.
-        weights, constant: distribution of theta0, and its magnitude.
+        weights: distribution of theta0.
         generation: how many times theta0 was re-drawn.
+        values: by name (supermask/tickets/names.py).
     """
 
     name: str
     index: int
     shape: tuple[int, ...]
     weights: WeightInit
-    constant: float
     generation: int
+    values: Mapping[str, float]
 
     @property
     def edges(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def constant(self) -> float:
+        """Magnitude of theta0."""
+        return self.values["constant"]
+
     def grid(self, seed: int) -> Grid:
         """Where its edges lie."""
         return Grid(shape=self.shape, seed=seed, layer=self.index)
 
-    def stored(self, coats: tuple[PlaneInfo, ...], flips: PlaneInfo | None) -> "LayerInfo":
+    def tensor(self, plane: str) -> str:
+        """The name of the tensor that holds a plane."""
+        return join(self.name, plane)
+
+    def filed(self, planes: Mapping[str, PlaneInfo]) -> "LayerInfo":
         """It in a file with these planes."""
         return LayerInfo(
-            name=self.name, index=self.index, shape=self.shape, weights=self.weights, constant=self.constant,
-            generation=self.generation, coats=coats, flips=flips,
+            name=self.name, index=self.index, shape=self.shape, weights=self.weights, generation=self.generation,
+            values=self.values, planes=planes,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerInfo(Layer):
-    """One masked layer of a ticket, and how its mask lies in the file.
+    """One masked layer of a ticket, and how its planes lie in the file.
 
     Attributes:
-        coats: nested masks; the first selects the layer's edges, and each other some of those of the one before.
-        flips: the selected edges whose sign is not the seed's, or None where all are.
+        planes: by name, in the order in which they are read (supermask/tickets/names.py).
     """
 
-    coats: tuple[PlaneInfo, ...]
-    flips: PlaneInfo | None
+    planes: Mapping[str, PlaneInfo]
 
     @property
     def kept(self) -> int:
         """Edges that the mask selects."""
-        return self.coats[0].kept
+        return self.planes["mask"].kept
 
     @property
-    def planes(self) -> dict[str, tuple[PlaneInfo, int]]:
-        """By name of its tensor, each plane and how many bits it has."""
-        names = plane_names(self.name, len(self.coats), self.flips is not None)
-        found = list(zip(self.coats, (self.edges, *(coat.kept for coat in self.coats)), strict=False))
-        return dict(zip(names, found if self.flips is None else [*found, (self.flips, self.kept)], strict=True))
+    def coats(self) -> list[PlaneInfo]:
+        """The nested masks."""
+        return [self.planes[name] for name in coat_names(len(self.planes)) if name in self.planes]
 
     @property
     def held(self) -> int:
@@ -96,17 +106,17 @@ class LayerInfo(Layer):
     @property
     def bytes(self) -> int:
         """That its planes take."""
-        return sum(plane.bytes for plane, _ in self.planes.values())
+        return sum(plane.bytes for plane in self.planes.values())
 
     @property
     def entropy(self) -> float:
         """Bits of its planes, were each bit drawn alone at its plane's density."""
-        return sum(entropy(plane.kept, bits) for plane, bits in self.planes.values())
+        return sum(entropy(plane.kept, plane.bits) for plane in self.planes.values())
 
     @property
     def encoding(self) -> str:
         """Of its planes."""
-        return "+".join(sorted({plane.encoding for plane, _ in self.planes.values()}))
+        return "+".join(sorted({plane.encoding for plane in self.planes.values()}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +166,7 @@ class TicketInfo:
 
     @property
     def plane_bytes(self) -> int:
-        """Of all masks and flips."""
+        """Of all planes."""
         return sum(layer.bytes for layer in self.layers)
 
     @property
@@ -199,12 +209,6 @@ class TicketInfo:
         ]
         masked = f"masked: {len(self.layers)} layers, {self.kept:,} of {self.edges:,} edges kept"
         return "\n".join([f"{self.path}: ticket, {about}", masked, *layers, *rest])
-
-
-def plane_names(layer: str, coats: int, flips: bool) -> list[str]:
-    """Names of the tensors that hold a layer's planes."""
-    parts = ["mask", *(f"mask.{number}" for number in range(1, coats)), *(["flips"] if flips else [])]
-    return [join(layer, part) for part in parts]
 
 
 def entropy(kept: int, bits: int) -> float:

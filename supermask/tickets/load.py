@@ -69,5 +69,5 @@ def verify(file: str | Path | BinaryIO) -> TicketInfo:
         if info.architecture is not None:
             check_fit(carve(skeleton_of(info)), str(info.architecture), info)
         for layer in info.layers:
-            reader.bits(layer)
+            reader.planes(layer)
         return info

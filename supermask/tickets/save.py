@@ -5,10 +5,8 @@ made from the seed.
 """
 
 import json
-import math
 from collections import Counter
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -17,17 +15,17 @@ from torch import Tensor, nn
 
 from supermask.checks import check_choice, join
 from supermask.edges.base import Edges
-from supermask.edges.packed import PackedEdges
-from supermask.edges.searched import SearchedEdges
+from supermask.edges.stored import NotStorable, Stored
 from supermask.networks.anatomy import Anatomy, BatchNorm, carve
 from supermask.networks.architecture import Architecture
 from supermask.tickets.assemble import skeleton
 from supermask.tickets.coding.planes import Encoding
 from supermask.tickets.container import DTYPE_NAMES, DTYPES, FOLDER_FILE, target_name
 from supermask.tickets.errors import TicketError
-from supermask.tickets.file import Bits, write, written
+from supermask.tickets.file import write, written
 from supermask.tickets.info import Layer, TensorInfo, TicketInfo
 from supermask.tickets.match import check_parts, check_storable
+from supermask.tickets.names import check_storing
 
 Precision = Literal["exact", "bfloat16"]
 
@@ -68,17 +66,18 @@ def save(
     edges = dict(sorted(network.edges.items(), key=lambda item: item[1].layer))
     folded = sorted(network.batch_norms) if fold else []
     tensors = _tensors(network, where, folded, precision)
-    bits = {name: _bits(layer, f"{where}: layer {name!r}") for name, layer in edges.items()}
-    layers = [_layer(name, layer, where) for name, layer in edges.items()]
+    stored = {name: _stored(layer, f"{where}: layer {name!r}") for name, layer in edges.items()}
+    planes = {name: {part: bits.cpu() for part, bits in found.planes.items()} for name, found in stored.items()}
+    layers = [_layer(name, layer, stored[name]) for name, layer in edges.items()]
     if architecture is not None:
-        stored = {
+        others = {
             name: TensorInfo(name=name, dtype=DTYPE_NAMES[tensor.dtype], shape=tuple(tensor.shape))
             for name, tensor in tensors.items()
         }
         named = carve(skeleton(where, architecture))
-        check_parts(where, named, str(architecture), layers, stored, folded)
+        check_parts(where, named, str(architecture), layers, others, folded)
     return write(
-        file, bits, tensors, encoding=encoding, seed=seed, architecture=architecture, layers=layers, folded=folded,
+        file, planes, tensors, encoding=encoding, seed=seed, architecture=architecture, layers=layers, folded=folded,
         narrowed=precision == "bfloat16",
     )  # fmt: skip
 
@@ -157,30 +156,25 @@ def _seed(network: Anatomy, where: str) -> int:
     return next(iter(seeds))
 
 
-def _layer(name: str, edges: Edges, where: str) -> Layer:
-    if not 0 <= (constant := float(edges.constant)) < math.inf:
-        raise TicketError(f"{where}: layer {name!r}: constant {constant}: expected a finite number from 0")
+def _stored(edges: Edges, where: str) -> Stored:
+    """What is stored of a layer's edges."""
+    try:
+        stored = edges.stored()
+    except NotStorable as error:
+        raise TicketError(f"{where}: {error}") from error
+    check_storing(where, stored, edges.weights)
+    return stored
+
+
+def _layer(name: str, edges: Edges, stored: Stored) -> Layer:
     return Layer(
         name=name,
         index=edges.layer,
         shape=edges.shape,
         weights=edges.weights,
-        constant=constant,
         generation=edges.generation,
+        values=stored.values,
     )
-
-
-def _bits(edges: Edges, where: str) -> Bits:
-    """The planes of a layer, on CPU."""
-    if isinstance(edges, PackedEdges):
-        coats, flips = edges.coats.cpu(), edges.flips
-        if any((outer & ~inner).any() for inner, outer in pairwise(coats)):
-            raise TicketError(f"{where}: its coats are not nested: each selects some edges of the one before it")
-        # Of an edge that no coat selects the sign does not matter, and is not stored.
-        return Bits(coats=tuple(coats), flips=None if flips is None else flips.cpu() & coats[0])
-    if isinstance(edges, SearchedEdges) and torch.isnan(edges.scores).any():
-        raise TicketError(f"{where}: scores are NaN, so its mask means nothing: the search broke down")
-    return Bits(coats=(edges.mask().cpu(),))
 
 
 def _tensors(network: Anatomy, where: str, folded: list[str], precision: Precision) -> dict[str, Tensor]:

@@ -48,12 +48,14 @@ def _layer_json(layer: LayerInfo) -> dict[str, Any]:
         "index": layer.index,
         "shape": list(layer.shape),
         "weights": layer.weights,
-        "constant": layer.constant,
         "generation": layer.generation,
         "edges": layer.edges,
         "kept": layer.kept,
-        "coats": [coat.kept for coat in layer.coats],
-        "flipped": None if layer.flips is None else layer.flips.kept,
+        "planes": {
+            name: {"kept": plane.kept, "bits": plane.bits, "encoding": plane.encoding, "bytes": plane.bytes}
+            for name, plane in layer.planes.items()
+        },
+        "values": dict(layer.values),
         "encoding": layer.encoding,
         "bytes": layer.bytes,
         "entropy_bits": layer.entropy,
@@ -70,7 +72,7 @@ def inspect_table(info: TicketInfo) -> Table:
     table.add_column("encoding")
     for layer in info.layers:
         kept = " > ".join(f"{coat.kept:,}" for coat in layer.coats)
-        flipped = "" if layer.flips is None else f", {layer.flips.kept:,} flipped"
+        flipped = f", {layer.planes['flips'].kept:,} flipped" if "flips" in layer.planes else ""
         generation = f", generation {layer.generation}" if layer.generation else ""
         table.add_row(
             layer.name or "(network)",

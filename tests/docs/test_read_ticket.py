@@ -27,12 +27,14 @@ from supermask.networks.layers import SupermaskConv2d, SupermaskConvTranspose2d,
 from supermask.tickets.coding.levels import Levels
 from supermask.tickets.load import inspect, load
 from supermask.tickets.save import save
-from tests.places import ROOT, VERSION_1
+from tests.places import ROOT, VERSION_1, VERSION_2
 from tests.supermask.tickets.crafted import Change, craft, field, parts_of
 from tests.supermask.tickets.networks import lived
 
 READER = ROOT / "docs" / "read_ticket.py"
 TICKETS_1 = sorted(VERSION_1.glob("version1_*.safetensors"))
+TICKETS_2 = sorted(VERSION_2.glob("version2_*.safetensors"))
+OLDER = [*TICKETS_1, *TICKETS_2]
 
 
 def imported() -> ModuleType:
@@ -196,8 +198,10 @@ def test_coats_and_flips(weights: WeightInit, encoding: Any, tmp_path: Path) -> 
     )
     save(model, tmp_path / "t", architecture=None, encoding=encoding)
     header, found, tensors = reader.read(tmp_path / "t")
-    assert [len(layer["coats"]) for layer in header["layers"]] == [3, 2, 1]
-    assert [layer["flips"] is not None for layer in header["layers"]] == [flips, False, flips]
+    turned = ["flips"] if flips else []
+    assert [sorted(layer["planes"]) for layer in header["layers"]] == [
+        [*turned, "mask", "mask.1", "mask.2"], ["mask", "mask.1"], [*turned, "mask"],
+    ]  # fmt: skip
     assert tensors == {}
     dense = nn.Sequential(nn.Conv2d(3, 64, 3), nn.ConvTranspose2d(64, 5, 3), nn.Linear(200, 90))
     check_weights(tmp_path / "t", load(tmp_path / "t", model=dense, weights="cached"))
@@ -266,19 +270,26 @@ def test_philox_of_the_paper() -> None:
     assert [f"{word:08x}" for word in words[0].tolist()] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
 
 
-@pytest.mark.parametrize("path", TICKETS_1, ids=lambda path: path.stem)
-def test_version_1(path: Path) -> None:
-    header, _, tensors = reader.read(path)
-    assert header["version"] == 1
+@pytest.mark.parametrize("path", OLDER, ids=lambda path: path.stem)
+def test_older_versions(path: Path, tmp_path: Path) -> None:
+    header, weights, tensors = reader.read(path)
+    assert header["version"] == (1 if path in TICKETS_1 else 2)
     network = load(path, weights="cached")
     check_weights(path, network)
     state = network.state_dict()
     assert {name for name in state if ".edges." not in name} == tensors.keys()
     assert all(np.array_equal(state[name], tensor) for name, tensor in tensors.items())
+    save(network, tmp_path / "t", architecture=inspect(path).architecture)
+    newer, same, _ = reader.read(tmp_path / "t")
+    assert newer["version"] == 3
+    assert all(np.array_equal(same[name].view(np.int32), one.view(np.int32)) for name, one in weights.items())
+    for layer, other in zip(header["layers"], newer["layers"], strict=True):
+        assert layer.keys() == other.keys()
+        assert (layer["planes"].keys(), layer["values"]) == (other["planes"].keys(), other["values"])
 
 
-def test_there_are_tickets_of_version_1() -> None:
-    assert len(TICKETS_1) == 2
+def test_there_are_tickets_of_older_versions() -> None:
+    assert (len(TICKETS_1), len(TICKETS_2)) == (2, 2)
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +300,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     searched_edges(model)["fc2"].remaining = 0.5
     save(model, path, architecture=conv2())
     header, tensors = parts_of(path)
-    assert {layer["coats"][0]["encoding"] for layer in header["layers"]} == {"raw", "ans"}
+    assert {layer["planes"]["mask"]["encoding"] for layer in header["layers"]} == {"raw", "ans"}
     assert [tensors[f"{name}.mask"][0] for name in ("conv2", "fc1")] == [0, 1]
     return path
 
@@ -303,7 +314,7 @@ def layer(name: str, value: Any) -> Change:
 
 def kept(more: int) -> Change:
     def change(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        header["layers"][2]["coats"][0]["kept"] += more
+        header["layers"][2]["planes"]["mask"]["kept"] += more
 
     return change
 
@@ -317,12 +328,16 @@ def plane(change_of: Callable[[np.ndarray], np.ndarray]) -> Change:
 
 LIES: dict[str, tuple[Change, str]] = {
     "version 0": (field("version", 0), "version 0"),
-    "version 3": (field("version", 3), "version 3"),
+    "version 4": (field("version", 4), "version 4"),
     "no version": (lambda header, _: header.pop("version"), "version None"),
     "weights": (layer("weights", "binomial"), "fc1: unknown weights binomial"),
     "more kept": (kept(1), "fc1: .* bits are set, kept is"),
     "fewer kept": (kept(-1), "fc1: .* bits are set, kept is"),
-    "raw": (layer("coats", [{"kept": 614, "encoding": "raw"}]), "fc1: a raw plane of .* bytes for 2048 bits"),
+    "raw": (layer("planes", {"mask": {"kept": 614, "encoding": "raw"}}), "fc1: a raw plane of .* bytes for 2048 bits"),
+    "no mask": (layer("planes", {}), r"fc1: planes \[\], and mask, mask.1, ... and flips are known"),
+    "another plane": (layer("planes", {"mask": {}, "frozen": {}}), r"fc1: planes \['frozen', 'mask'\], and mask"),
+    "another value": (layer("values", {"alpha": {}}), r"fc1: values \['alpha'\], and constant is known"),
+    "another coding": (layer("values", {"constant": {"coding": "i8", "value": 1}}), "fc1: coding 'i8', and float32 is"),
     "other shape": (layer("shape", [16, 127]), "not used up|bits are set"),
     "no codes": (plane(lambda data: data[:0]), "fc1: 0 bits are set"),
     "more coded": (plane(lambda data: np.append(data, np.arange(1, 9, dtype=np.uint8))), "not used up"),
@@ -338,7 +353,7 @@ def test_lies_with_a_right_digest(case: str, good: Path, tmp_path: Path) -> None
         reader.read(craft(tmp_path / "bad", header, tensors))
 
 
-@pytest.mark.parametrize("path", [Path("good"), *TICKETS_1], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [Path("good"), *OLDER], ids=lambda path: path.stem)
 def test_a_flipped_bit_anywhere_in_the_data(path: Path, good: Path, tmp_path: Path) -> None:
     content = (good.parent / path).read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")

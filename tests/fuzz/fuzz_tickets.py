@@ -18,8 +18,9 @@ from random import Random
 CORPUS = Path(__file__).parent / "corpus"
 INSTRUMENTED = [
     *("supermask.networks." + name for name in ("anatomy", "architecture")),
-    *("supermask.tickets." + name for name in ("assemble", "container", "errors", "file", "header", "info", "load")),
-    *("supermask.tickets." + name for name in ("match", "save", "coding.levels", "coding.planes")),
+    *("supermask.tickets." + name for name in ("assemble", "container", "errors", "fields", "file", "header", "info")),
+    *("supermask.tickets." + name for name in ("load", "match", "names", "save", "versions")),
+    *("supermask.tickets." + name for name in ("coding.levels", "coding.planes")),
 ]
 _STATUS = re.compile(r"^#(\d+)\s+(\w+)\s+cov: (\d+) ft: (\d+) corp: (\d+)/(\S+)")
 _MOST_LENGTH = 16384  # bytes of an input

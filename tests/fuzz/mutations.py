@@ -162,7 +162,7 @@ def set_planes(
     encodings: list[str],
     levels: Callable[[Grid], Levels | None] = lambda grid: None,
 ) -> None:
-    """Planes of a layer of version 2, coded as a writer would.
+    """Planes of a layer, coded as a writer would.
 
     Args:
         planes: bool [rows, cols] by coat, nested.
@@ -173,7 +173,7 @@ def set_planes(
     shape = tuple(layer["shape"])
     grid = Grid(shape=shape, seed=parts.header["seed"], layer=layer["index"])
     named = [f"mask.{number}" if number else "mask" for number in range(len(planes))] + ["flips"] * (flips is not None)
-    said, name = [], layer["name"]
+    said, name = Pairs(), layer["name"]
     within = [None, *planes] if flips is None else [None, *planes[:-1], planes[0]]
     every = planes if flips is None else [*planes, flips]
     own = tuple(f"{part}" if not name else f"{name}.{part}" for part in ("mask", "flips"))
@@ -188,9 +188,8 @@ def set_planes(
             if len(coded) <= len(data):
                 data, encoding = coded, "ans"
         parts.put(f"{name}.{part}".lstrip("."), data)
-        said.append(Pairs([("encoding", encoding), ("kept", kept)]))
-    layer.put("coats", said[: len(planes)])
-    layer.put("flips", None if flips is None else said[-1])
+        said.append((part, Pairs([("encoding", encoding), ("kept", kept)])))
+    layer.put("planes", said)
 
 
 def _read(text: str) -> Any:
@@ -232,11 +231,11 @@ def _numbers(random: Random) -> Any:
 def _texts(random: Random) -> str:
     odd = ["", ".", "..", ".a", "a.", "x" * 3000, "\x1b[2J", "\ud800", "\u202e", "\0", "é", "'\"\\", "mlp\n"]
     known = [
-        "a.b", "mask", "flips", "bias", "raw", "ans", "fc1", "fc2", "signed_constant", "scaled_signed_constant",
-        "unsigned_constant", "kaiming_normal", "kaiming_uniform", "philox4x32", "mlp", "conv2", "vgg16_bn", "resnet18",
-        "resnext29_32x4d", "convmixer", "torchvision/squeezenet1_1", "torchvision/alexnet", "torchvision/swin_t",
-        "BOOL", "U8", "I64", "F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2", "C64", "sizes", "norm", "num_classes",
-        "width", "channels", "weights",
+        "a.b", "mask", "mask.1", "flips", "constant", "float32", "float16", "bias", "raw", "ans", "fc1", "fc2",
+        "signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform",
+        "philox4x32", "mlp", "conv2", "vgg16_bn", "resnet18", "resnext29_32x4d", "convmixer",
+        "torchvision/squeezenet1_1", "torchvision/alexnet", "torchvision/swin_t", "BOOL", "U8", "I64", "F16", "BF16",
+        "F32", "F64", "F8_E4M3", "F8_E5M2", "C64", "sizes", "norm", "num_classes", "width", "channels", "weights",
     ]  # fmt: skip
     return random.choice(random.choice([odd, known]))
 
@@ -296,7 +295,7 @@ def _change_layer(parts: Parts, random: Random) -> None:
     """A change of a layer that takes its tensors along, so that it is found further on."""
     layers = parts.header["layers"]
     layer = random.choice(layers)
-    way = random.randrange(7)
+    way = random.randrange(8)
     if way == 0:
         old, layer_name = f"{layer['name']}.".lstrip("."), _texts(random)
         layer.put("name", layer_name)
@@ -309,16 +308,21 @@ def _change_layer(parts: Parts, random: Random) -> None:
         layer.put("shape", [*layer["shape"], 1] if random.random() < 0.5 else [1, *layer["shape"]])
     elif way == 3:  # no set bit, no byte, and as many edges as one likes
         layer.put("shape", [1 << random.randrange(40), 1 << random.randrange(25)][: random.randrange(1, 3)])
-        layer.put("coats", [Pairs([("encoding", "ans"), ("kept", random.choice([0, *layer["shape"][:1]]))])])
-        layer.put("flips", None)
+        mask = Pairs([("encoding", "ans"), ("kept", random.choice([0, *layer["shape"][:1]]))])
+        layer.put("planes", Pairs([("mask", mask)]))
         parts.put(f"{layer['name']}.mask".lstrip("."), b"")
     elif way == 4:
-        layer.put("flips", Pairs([("encoding", "ans"), ("kept", 0)]))
+        layer["planes"].put("flips", Pairs([("encoding", "ans"), ("kept", 0)]))
         parts.put(f"{layer['name']}.flips".lstrip("."), b"")
-    elif way == 5:
-        coats = layer["coats"]
-        parts.put(f"{layer['name']}.mask.{len(coats)}".lstrip("."), b"")
-        coats.append(Pairs([("encoding", "ans"), ("kept", random.choice([0, coats[-1]["kept"]]))]))
+    elif way == 5:  # a coat more, now and then with a gap before it
+        names = [name for name, _ in layer["planes"] if name != "flips"]
+        kept = random.choice([0, layer["planes"][names[-1]]["kept"]])
+        name = f"mask.{len(names) + (random.random() < 0.1)}"
+        parts.put(f"{layer['name']}.{name}".lstrip("."), b"")
+        layer["planes"].put(name, Pairs([("encoding", "ans"), ("kept", kept)]))
+    elif way == 6:
+        owner, name = layer[random.choice(["planes", "values"])], random.choice([_texts(random), "mask.01", "mask.64"])
+        owner.put(name, owner.pop(random.randrange(len(owner)))[1])
     else:
         parts.header.put("folded", sorted({t.name.rpartition(".")[0] for t in parts.tensors if "weight" in t.name}))
 

@@ -39,11 +39,15 @@ def seeds() -> dict[str, bytes]:
         "ans_signed": _saved(_searched(wide, remaining=0.2, magnitude="raw"), wide),
         "ans_levels": _saved(_by_rows(wide), wide),
     }
-    return found | {
+    found |= {
         "coats": _rewritten(found["raw"], coats=3, flips=False),
         "flips": _rewritten(found["raw"], coats=1, flips=True),
         "coats_and_flips": _rewritten(found["ans_absolute"], coats=2, flips=True),
-        "version_1": _older(found["raw"]),
+    }
+    return found | {
+        "version_1": _version_1(found["raw"]),
+        "version_2": _version_2(found["raw"]),
+        "version_2_coats_and_flips": _version_2(found["coats_and_flips"]),
     }
 
 
@@ -93,8 +97,22 @@ def _rewritten(data: bytes, *, coats: int, flips: bool) -> bytes:
     return join(parts)
 
 
-def _older(data: bytes) -> bytes:
+def _version_2(data: bytes) -> bytes:
     parts = _parts(data)
+    layers = []
+    for layer in parts.header["layers"]:
+        planes = dict(layer["planes"])
+        flips = planes.pop("flips", None)
+        coats = [planes[f"mask.{number}" if number else "mask"] for number in range(len(planes))]
+        told = [("coats", coats), ("flips", flips), ("constant", layer["values"]["constant"]["value"])]
+        layers.append(Pairs([*(pair for pair in layer if pair[0] not in ("planes", "values")), *told]))
+    parts.header.put("layers", layers)
+    parts.header.put("version", 2)
+    return join(parts)
+
+
+def _version_1(data: bytes) -> bytes:
+    parts = _parts(_version_2(data))
     layers = [
         Pairs([pair for pair in layer if pair[0] not in ("coats", "flips")] + [("coats", 1), *layer["coats"][0]])
         for layer in parts.header["layers"]

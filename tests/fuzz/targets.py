@@ -29,12 +29,13 @@ from torch import Tensor, nn
 import supermask
 from supermask.edges.in_model import all_edges
 from supermask.edges.packed import PackedEdges
+from supermask.edges.stored import Stored
 from supermask.kernels.base.bits import words_per_row
 from supermask.networks.layers import MaskedLayer, SupermaskConv1d, SupermaskConv2d, SupermaskConv3d
 from supermask.tickets import header as ticket_header
 from supermask.tickets.coding import fit as mask_fit
 from supermask.tickets.container import DTYPES
-from supermask.tickets.file import Bits, reading, write
+from supermask.tickets.file import Planes, reading, write
 from supermask.tickets.info import LayerInfo, TicketInfo
 
 __all__ = ["ALLOWANCE", "check", "kind_of", "limits", "named", "outcome"]
@@ -143,7 +144,7 @@ def _check_written_again(data: bytes, info: TicketInfo) -> None:
     )
     assert 32 * words <= ALLOWANCE, f"its planes take {words:,} words in memory"
     with reading(io.BytesIO(data)) as reader:
-        planes = {layer.name: reader.bits(layer) for layer in info.layers}
+        planes = {layer.name: reader.planes(layer) for layer in info.layers}
         tensors = {tensor.name: reader.tensor(tensor.name) for tensor in info.tensors}
     for encoding in ("raw", "ans"):
         file = io.BytesIO()
@@ -158,7 +159,10 @@ def _check_written_again(data: bytes, info: TicketInfo) -> None:
                 assert getattr(again, fact) == getattr(info, fact), f"{fact} of what is written again"
             for one, two in zip(info.layers, again.layers, strict=True):
                 assert _said(one) == _said(two), f"layer {one.name!r} written again"
-                assert reader.bits(two).same(planes[one.name]), f"planes of {one.name!r} written again"
+                again_planes = reader.planes(two)
+                assert list(again_planes) == list(planes[one.name]), f"planes of {one.name!r} written again"
+                for name, bits in again_planes.items():
+                    assert torch.equal(bits, planes[one.name][name]), f"{name} of {one.name!r} written again"
                 edges = [_edges(layer, planes[one.name], info.seed) for layer in (one, two)]
                 assert _same(edges[0](torch.float32), edges[1](torch.float32)), f"weights of {one.name!r}"
             for name, tensor in tensors.items():
@@ -183,14 +187,14 @@ def _check_saved_again(network: nn.Module, fresh: Callable[[], nn.Module | None]
 
 
 def _said(layer: LayerInfo) -> Any:
-    planes = [plane.kept for plane, _ in layer.planes.values()]
-    return layer.name, layer.index, layer.shape, layer.weights, layer.constant, layer.generation, planes
+    planes = {name: (plane.bits, plane.kept) for name, plane in layer.planes.items()}
+    return layer.name, layer.index, layer.shape, layer.weights, layer.generation, layer.values, planes
 
 
-def _edges(layer: LayerInfo, bits: Bits, seed: int) -> PackedEdges:
-    return PackedEdges(
-        layer.shape, torch.stack(bits.coats), flips=bits.flips, seed=seed, layer=layer.index, weights=layer.weights,
-        generation=layer.generation, constant=layer.constant, making="materialised",
+def _edges(layer: LayerInfo, planes: Planes, seed: int) -> PackedEdges:
+    return PackedEdges.of(
+        Stored(planes=planes, values=layer.values), layer.shape, seed=seed, layer=layer.index, weights=layer.weights,
+        generation=layer.generation, making="materialised",
     )  # fmt: skip
 
 

@@ -61,10 +61,10 @@ def tickets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_inspect(tickets: dict[str, Path]) -> None:
     info = inspect(tickets["conv"])
     shown = command("inspect", tickets["conv"])
-    for part in ("conv1", "8 x 1 x 3 x 3", "signed_constant", info.sha256, "seed 7", "folded", "bfloat16", "version 2"):
+    for part in ("conv1", "8 x 1 x 3 x 3", "signed_constant", info.sha256, "seed 7", "folded", "bfloat16", "version 3"):
         assert part in shown
     said = json.loads(command("inspect", tickets["conv"], "--json"))
-    assert (said["sha256"], said["seed"], said["version"]) == (info.sha256, 7, 2)
+    assert (said["sha256"], said["seed"], said["version"]) == (info.sha256, 7, 3)
     assert said["architecture"] == CONV.to_json()
     assert said["bytes"]["file"] == tickets["conv"].stat().st_size
     assert sum(layer["bytes"] for layer in said["layers"]) == said["bytes"]["masks"]
@@ -106,7 +106,7 @@ def test_convert_between_encodings(tickets: dict[str, Path], tmp_path: Path) -> 
         assert (tmp_path / name).read_bytes() == path.read_bytes()
     old = VERSION_1 / "version1_mlp.safetensors"
     command("convert", old, tmp_path / "new", "--to", "raw")
-    assert inspect(tmp_path / "new").version == 2
+    assert inspect(tmp_path / "new").version == 3
     assert diff(old, tmp_path / "new").same
 
 
@@ -165,9 +165,9 @@ def test_diff_of_seeds_coats_and_flips(tmp_path: Path) -> None:
     a = write("a", 3, 5, None)
     assert diff(a, a).same
     assert diff(a, write("b", 4, 5, None)).fields == {"seed": (3, 4)}
-    assert diff(a, write("c", 3, 6, None)).fields == {"coat 1": ("a's edges", "b's edges")}
-    assert diff(a, write("d", 3, None, None)).fields == {"coats": (2, 1)}
-    assert diff(a, write("e", 3, 5, 1)).fields == {"flips": ("a's edges", "b's edges")}
+    assert diff(a, write("c", 3, 6, None)).fields == {"mask.1": ("a's edges", "b's edges")}
+    assert diff(a, write("d", 3, None, None)).fields == {"mask.1": ("a's edges", "none")}
+    assert diff(a, write("e", 3, 5, 1)).fields == {"flips": ("none", "b's edges")}
     assert diff(a, write("f", 3, 5, 0)).same
 
 

@@ -13,6 +13,7 @@ import pytest
 from torch import nn
 
 from supermask import TicketError, load, verify
+from supermask.edges.stored import coat_names
 from tests.fuzz.mutations import Pairs, Parts, join, split
 from tests.places import ROOT
 
@@ -35,9 +36,11 @@ def one_layer(shape: list[int], coats: list[tuple[int, bytes]], **fields: Any) -
     parts.header.put("layers", [layer])
     parts.tensors = []
     layer.put("shape", shape)
-    layer.put("coats", [Pairs([("encoding", "ans"), ("kept", kept)]) for kept, _ in coats])
-    for number, (_, data) in enumerate(coats):
-        parts.put(f"fc1.mask.{number}" if number else "fc1.mask", data)
+    names = coat_names(len(coats))
+    said = [Pairs([("encoding", "ans"), ("kept", kept)]) for kept, _ in coats]
+    layer.put("planes", Pairs(zip(names, said, strict=True)))
+    for name, (_, data) in zip(names, coats, strict=True):
+        parts.put(f"fc1.{name}", data)
     for name, value in fields.items():
         layer.put(name, value)
     return join(parts)
@@ -70,5 +73,8 @@ PLACES: dict[str, Callable[[Parts, Pairs], Pairs]] = {
     "architecture": lambda parts, container: parts.header["architecture"],
     "arguments": lambda parts, container: parts.header["architecture"]["arguments"],
     "layer": lambda parts, container: parts.header["layers"][0],
-    "coat": lambda parts, container: parts.header["layers"][0]["coats"][0],
+    "planes": lambda parts, container: parts.header["layers"][0]["planes"],
+    "mask": lambda parts, container: parts.header["layers"][0]["planes"]["mask"],
+    "values": lambda parts, container: parts.header["layers"][0]["values"],
+    "constant": lambda parts, container: parts.header["layers"][0]["values"]["constant"],
 }

@@ -12,31 +12,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from supermask.edges.in_model import all_edges
+from supermask.edges.packed import PackedEdges
+from supermask.kernels.base.bits import pack
 from supermask.networks.convert import convert
 from supermask.networks.layers import SupermaskLinear
 from supermask.tickets.errors import TicketError
 from supermask.tickets.load import inspect, load
 from supermask.tickets.save import save
 from tests.supermask.tickets.crafted import canonical, craft, parts_of
-from tests.supermask.tickets.networks import ConvNet, lived, mlp, one_linear, refused, searched
+from tests.supermask.tickets.networks import ConvNet, lived, mlp, refused, searched
 
 
 def test_the_format_is_as_described(ticket: Path, tmp_path: Path) -> None:
     header, tensors = parts_of(ticket)
     assert craft(tmp_path / "crafted", header, tensors).read_bytes() == ticket.read_bytes()
     assert header["layers"][1] == {
-        "coats": [{"encoding": "raw", "kept": 8}],
-        "constant": float(np.float32((2 / 5) ** 0.5)),
-        "flips": None,
         "generation": 0,
         "index": 1,
         "name": "fc2",
+        "planes": {"mask": {"encoding": "raw", "kept": 8}},
         "shape": [3, 5],
+        "values": {"constant": {"coding": "float32", "value": float(np.float32((2 / 5) ** 0.5))}},
         "weights": "signed_constant",
     }
     assert header["prng"] == {"name": "philox4x32", "rounds": 10}
-    assert (header["version"], header["seed"], header["folded"], header["narrowed"]) == (2, 7, [], False)
+    assert (header["version"], header["seed"], header["folded"], header["narrowed"]) == (3, 7, [], False)
     assert header["architecture"] == {"name": "mlp", "arguments": {"sizes": [9, 5, 3]}}
 
 
@@ -121,9 +121,9 @@ def test_one_flipped_bit_at_every_byte(ticket: Path, tmp_path: Path) -> None:
 
 def test_case_of_an_exponent_is_seen(tmp_path: Path) -> None:
     """1e-05 and 1E-05 are one number and differ in one bit."""
-    model = nn.Sequential(one_linear(seed=1))
-    all_edges(model)["0"].constant.fill_(1e-5)
-    save(model, tmp_path / "t", architecture=None)
+    edges = PackedEdges((4, 4), pack(torch.ones(4, 4, dtype=torch.bool)), seed=1, layer=0, weights="signed_constant",
+                        constant=1e-5)  # fmt: skip
+    save(nn.Sequential(SupermaskLinear(4, 4, edges=edges)), tmp_path / "t", architecture=None)
     data = (tmp_path / "t").read_bytes()
     assert data.count(b"e-06") == 1 or data.count(b"e-05") == 1
     (tmp_path / "t").write_bytes(data.replace(b"e-0", b"E-0"))

@@ -20,7 +20,7 @@ from supermask.edges.in_model import all_edges
 from supermask.networks.convert import convert
 from supermask.tickets import exports
 from supermask.tickets.errors import TicketError
-from tests.places import VERSION_1
+from tests.places import VERSION_1, VERSION_2
 from tests.supermask.tickets.networks import ConvNet, lived, mlp, searched
 
 
@@ -177,6 +177,10 @@ LOGITS = {
     "version1_mlp": [[0.1607, -0.0784, 0.0000], [0.5878, 0.2287, -0.1981]],
     "version1_conv2": [[-0.0977, -0.0387, -0.1125]],
 }
+COATED = [
+    [-1.4756, -1.9457, 0.1768, -0.3797, -0.7240, -0.8306, -1.5761, -0.2248, -0.4129, -2.1758],
+    [-0.8050, -0.3902, 1.4578, -1.6579, 0.8235, 3.1760, -0.3344, 0.8333, 0.2576, -0.4859],
+]
 
 
 @pytest.mark.parametrize("name", LOGITS)
@@ -190,7 +194,24 @@ def test_tickets_of_version_1_load(name: str, tmp_path: Path) -> None:
     x = torch.linspace(-1, 1, 18).view(2, 9) if "mlp" in name else torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
     assert torch.equal(network(x).mul(1e4).round(), torch.tensor(LOGITS[name]).mul(1e4).round())
     again = save(network, tmp_path / "t", architecture=info.architecture)
-    assert again.version == 2
+    assert again.version == 3
+    assert same(load(tmp_path / "t"), network)
+
+
+@pytest.mark.parametrize("encoding", ["raw", "ans"])
+def test_tickets_of_version_2_load(encoding: str, tmp_path: Path) -> None:
+    """Files that were written before planes had names, of three coats and flips, and the logits that they gave."""
+    path = VERSION_2 / f"version2_coats_{encoding}.safetensors"
+    info = verify(path)
+    assert info.version == 2
+    assert list(info.layers[0].planes) == ["mask", "mask.1", "mask.2", "flips"]
+    assert info.layers[0].values == {"constant": float(torch.tensor(0.3))}
+    network = load(path, weights="cached")
+    x = torch.linspace(-1, 1, 128).view(2, 64)
+    assert torch.equal(network(x).mul(1e4).round(), torch.tensor(COATED).mul(1e4).round())
+    again = save(network, tmp_path / "t", architecture=info.architecture, encoding=encoding)  # type: ignore[arg-type]
+    assert again.version == 3
+    assert again.layers == info.layers
     assert same(load(tmp_path / "t"), network)
 
 

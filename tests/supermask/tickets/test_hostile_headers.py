@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from supermask import TicketError, inspect, load, verify
+from supermask.edges.stored import coat_names
 from tests.fuzz.mutations import Pairs, Parts, Spelt, Stored, join
 from tests.supermask.tickets.hostile import PLACES, parts_of, refused
 
@@ -20,15 +21,20 @@ def change(place: str, name: str, value: Any) -> Callable[[Parts], None]:
     return lambda parts: PLACES[place](parts, Pairs()).put(name, value)
 
 
+def empty(kept: Any) -> Pairs:
+    """A plane of which all bits are equal."""
+    return Pairs([("encoding", "ans"), ("kept", kept)])
+
+
 def coats(*kept: int, weights: str = "signed_constant") -> Callable[[Parts], None]:
     """Layer fc1 with coats without bytes, of which all bits are equal."""
 
     def changed(parts: Parts) -> None:
-        layer = parts.header["layers"][0]
-        layer.put("coats", [Pairs([("encoding", "ans"), ("kept", one)]) for one in kept])
+        layer, names = parts.header["layers"][0], coat_names(len(kept))
+        layer.put("planes", Pairs((name, empty(one)) for name, one in zip(names, kept, strict=True)))
         layer.put("weights", weights)
-        for number in range(len(kept)):
-            parts.put(f"fc1.mask.{number}" if number else "fc1.mask", b"")
+        for name in names:
+            parts.put(f"fc1.{name}", b"")
 
     return changed
 
@@ -36,9 +42,21 @@ def coats(*kept: int, weights: str = "signed_constant") -> Callable[[Parts], Non
 def flips(kept: Any, weights: str = "signed_constant", data: bytes | None = b"") -> Callable[[Parts], None]:
     def changed(parts: Parts) -> None:
         coats(45, weights=weights)(parts)
-        parts.header["layers"][0].put("flips", Pairs([("encoding", "ans"), ("kept", kept)]))
+        parts.header["layers"][0]["planes"].put("flips", empty(kept))
         if data is not None:
             parts.put("fc1.flips", data)
+
+    return changed
+
+
+def planes(**kept: int) -> Callable[[Parts], None]:
+    """Layer fc1 with planes without bytes, called so but for _ in place of dots."""
+
+    def changed(parts: Parts) -> None:
+        found = Pairs((name.replace("_", "."), empty(one)) for name, one in kept.items())
+        parts.header["layers"][0].put("planes", found)
+        for name, _ in found:
+            parts.put(f"fc1.{name}", b"")
 
     return changed
 
@@ -56,22 +74,63 @@ def named(*names: Any) -> Callable[[Parts], None]:
 
 
 HEADERS: dict[str, tuple[Callable[[Parts], None], list[str]]] = {
-    "65 coats": (coats(*[45] * 65), ["'fc1'", "65 coats: expected 1 to 64"]),
-    "100,000 coats": (change("layer", "coats", [0] * 100_000), ["'fc1'", "100000 coats: expected 1 to 64"]),
-    "no coats": (change("layer", "coats", []), ["'fc1'", "0 coats: expected 1 to 64"]),
+    "65 coats": (coats(*[45] * 65), ["'fc1'", "plane 'mask.64'", "'mask.1' to 'mask.63'", "upgrade supermask"]),
+    "100,000 coats": (
+        change("layer", "planes", Pairs((name, 0) for name in coat_names(100_000))),
+        ["'fc1'", "plane 'mask.", "upgrade supermask"],
+    ),
+    "no planes": (planes(), ["'fc1'", "no plane 'mask', which every layer has"]),
+    "flips alone": (
+        planes(flips=0),
+        ["'fc1'", "plane 'flips' has bits for the edges of plane 'mask', and there"],
+    ),
+    "a coat left out": (
+        planes(mask=45, mask_2=45),
+        ["'fc1'", "plane 'mask.2' has bits for the edges of plane 'mask.1', and there is none"],
+    ),
+    "a coat 0": (planes(mask=45, mask_0=45), ["'fc1'", "plane 'mask.0', and this release reads", "upgrade supermask"]),
+    "a coat 01": (planes(mask=45, mask_01=45), ["'fc1'", "plane 'mask.01', and this release reads"]),
+    "a plane of another version": (
+        planes(mask=45, frozen=0),
+        ["'fc1'", "plane 'frozen', and this release reads 'mask', 'mask.1' to 'mask.63', 'flips': upgrade supermask"],
+    ),
+    "a plane with a long name": (change("planes", "x" * 100_000, 1), ["'fc1'", "plane 'xxx", "upgrade supermask"]),
+    "a value of another version": (
+        change("values", "alpha", Pairs([("coding", "float32"), ("value", 1.0)])),
+        ["'fc1'", "value 'alpha', and this release reads 'constant': upgrade supermask"],
+    ),
+    "no values": (change("layer", "values", Pairs()), ["'fc1'", "no value 'constant', which every layer has"]),
+    "values that are a list": (change("layer", "values", []), ["layer 0", "values []: expected dict"]),
+    "a value that is a number": (change("values", "constant", 0.5), ["'fc1'", "value 'constant'", "found float"]),
+    "a value of another coding": (
+        change("constant", "coding", "float16"),
+        ["'fc1'", "value 'constant' has coding 'float16', and this release reads 'float32': upgrade supermask"],
+    ),
+    "a coding that is a number": (change("constant", "coding", 32), ["'fc1'", "coding 32: expected str"]),
+    "a value with a field more": (change("constant", "unit", "m"), ["'fc1'", "value 'constant'", "'unit'"]),
+    "a constant that is true": (
+        change("constant", "value", True),
+        ["constant True: expected a finite float32"],
+    ),
+    "a constant that is text": (
+        change("constant", "value", "0.5"),
+        ["constant '0.5': expected a finite float32"],
+    ),
+    "a constant below 0": (change("constant", "value", -0.5), ["constant -0.5: expected a finite float32 from 0"]),
+    "fields of version 2": (change("layer", "coats", []), ["layer 0", "'coats'", "expected the fields", "'planes'"]),
     "coats that grow": (coats(0, 45), ["'fc1'", "coat 1 has kept 45, of 0 bits"]),
     "kept more than bits": (coats(46), ["'fc1'", "its mask has kept 46, of 45 bits"]),
     "kept negative": (coats(-1), ["'fc1'", "its mask has kept -1, of 45 bits"]),
-    "coat of another kind": (change("layer", "coats", [[]]), ["layer 0 ('fc1')", "found list", "'kept'"]),
+    "coat of another kind": (change("planes", "mask", []), ["layer 0 ('fc1')", "found list", "'kept'"]),
     "coat without a tensor": (
-        change("layer", "coats", [Pairs([("encoding", "raw"), ("kept", 22)])] * 2),
+        change("planes", "mask.1", Pairs([("encoding", "raw"), ("kept", 22)])),
         ["'fc1'", "no tensor 'fc1.mask.1' holds coat 1"],
     ),
     "flips of unsigned weights": (flips(0, "unsigned_constant"), ["'fc1'", "flips", "'unsigned_constant'"]),
     "flips of real weights": (flips(0, "kaiming_normal"), ["'fc1'", "flips", "'kaiming_normal'"]),
     "more flips than edges": (flips(46), ["'fc1'", "its flips has kept 46, of 45 bits"]),
     "flips without a tensor": (flips(0, data=None), ["'fc1'", "no tensor 'fc1.flips' holds its flips"]),
-    "flips that are true": (change("layer", "flips", True), ["flips True: expected dict or NoneType"]),
+    "flips that are true": (change("planes", "flips", True), ["its flips", "found bool"]),
     "folded that are missing": (named("bn"), ["batch norm 'bn' is folded", "no tensor of its weight"]),
     "folded unsorted": (named("other", "norm1"), ["folded ['other', 'norm1']", "each once, in order"]),
     "folded twice": (named("norm1", "norm1"), ["folded ['norm1', 'norm1']", "each once, in order"]),
@@ -107,8 +166,8 @@ def test_headers_that_do_not_hold(case: str) -> None:
 def numbers() -> Iterator[tuple[str, Callable[[Parts, Pairs, Any], None]]]:
     """Every place of a ticket that has a number, and how it is written to."""
     for place, name in [
-        ("header", "version"), ("header", "seed"), ("prng", "rounds"), ("layer", "index"), ("layer", "constant"),
-        ("layer", "generation"), ("coat", "kept"),
+        ("header", "version"), ("header", "seed"), ("prng", "rounds"), ("layer", "index"), ("constant", "value"),
+        ("layer", "generation"), ("mask", "kept"),
     ]:  # fmt: skip
         yield name, lambda parts, container, value, p=place, n=name: PLACES[p](parts, container).put(n, value)
     for place, name in [("layer", "shape"), ("arguments", "sizes"), ("tensor", "shape"), ("tensor", "data_offsets")]:
@@ -189,7 +248,7 @@ def test_many_long_names_that_are_not_the_networks() -> None:
 def test_a_constant_is_a_float32_whatever_the_default(dtype: torch.dtype) -> None:
     parts = parts_of()
     good = join(parts)
-    parts.header["layers"][0].put("constant", 0.1)
+    parts.header["layers"][0]["values"]["constant"].put("value", 0.1)
     torch.set_default_dtype(dtype)
     try:
         verify(io.BytesIO(good))

@@ -42,7 +42,7 @@ def test_many_layers_of_many_edges() -> None:
         layers[-1].put("name", f"fc{number}")
         layers[-1].put("index", number)
         layers[-1].put("shape", [1 << 12, 1 << 13])
-        layers[-1].put("coats", [Pairs([("encoding", "ans"), ("kept", 1)])])
+        layers[-1].put("planes", Pairs([("mask", Pairs([("encoding", "ans"), ("kept", 1)]))]))
         tensors.append(Stored(f"fc{number}.mask", "U8", [2], b"\0\1"))
     parts.header.put("layers", layers)
     parts.header.put("architecture", None)
@@ -73,7 +73,7 @@ def coded_plane() -> tuple[bytes, int]:
     set_planes(parts, layer, [bits], encodings=["ans"])
     tensor = parts.tensor("fc1.mask")
     assert tensor is not None
-    assert layer["coats"][0]["encoding"] == "ans"
+    assert layer["planes"]["mask"]["encoding"] == "ans"
     return tensor.data, 3
 
 

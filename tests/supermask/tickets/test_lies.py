@@ -20,7 +20,14 @@ def layer(name: str, value: Any) -> Change:
 
 def plane(name: str, value: Any) -> Change:
     def change(header: Header, tensors: Tensors) -> None:
-        header["layers"][1]["coats"][0][name] = value
+        header["layers"][1]["planes"]["mask"][name] = value
+
+    return change
+
+
+def constant(value: Any) -> Change:
+    def change(header: Header, tensors: Tensors) -> None:
+        header["layers"][1]["values"]["constant"]["value"] = value
 
     return change
 
@@ -46,10 +53,10 @@ def full_byte(mask: np.ndarray) -> np.ndarray:
 
 
 LIES: dict[str, tuple[Change, list[str]]] = {
-    "version": (field("version", 7), ["version 7", "reads 1 and 2", "upgrade supermask"]),
+    "version": (field("version", 7), ["version 7", "reads 1 to 3", "upgrade supermask"]),
     "version of another structure": (
-        both(field("version", 3), field("layers", {"all": "different"})),
-        ["version 3", "upgrade supermask"],
+        both(field("version", 4), field("layers", {"all": "different"})),
+        ["version 4", "upgrade supermask"],
     ),
     "version true": (field("version", True), ["version True"]),
     "no version": (lambda header, _: header.pop("version"), ["version", "fields"]),
@@ -96,15 +103,15 @@ LIES: dict[str, tuple[Change, list[str]]] = {
     "name twice": (layer("name", "fc1"), ["'fc1'", "two layers"]),
     "name of no mask": (layer("name", "fc3"), ["'fc3'", "'fc3.mask'"]),
     "weights": (layer("weights", "binomial"), ["'fc2'", "'binomial'", "'signed_constant'"]),
-    "constant infinite": (layer("constant", 1e400), ["'fc2'", "constant inf"]),
-    "constant nan": (layer("constant", float("nan")), ["'fc2'", "constant nan"]),
-    "constant not float32": (layer("constant", 0.1), ["'fc2'", "constant 0.1", "float32"]),
-    "constant beyond float32": (layer("constant", 1e300), ["'fc2'", "constant 1e+300"]),
-    "constant an integer": (layer("constant", 1), ["constant 1", "float"]),
-    "coats": (layer("coats", 2), ["coats 2", "list"]),
+    "constant infinite": (constant(1e400), ["'fc2'", "constant inf"]),
+    "constant nan": (constant(float("nan")), ["'fc2'", "constant nan"]),
+    "constant not float32": (constant(0.1), ["'fc2'", "constant 0.1", "float32"]),
+    "constant beyond float32": (constant(1e300), ["'fc2'", "constant 1e+300"]),
+    "constant an integer": (constant(1), ["constant 1", "float"]),
+    "planes": (layer("planes", 2), ["planes 2", "dict"]),
     "encoding": (plane("encoding", "zip"), ["'fc2'", "'zip'", "'raw'", "'ans'"]),
     "generation": (layer("generation", 1 << 22), ["'fc2'", "generation 4194304"]),
-    "layer without a field": (lambda header, _: header["layers"][1].pop("coats"), ["layer 1", "coats"]),
+    "layer without a field": (lambda header, _: header["layers"][1].pop("planes"), ["layer 1", "planes"]),
     "no mask": (lambda _, tensors: tensors.pop("fc2.mask"), ["'fc2'", "'fc2.mask'"]),
     "short mask": (tensor("fc2.mask", lambda mask: mask[:-1]), ["'fc2'", "[1]", "[2]"]),
     "long mask": (tensor("fc2.mask", lambda mask: np.append(mask, mask)), ["'fc2'", "[4]", "[2]"]),

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from supermask.edges.in_model import all_edges
+from supermask.edges.packed import PackedEdges
+from supermask.kernels.base.bits import pack
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.layers import SupermaskLinear
@@ -110,8 +112,9 @@ def test_networks_that_cannot_be_tickets(model: nn.Module, parts: list[str], tmp
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_constants_are_finite(value: float, tmp_path: Path) -> None:
-    model = nn.Sequential(one_linear(seed=1))
-    all_edges(model)["0"].constant.fill_(value)
+    edges = PackedEdges((4, 4), pack(torch.ones(4, 4, dtype=torch.bool)), seed=1, layer=0, weights="signed_constant",
+                        constant=value)  # fmt: skip
+    model = nn.Sequential(SupermaskLinear(4, 4, edges=edges))
     with pytest.raises(TicketError, match=f"layer '0': constant {value}"):
         save(model, tmp_path / "t", architecture=None)
 

@@ -20,6 +20,7 @@ from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.kernels.base.bits import unpack
+from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.norms import set_norm
@@ -49,13 +50,13 @@ def step_of(
     return step
 
 
-def model_of(name: str, device: torch.device) -> nn.Module:
-    """The "dense" network, or the "search" one made of it."""
+def model_of(name: str, device: torch.device, method: Method = EDGE_POPUP) -> nn.Module:
+    """The "dense" network, or the "search" one that a method makes of it."""
     torch.manual_seed(0)
     model = Architecture(name="resnet18", arguments={"num_classes": 10}).build()
     model = model.to(device).to(memory_format=torch.channels_last).train()
     if name == "search":
-        convert(model, seed=0, remaining=0.3)
+        convert(model, seed=0, remaining=0.3, edges=method.edges)
         measures.track(model)
     else:
         for module in model.modules():

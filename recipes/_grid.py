@@ -1,10 +1,10 @@
-"""What table1, table2, table3, figure3 and figure5 share: experiments on one data set, run over seeds, read back."""
+"""What the tables and figures share: experiments on one data set, run over seeds, read back."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import Progress
@@ -12,41 +12,44 @@ from rich.progress import Progress
 from supermask import (
     CIFAR10,
     CIFAR100,
+    EP,
+    IEP,
     METHODS,
     SVHN,
     Conversion,
     Cycle,
     Data,
     Digits,
+    EPLong,
     Evaluate,
     Export,
     ImageFolder,
+    Method,
     Recipe,
     RunOptions,
     Train,
     Training,
-    ep,
-    ep_long,
     search,
 )
-from supermask.devices import meant
-from supermask.files import write_whole
+from supermask.recipes._experiment import suited
 from supermask.recipes._settings import (
     DIGITS,
+    DIGITS_METHODS,
     DIGITS_RATES,
     IMAGENET,
+    IMAGENET_METHODS,
     IMAGENET_RATES,
     RESNET18,
     SMALL_IMAGES,
+    SMALL_IMAGES_METHODS,
     SMALL_IMAGES_RATES,
     WIDE_RESNET50,
     Mlp,
     Network,
     SmallConv4,
 )
-from supermask.runs.grid import Job, run_grid
-from supermask.runs.main import told
-from supermask.runs.read import RunRecord, read_run
+from supermask.reports import Line
+from supermask.runs import Job, RunRecord, meant, program, read_run, run_grid, told, write_whole
 
 DataName = Literal["digits", "cifar10", "cifar100", "svhn", "imagenet"]
 
@@ -58,20 +61,30 @@ class Setting:
     Attributes:
         data, network, training: of every run.
         rates: remaining, cycle by cycle.
+        methods: settings of those methods that have them.
     """
 
     data: Data
     network: Network | Mlp | SmallConv4
     training: Training
     rates: tuple[float, ...]
+    methods: Mapping[str, Any] = field(default_factory=dict)
 
 
 SETTINGS: Mapping[DataName, Setting] = {
-    "digits": Setting(data=Digits(), network=Mlp(), training=DIGITS, rates=DIGITS_RATES),
-    "cifar10": Setting(data=CIFAR10(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES),
-    "cifar100": Setting(data=CIFAR100(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES),
-    "svhn": Setting(data=SVHN(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES),
-    "imagenet": Setting(data=ImageFolder(), network=WIDE_RESNET50, training=IMAGENET, rates=IMAGENET_RATES),
+    "digits": Setting(data=Digits(), network=Mlp(), training=DIGITS, rates=DIGITS_RATES, methods=DIGITS_METHODS),
+    "cifar10": Setting(
+        data=CIFAR10(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
+    ),
+    "cifar100": Setting(
+        data=CIFAR100(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
+    ),
+    "svhn": Setting(
+        data=SVHN(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
+    ),
+    "imagenet": Setting(
+        data=ImageFolder(), network=WIDE_RESNET50, training=IMAGENET, rates=IMAGENET_RATES, methods=IMAGENET_METHODS
+    ),
 }
 
 
@@ -153,40 +166,53 @@ class Compared:
     """A row of a table, or a line of a figure: a method, at all rates of a setting.
 
     Attributes:
-        method: as the table calls it.
+        title: as the table calls it.
         name: of the recipe: runs of one name and one configuration are one run, whatever row asks for them.
-        runs: cycles of each run, of the rates; no cycles are dense training.
+        method: at whatever rates; None is dense training.
         lr: the learning rate, if not the setting's.
     """
 
-    method: str
+    title: str
     name: str
-    runs: Callable[[Sequence[float]], list[tuple[Cycle, ...]]]
+    method: Method | None
     lr: float | None = None
 
     @property
     def label(self) -> str:
-        return self.method if self.lr is None else f"{self.method}, lr {self.lr:g}"
+        return self.title if self.lr is None else f"{self.title}, lr {self.lr:g}"
+
+    def runs(self, setting: Setting) -> Sequence[Method | None]:
+        """The method of each run that it takes."""
+        return [None] if self.method is None else at_rates(suited(self.method, setting.methods), setting.rates)
 
 
-DENSE = Compared(method="dense", name="dense", runs=lambda rates: [()])
-EP = Compared(method="EP", name="ep", runs=lambda rates: [ep(rate) for rate in rates])
-# At the rate of cycle i for the epochs of i cycles; EP long for the epochs of one cycle is EP: one run for both.
-EP_LONG = Compared(
-    method="EP long", name="ep", runs=lambda rates: [ep_long(rates[:cycle]) for cycle in range(1, len(rates) + 1)]
-)
+def at_rates(method: Method, rates: Sequence[float]) -> list[Method]:
+    """`method` once for each run that it takes to measure it at all of `rates`: an iteration goes through them."""
+    has = {one.name: getattr(method, one.name) for one in fields(method)}
+    given: list[dict[str, Any]]
+    if isinstance(method, EPLong):  # at the rate of cycle i for the epochs of i cycles
+        given = [{"given": tuple(rates[:cycle])} for cycle in range(1, len(rates) + 1)]
+    elif "remaining" in has:
+        given = [{"remaining": rate} for rate in rates]
+    elif has.get("cycles") == 1:
+        given = [{"given": (rate,)} for rate in rates]
+    elif "given" in has:
+        given = [{"given": tuple(rates)}]
+    else:
+        raise ValueError(f"{method}: a method without rates has no place in a grid over them")
+    return [replace(method, **changes) for changes in given]
 
 
-def _through_all(method: str) -> Compared:
-    """One run through all rates."""
-    return Compared(method=method, name=method.lower().replace(" ", "_"), runs=lambda rates: [METHODS[method](rates)])
-
-
+DENSE = Compared(title="dense", name="dense", method=None)
 ROWS: Mapping[str, Compared] = {
-    "EP": EP,
-    **{method: EP_LONG if method == EP_LONG.method else _through_all(method) for method in METHODS},
+    # EP long for the epochs of one cycle is EP: one name, and one run for both.
+    label: Compared(
+        title=label, name="ep" if type(method) is EPLong else label.lower().replace(" ", "_"), method=method
+    )
+    for label, method in METHODS.items()
 }
-"""The rows of Table 3: EP and EP long are a run a rate, the others one run through all rates."""
+TABLE_3: Mapping[str, Compared] = {label: row for label, row in ROWS.items() if type(row.method) in (EP, EPLong, IEP)}
+"""Edge-popup, and its iterations in cycles of every kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,26 +223,28 @@ class Experiment:
         label: the row or line it belongs to.
         name: of the recipe.
         setting: data, network and schedule.
-        cycles: of the search; none trains densely.
+        method: of the search; None trains densely.
         conversion: how the network is made searchable.
     """
 
     label: str
     name: str
     setting: Setting
-    cycles: tuple[Cycle, ...] = ()
+    method: Method | None = None
     conversion: Conversion = field(default_factory=Conversion)
 
     def job(self, grid: Grid, seed: int) -> Job:
         """Its run with one seed."""
-        arguments = {
+        arguments: dict[str, Any] = {
             "name": f"{grid.data}_{self.name}",
             "data": self.setting.data,
             "network": self.setting.network,
             "training": self.setting.training,
-            "cycles": self.cycles,
-            "conversion": self.conversion,
+            "cycles": self.method.phases() if self.method else (),
+            "conversion": replace(self.conversion, **self.conversion.chosen(self.method or EP())),
         }
+        if self.method and self.method.settings():  # else the cycles say all of it
+            arguments["method"] = self.method
         run = RunOptions(seed=seed, device=grid.resolved_device())
         return Job(recipe=recipe, arguments=arguments, run=run, parent=grid.runs())
 
@@ -229,14 +257,16 @@ def recipe(
     cycles: tuple[Cycle, ...],
     conversion: Conversion,
     run: RunOptions,
+    method: Method = EP(),
 ) -> Recipe:
-    """A search through `cycles`, or dense training where there are none."""
+    """A search through `cycles`, or dense training where there are none; what `method` does beside."""
     dense = Train(), Evaluate(recalibrate=False)
     return Recipe(
         name=name,
         data=data,
         network=network,
         training=training,
+        method=method,
         conversion=conversion,
         stages=(*search(cycles), Export()) if cycles else dense,
         run=run,
@@ -250,8 +280,7 @@ def experiments(setting: Setting, rows: Sequence[Compared]) -> list[Experiment]:
         training = setting.training if row.lr is None else replace(setting.training, lr=row.lr)
         changed = replace(setting, training=training)
         made += [
-            Experiment(label=row.label, name=row.name, setting=changed, cycles=cycles)
-            for cycles in row.runs(setting.rates)
+            Experiment(label=row.label, name=row.name, setting=changed, method=method) for method in row.runs(setting)
         ]
     return made
 
@@ -284,6 +313,17 @@ def show_plan(grid: Grid, experiments: Sequence[Experiment]) -> None:
     print(f"\n{len(jobs)} runs in {grid.runs()}, {done} of them done; {epochs:,} epochs in all")
 
 
+def accuracies(lines: list[Line]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: test accuracy in %, mean and standard error over seeds, before batch-norm recalibration."""
+    rates = sorted({round(point.remaining, 4) for drawn in lines if not drawn.dense for point in drawn.points})[::-1]
+    rows = []
+    for drawn in lines:
+        found = {round(point.remaining, 4): point.mean("accuracy") for point in drawn.points}
+        cells = [found.get(1.0)] + [None] * (len(rates) - 1) if drawn.dense else [found.get(rate) for rate in rates]
+        rows.append([drawn.label, *("" if cell is None else spread(100 * cell[0], 100 * cell[1]) for cell in cells)])
+    return ["method", *(f"{100 * rate:.3g} %" for rate in rates)], rows
+
+
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """The same as a Markdown table."""
     lines = [columns, ["---"] * len(columns), *rows]
@@ -300,4 +340,4 @@ def command(main: Callable[[Grid], None]) -> None:
     import tyro
 
     with told(ValueError):
-        main(tyro.cli(Grid, description=main.__doc__))
+        main(tyro.cli(Grid, prog=program(), description=main.__doc__))

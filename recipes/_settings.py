@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from supermask import Architecture, Training, down_to, shrinking
 
@@ -57,12 +58,16 @@ class SmallConv4:
 
 DIGITS = Training(epochs=10, lr=0.3, momentum=0.9, weight_decay=1e-4)
 DIGITS_RATES = down_to(1 / 32, 5)
+# IteRand draws again every 24 of the 31 steps of an epoch, as on CIFAR-10 every 300 of 390.
+DIGITS_METHODS: Mapping[str, Any] = {"cycles": 5, "final": 1 / 32, "remaining": 1 / 32, "every": 24}
 
 # "Soft iEP: on the exploration inefficacy of gradient-based strong lottery exploration", section 5.
 SMALL_IMAGES = Training(epochs=100, lr=0.1, momentum=0.9, weight_decay=1e-4)
 SMALL_IMAGES_RATES = shrinking(0.2, 15)
+SMALL_IMAGES_METHODS: Mapping[str, Any] = {"cycles": 15}
 IMAGENET = Training(epochs=100, lr=0.3, momentum=0.875, weight_decay=3e-5, warmup=5)
 IMAGENET_RATES = down_to(0.3, 3)
+IMAGENET_METHODS: Mapping[str, Any] = {"cycles": 3, "final": 0.3, "remaining": 0.3, "every": 1000}
 
 RESNET18 = Network(name="resnet18")
 WIDE_RESNET50 = Network(name="torchvision/wide_resnet50_2")

@@ -1,6 +1,7 @@
 """Edge-popup on CIFAR-100 with the settings of the soft iEP paper: one cycle at one rate."""
 
-from supermask import CIFAR100, Conversion, Export, Recipe, RunOptions, Training, ep, main, search
+from supermask import CIFAR100, EP, Conversion, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import searched
 from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
 
 
@@ -18,15 +19,8 @@ def recipe(
         network: architecture.
         remaining: fraction of the edges kept.
     """
-    return Recipe(
-        name="cifar100_ep",
-        data=data,
-        network=network,
-        training=training,
-        conversion=conversion,
-        stages=(*search(ep(remaining)), Export()),
-        run=run,
-    )
+    method = EP(remaining=remaining)
+    return searched("cifar100_ep", method, data, network, training, conversion, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Dense training on CIFAR-10 in the loop, and with the schedule, of the searches."""
 
-from supermask import CIFAR10, Evaluate, Recipe, RunOptions, Train, Training, main
+from supermask import CIFAR10, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import trained
 from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
 
 
@@ -15,14 +16,7 @@ def recipe(
     Args:
         network: architecture.
     """
-    return Recipe(
-        name="cifar10_dense",
-        data=data,
-        network=network,
-        training=training,
-        stages=(Train(), Evaluate(recalibrate=False)),
-        run=run,
-    )
+    return trained("cifar10_dense", data, network, training, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Soft iEP on CIFAR-10 with the settings of the soft iEP paper: 15 cycles down to 3.5 % remaining."""
 
-from supermask import CIFAR10, Conversion, Export, Recipe, RunOptions, Training, main, search, shrinking, soft_iep
+from supermask import CIFAR10, IEP, Conversion, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import searched
 from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
 
 
@@ -20,15 +21,8 @@ def recipe(
         p: shrinkage rate; remaining is (1 - p)^i in cycle i.
         cycles: number of cycles.
     """
-    return Recipe(
-        name="cifar10_soft_iep",
-        data=data,
-        network=network,
-        training=training,
-        conversion=conversion,
-        stages=(*search(soft_iep(shrinking(p, cycles))), Export()),
-        run=run,
-    )
+    method = IEP(p=p, cycles=cycles)
+    return searched("cifar10_soft_iep", method, data, network, training, conversion, run)
 
 
 if __name__ == "__main__":

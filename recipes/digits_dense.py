@@ -1,6 +1,7 @@
 """Dense training on scikit-learn's digits in the loop, and with the schedule, of the searches."""
 
-from supermask import Digits, Evaluate, Recipe, RunOptions, Train, Training, main
+from supermask import Digits, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import trained
 from supermask.recipes._settings import DIGITS, Mlp
 
 
@@ -15,14 +16,7 @@ def recipe(
     Args:
         network: hidden layers.
     """
-    return Recipe(
-        name="digits_dense",
-        data=data,
-        network=network,
-        training=training,
-        stages=(Train(), Evaluate(recalibrate=False)),
-        run=run,
-    )
+    return trained("digits_dense", data, network, training, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Edge-popup on scikit-learn's digits: one cycle at one rate."""
 
-from supermask import Conversion, Digits, Export, Recipe, RunOptions, Training, ep, main, search
+from supermask import EP, Conversion, Digits, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import searched
 from supermask.recipes._settings import DIGITS, Mlp
 
 
@@ -18,15 +19,8 @@ def recipe(
         network: hidden layers.
         remaining: fraction of the edges kept.
     """
-    return Recipe(
-        name="digits_ep",
-        data=data,
-        network=network,
-        training=training,
-        conversion=conversion,
-        stages=(*search(ep(remaining)), Export()),
-        run=run,
-    )
+    method = EP(remaining=remaining)
+    return searched("digits_ep", method, data, network, training, conversion, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Edge-popup on scikit-learn's digits for as many epochs as the five cycles of iEP take, in one schedule."""
 
-from supermask import Conversion, Digits, Export, Recipe, RunOptions, Training, ep, main, search
+from supermask import EP, Conversion, Digits, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import searched
 from supermask.recipes._settings import DIGITS, Mlp
 
 
@@ -20,15 +21,8 @@ def recipe(
         remaining: fraction of the edges kept.
         cycles: number of cycles whose epochs it takes.
     """
-    return Recipe(
-        name="digits_ep_long",
-        data=data,
-        network=network,
-        training=training,
-        conversion=conversion,
-        stages=(*search(ep(remaining, length=cycles)), Export()),
-        run=run,
-    )
+    method = EP(remaining=remaining, length=cycles)
+    return searched("digits_ep_long", method, data, network, training, conversion, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Soft iEP on scikit-learn's digits: the rate is halved for five cycles, down to 3.1 % remaining."""
 
-from supermask import Conversion, Digits, Export, Recipe, RunOptions, Training, down_to, main, search, soft_iep
+from supermask import IEP, Conversion, Digits, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import searched
 from supermask.recipes._settings import DIGITS, Mlp
 
 
@@ -20,15 +21,8 @@ def recipe(
         final: fraction of the edges kept in the last cycle.
         cycles: number of cycles; remaining is final^(i / cycles) in cycle i.
     """
-    return Recipe(
-        name="digits_soft_iep",
-        data=data,
-        network=network,
-        training=training,
-        conversion=conversion,
-        stages=(*search(soft_iep(down_to(final, cycles))), Export()),
-        run=run,
-    )
+    method = IEP(final=final, cycles=cycles)
+    return searched("digits_soft_iep", method, data, network, training, conversion, run)
 
 
 if __name__ == "__main__":

@@ -6,36 +6,23 @@ from rich.console import Console
 
 from supermask.recipes._grid import (
     DENSE,
-    EP,
-    EP_LONG,
-    ROWS,
+    TABLE_3,
     Grid,
+    accuracies,
     command,
     experiments,
     markdown,
     run,
     show_plan,
-    spread,
 )
-from supermask.reports.figures import to_png
-from supermask.reports.lines import Line, line
-from supermask.reports.plots import accuracy_against_remaining
-from supermask.runs.console import table
+from supermask.reports import accuracy_against_remaining, line, to_png
+from supermask.runs import table
 
-FIRST = (ROWS["soft iEP"], ROWS["hard iEP"], EP, EP_LONG, DENSE)  # in the colours that stand out
-COMPARED = (*FIRST, *(row for row in ROWS.values() if row not in FIRST))
-BEST = {"digits": (replace(EP_LONG, lr=0.03),)}  # EP's own best learning rate at this length, where one was looked for
-
-
-def accuracies(lines: list[Line]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows: test accuracy in %, mean and standard error over seeds, before batch-norm recalibration."""
-    rates = sorted({round(point.remaining, 4) for drawn in lines if not drawn.dense for point in drawn.points})[::-1]
-    rows = []
-    for drawn in lines:
-        found = {round(point.remaining, 4): point.mean("accuracy") for point in drawn.points}
-        cells = [found.get(1.0)] + [None] * (len(rates) - 1) if drawn.dense else [found.get(rate) for rate in rates]
-        rows.append([drawn.label, *("" if cell is None else spread(100 * cell[0], 100 * cell[1]) for cell in cells)])
-    return ["method", *(f"{100 * rate:.3g} %" for rate in rates)], rows
+# The first are in the colours that stand out.
+FIRST = (*(TABLE_3[label] for label in ("soft iEP", "hard iEP", "EP", "EP long")), DENSE)
+COMPARED = (*FIRST, *(row for row in TABLE_3.values() if row not in FIRST))
+# EP's own best learning rate at this length, where one was looked for.
+BEST = {"digits": (replace(TABLE_3["EP long"], lr=0.03),)}
 
 
 def main(grid: Grid) -> None:

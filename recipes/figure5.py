@@ -3,7 +3,6 @@
 from rich.console import Console
 
 from supermask.recipes._grid import (
-    EP,
     ROWS,
     Grid,
     command,
@@ -13,13 +12,10 @@ from supermask.recipes._grid import (
     show_plan,
     spread,
 )
-from supermask.reports.figures import to_png
-from supermask.reports.lines import line
-from supermask.reports.plots import dying_against_remaining
-from supermask.reports.run_plots import rank_traces
-from supermask.runs.console import table
+from supermask.reports import dying_against_remaining, line, rank_traces, to_png
+from supermask.runs import table
 
-COMPARED = (EP, ROWS["hard iEP"], ROWS["soft iEP"])
+COMPARED = (ROWS["EP"], ROWS["hard iEP"], ROWS["soft iEP"])
 
 
 def main(grid: Grid) -> None:

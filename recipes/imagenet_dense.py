@@ -1,6 +1,7 @@
 """Dense training on ImageNet in the loop, and with the schedule, of the searches."""
 
-from supermask import Evaluate, ImageFolder, Recipe, RunOptions, Train, Training, main
+from supermask import ImageFolder, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import trained
 from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
 
 
@@ -16,14 +17,7 @@ def recipe(
         network: architecture; the paper uses torchvision/resnet50, torchvision/resnet101 and
             torchvision/wide_resnet50_2.
     """
-    return Recipe(
-        name="imagenet_dense",
-        data=data,
-        network=network,
-        training=training,
-        stages=(Train(), Evaluate(recalibrate=False)),
-        run=run,
-    )
+    return trained("imagenet_dense", data, network, training, run)
 
 
 if __name__ == "__main__":

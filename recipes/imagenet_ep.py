@@ -1,6 +1,7 @@
 """Edge-popup on ImageNet with the settings of the soft iEP paper: one cycle at one rate."""
 
-from supermask import Conversion, Export, ImageFolder, Recipe, RunOptions, Training, ep, main, search
+from supermask import EP, Conversion, ImageFolder, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import searched
 from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
 
 
@@ -19,15 +20,8 @@ def recipe(
             torchvision/wide_resnet50_2.
         remaining: fraction of the edges kept.
     """
-    return Recipe(
-        name="imagenet_ep",
-        data=data,
-        network=network,
-        training=training,
-        conversion=conversion,
-        stages=(*search(ep(remaining)), Export()),
-        run=run,
-    )
+    method = EP(remaining=remaining)
+    return searched("imagenet_ep", method, data, network, training, conversion, run)
 
 
 if __name__ == "__main__":

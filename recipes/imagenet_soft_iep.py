@@ -1,6 +1,7 @@
 """Soft iEP on ImageNet with the settings of the soft iEP paper: three cycles down to 30 % remaining."""
 
-from supermask import Conversion, Export, ImageFolder, Recipe, RunOptions, Training, down_to, main, search, soft_iep
+from supermask import IEP, Conversion, ImageFolder, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import searched
 from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
 
 
@@ -21,15 +22,8 @@ def recipe(
         final: fraction of the edges kept in the last cycle.
         cycles: number of cycles; remaining is final^(i / cycles) in cycle i.
     """
-    return Recipe(
-        name="imagenet_soft_iep",
-        data=data,
-        network=network,
-        training=training,
-        conversion=conversion,
-        stages=(*search(soft_iep(down_to(final, cycles))), Export()),
-        run=run,
-    )
+    method = IEP(final=final, cycles=cycles)
+    return searched("imagenet_soft_iep", method, data, network, training, conversion, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Dense training on SVHN in the loop, and with the schedule, of the searches."""
 
-from supermask import SVHN, Evaluate, Recipe, RunOptions, Train, Training, main
+from supermask import SVHN, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import trained
 from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
 
 
@@ -15,14 +16,7 @@ def recipe(
     Args:
         network: architecture.
     """
-    return Recipe(
-        name="svhn_dense",
-        data=data,
-        network=network,
-        training=training,
-        stages=(Train(), Evaluate(recalibrate=False)),
-        run=run,
-    )
+    return trained("svhn_dense", data, network, training, run)
 
 
 if __name__ == "__main__":

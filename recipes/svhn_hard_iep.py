@@ -1,6 +1,7 @@
 """Hard iEP on SVHN with the settings of the soft iEP paper: 15 cycles down to 3.5 % remaining."""
 
-from supermask import SVHN, Conversion, Export, Recipe, RunOptions, Training, hard_iep, main, search, shrinking
+from supermask import IEP, SVHN, Conversion, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import searched
 from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
 
 
@@ -20,15 +21,8 @@ def recipe(
         p: shrinkage rate; remaining is (1 - p)^i in cycle i.
         cycles: number of cycles.
     """
-    return Recipe(
-        name="svhn_hard_iep",
-        data=data,
-        network=network,
-        training=training,
-        conversion=conversion,
-        stages=(*search(hard_iep(shrinking(p, cycles))), Export()),
-        run=run,
-    )
+    method = IEP(space="survivors", p=p, cycles=cycles)
+    return searched("svhn_hard_iep", method, data, network, training, conversion, run)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from supermask import Digits, Training, ep, shrinking
+from supermask import EP, Digits, Training, shrinking
 from supermask.recipes._grid import (
     Experiment,
     Grid,
@@ -15,8 +15,8 @@ from supermask.recipes._grid import (
     spread,
 )
 from supermask.recipes._settings import SmallConv4
-from supermask.reports.lines import line
-from supermask.runs.console import table
+from supermask.reports import line
+from supermask.runs import table
 
 RATES = shrinking(0.2, 8)
 PAPER = (0.028, 0.166, 0.293, 0.395, 0.479, 0.540, 0.606, 0.656)  # CIFAR-10, ResNet-18
@@ -28,7 +28,9 @@ def main(grid: Grid) -> None:
     if grid.data == "digits":
         setting = replace(setting, data=Digits(layout="image"), network=SmallConv4())
     rates = RATES[: grid.cycles]
-    experiments = [Experiment(label=f"{rate:.4f}", name="ep", setting=setting, cycles=ep(rate)) for rate in rates]
+    experiments = [
+        Experiment(label=f"{rate:.4f}", name="ep", setting=setting, method=EP(remaining=rate)) for rate in rates
+    ]
     if grid.dry_run:
         return show_plan(grid, experiments)
     console = Console()

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from supermask import Conversion, Digits, ep
-from supermask.edges.draws import ScoreInit, WeightInit
+from supermask import EP, Conversion, Digits
 from supermask.recipes._grid import (
     Experiment,
     Grid,
@@ -16,15 +15,15 @@ from supermask.recipes._grid import (
     spread,
 )
 from supermask.recipes._settings import Mlp, Network, SmallConv4
-from supermask.reports.lines import line
-from supermask.runs.console import table
+from supermask.reports import line
+from supermask.runs import table
 
 REMAINING = 0.3
-DISTRIBUTIONS: tuple[tuple[WeightInit, ScoreInit], ...] = (
-    ("scaled_signed_constant", "kaiming_uniform"),
-    ("scaled_signed_constant", "kaiming_normal"),
-    ("signed_constant", "kaiming_uniform"),
-    ("kaiming_normal", "kaiming_uniform"),
+DISTRIBUTIONS = (
+    Conversion(weights="scaled_signed_constant", scores="kaiming_uniform"),
+    Conversion(weights="scaled_signed_constant", scores="kaiming_normal"),
+    Conversion(weights="signed_constant", scores="kaiming_uniform"),
+    Conversion(weights="kaiming_normal", scores="kaiming_uniform"),
 )
 
 
@@ -39,6 +38,11 @@ def networks(grid: Grid) -> dict[str, Network | Mlp | SmallConv4]:
     return {"conv8": Network(name="conv8"), "resnet18": Network(name="resnet18")}
 
 
+def label(drawn: Conversion, network: str) -> str:
+    """Of the runs with these distributions on that network."""
+    return f"{drawn.weights}/{drawn.scores}/{network}"
+
+
 def main(grid: Grid) -> None:
     """Run EP with each pair of distributions on both networks, print accuracy and dying ratio, write table2.md."""
     setting = grid.setting()
@@ -48,11 +52,12 @@ def main(grid: Grid) -> None:
         if name == "conv4":
             training = setting.training if grid.lr else replace(setting.training, lr=0.1)
             changed = replace(changed, data=Digits(layout="image"), training=training)
-        for weights, scores in DISTRIBUTIONS:
-            conversion = Conversion(weights=weights, scores=scores)
-            label = f"{weights}/{scores}/{name}"
-            made = Experiment(label=label, name="ep", setting=changed, cycles=ep(REMAINING), conversion=conversion)
-            experiments.append(made)
+        experiments += [
+            Experiment(
+                label=label(drawn, name), name="ep", setting=changed, method=EP(remaining=REMAINING), conversion=drawn
+            )
+            for drawn in DISTRIBUTIONS
+        ]
     if grid.dry_run:
         return show_plan(grid, experiments)
     console = Console()
@@ -61,10 +66,10 @@ def main(grid: Grid) -> None:
     for name in networks(grid):
         columns += [f"{name} accuracy, %", f"{name} dying ratio, %"]
     rows = []
-    for weights, scores in DISTRIBUTIONS:
-        row: list[str] = [weights, scores]
+    for drawn in DISTRIBUTIONS:
+        row = [str(drawn.weights), str(drawn.scores)]
         for name in networks(grid):
-            (point,) = line(name, found[f"{weights}/{scores}/{name}"]).points
+            (point,) = line(name, found[label(drawn, name)]).points
             for value in (point.mean("accuracy"), point.mean("dying")):
                 row.append("" if value is None else spread(100 * value[0], 100 * value[1]))
         rows.append(row)

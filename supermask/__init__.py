@@ -49,8 +49,9 @@ if TYPE_CHECKING:
     from supermask.data.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
     from supermask.methods import METHODS
     from supermask.methods.cycles import Cycle, down_to, shrinking
-    from supermask.methods.edge_popup import ep, ep_long
+    from supermask.methods.edge_popup import EP, EPLong, ep, ep_long
     from supermask.methods.iep import (
+        IEP,
         hard_iep,
         hard_iep_ft,
         hard_iep_sri,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
         soft_iep_srw_zero,
         soft_iep_zero,
     )
+    from supermask.methods.method import Method
     from supermask.runs.interrupts import Interrupted
     from supermask.runs.main import main
     from supermask.runs.options import Conversion, RunOptions, RunResult
@@ -83,11 +85,12 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.data.image_sets": ["CIFAR10", "CIFAR100", "MNIST", "SVHN"],
     "supermask.methods": ["METHODS"],
     "supermask.methods.cycles": ["Cycle", "down_to", "shrinking"],
-    "supermask.methods.edge_popup": ["ep", "ep_long"],
+    "supermask.methods.edge_popup": ["EP", "EPLong", "ep", "ep_long"],
     "supermask.methods.iep": [
-        "hard_iep", "hard_iep_ft", "hard_iep_sri", "hard_iep_srw", "soft_iep", "soft_iep_ft", "soft_iep_srw_zero",
-        "soft_iep_zero",
+        "IEP", "hard_iep", "hard_iep_ft", "hard_iep_sri", "hard_iep_srw", "soft_iep", "soft_iep_ft",
+        "soft_iep_srw_zero", "soft_iep_zero",
     ],
+    "supermask.methods.method": ["Method"],
     "supermask.runs.interrupts": ["Interrupted"],
     "supermask.runs.main": ["main"],
     "supermask.runs.options": ["Conversion", "RunOptions", "RunResult"],
@@ -105,6 +108,8 @@ _LATER = {name: module for module, names in _WHERE.items() for name in names}
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "EP",
+    "IEP",
     "METHODS",
     "MLP",
     "MNIST",
@@ -120,11 +125,13 @@ __all__ = [
     "DataMissing",
     "Described",
     "Digits",
+    "EPLong",
     "Evaluate",
     "Export",
     "ImageFolder",
     "Interrupted",
     "Loaded",
+    "Method",
     "NonFiniteError",
     "PackedEdges",
     "Part",

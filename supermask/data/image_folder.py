@@ -13,15 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from supermask.data.base import About, Batch, DataDamaged, DataMissing, Loaded, Part, generator_for, order_of
+from supermask.data.held_out import Evaluated, check_held_out, split
 from supermask.data.pixels import normalised
+from supermask.later import LATER, Grown
 
 Item = TypeVar("Item")
 Key = tuple[int | None, int]
 """The epoch that augments an image, or none, and the image's number."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImageFolder:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ImageFolder(Grown):
     """Images in torchvision's ImageFolder layout: ROOT/train/CLASS/*.jpeg and ROOT/val/CLASS/*.jpeg.
 
     Training: random resized crop and flip; evaluation: resize the shorter side and crop the centre.
@@ -33,6 +35,10 @@ class ImageFolder:
         resize: shorter side before the evaluation crop, in pixels.
         workers: decoding processes of each training process; 0 decodes in the training process itself.
         calibration: training images used for batch-norm statistics, two at least.
+        hold_out: fraction of the training images that are not trained on, the same ones for every seed. IteRand's paper
+            holds out 0.01: its numbers are of 99 % of the training data.
+        evaluate: what accuracies are of: `test`, the images in val, or the `held_out` ones, which are used for nothing
+            else.
     """
 
     root: Path = Path("data/imagenet")
@@ -41,12 +47,15 @@ class ImageFolder:
     resize: int = 256
     workers: int = field(default=8, repr=False)
     calibration: int = 10_000
+    hold_out: float = field(default=0.0, metadata=LATER)
+    evaluate: Evaluated = field(default="test", metadata=LATER)
 
     def __post_init__(self) -> None:
         least = {"batch": 1, "size": 1, "resize": self.size, "workers": 0, "calibration": 2}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least {bound}")
+        check_held_out(self.hold_out, 1, self.evaluate)
 
     def about(self) -> About:
         """Size of the folder; where there is none, that of ImageNet."""
@@ -55,21 +64,26 @@ class ImageFolder:
             paths, _, classes = self._find("train")
         except DataMissing:
             note = f"no images in {self.root / 'train'}: assumed to be ImageNet (ILSVRC 2012)"
-            return About(classes=1000, train=1_281_167, shape=shape, note=note)
-        return About(classes=len(classes), train=len(paths), shape=shape)
+            return About(classes=1000, train=1_281_167 - self._held_out(1_281_167), shape=shape, note=note)
+        return About(classes=len(classes), train=len(paths) - self._held_out(len(paths)), shape=shape)
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         from torchvision.transforms import v2
 
-        train_paths, train_labels, classes = self._find("train")
+        found, labels, classes = self._find("train")
         test_paths, test_labels, test_classes = self._find("val")
         if classes != test_classes:
             raise ValueError(
                 f"{self.root}: train has {len(classes)} classes and val {len(test_classes)}, and their "
                 f"names differ: {sorted(set(classes) ^ set(test_classes))[:5]}"
             )
+        kept, held = (part.tolist() for part in split(len(found), self._held_out(len(found))))
+        train_paths, train_labels = [found[index] for index in kept], [labels[index] for index in kept]
+        if self.evaluate == "held_out":
+            test_paths, test_labels = [found[index] for index in held], [labels[index] for index in held]
         if len(train_paths) < self.batch:
-            raise ValueError(f"batch={self.batch}: {self.root / 'train'} has only {len(train_paths)} images")
+            left = " to train on" if held else ""
+            raise ValueError(f"batch={self.batch}: {self.root / 'train'} has only {len(train_paths)} images{left}")
         augment = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip()])
         centre = v2.Compose([v2.Resize(self.resize), v2.CenterCrop(self.size)])
         train_images = DecodedImages(train_paths, train_labels, seed=seed, augment=augment, plain=centre)
@@ -111,6 +125,9 @@ class ImageFolder:
             test=lambda part: evaluation(test_images, torch.arange(len(test_paths)), part),
             calibrate=calibrate,
         )
+
+    def _held_out(self, count: int) -> int:
+        return round(self.hold_out * count)
 
     def _find(self, part: str) -> tuple[list[str], list[int], list[str]]:
         """Paths, their labels, and the names of the classes."""

@@ -70,6 +70,10 @@ class Edges(nn.Module):
         """Edges of the layer."""
         return self.rows * self.cols
 
+    def agreed(self) -> list[Tensor]:
+        """What all processes of a run must hold alike, to the bit."""
+        return [self.mask()]
+
     def mask(self) -> Tensor:
         """Which edges are selected: packed bits, int32 [rows, words] (kernels/base/bits.py)."""
         raise NotImplementedError
@@ -98,13 +102,13 @@ class Edges(nn.Module):
         place = self.seed, self.layer, self.generation
         return Theta(*place, self.constant, self.signs, real=self.real)
 
-    def _sign_words(self, flips: Tensor | None = None) -> Tensor | None:
-        """The packed signs to keep: those of the seed, turned where `flips` has a bit.
+    def _sign_words(self) -> Tensor | None:
+        """The packed signs to keep: those of the seed, turned where edges are flipped.
 
         None where none are read (real-valued weights) or the kernels make the seed's own as quickly (not on CPU, where
         making them costs more than a bit an edge), and on the meta device.
         """
-        kind = self.constant.device.type
+        kind, flips = self.constant.device.type, self._flipped()
         if self.real or (WEIGHTS[self.weights].signed and (kind == "meta" or (flips is None and kind != "cpu"))):
             return None
         return self._drawn_signs(flips)
@@ -176,15 +180,16 @@ class Edges(nn.Module):
         self.signs = self._sign_words()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Edges":
-        """Move between devices, but stay float32 and row-major under `.half()`, channels_last and the like.
+        """Move between devices, but keep dtypes and stay row-major under `.half()`, channels_last and the like.
 
         The dtype of the effective weights follows the layer's input or autocast, not these tensors.
         """
 
         def move(tensor: Tensor) -> Tensor:
-            if tensor.dtype is not torch.float32:
+            if not tensor.is_floating_point():
                 return fn(tensor)
-            return fn(tensor.detach().view(torch.int32)).view(torch.float32).contiguous()
+            as_bits = {4: torch.int32, 8: torch.int64}[tensor.itemsize]
+            return fn(tensor.detach().view(as_bits)).view(tensor.dtype).contiguous()
 
         nowhere = self.constant.is_meta
         super()._apply(move, recurse)
@@ -229,7 +234,8 @@ class Edges(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        if source is not None and self._is_real() and self._wrong_signs():
+        unread = self.signs is None and self._flipped() is not None  # on a GPU, where none were kept without flips
+        if source is not None and self._is_real() and (unread or self._wrong_signs()):
             self._keep()
 
     def extra_repr(self) -> str:

@@ -1,7 +1,7 @@
 """What a seed makes: theta0 and the initial scores of a layer, as functions of (seed, layer, generation)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from supermask.kernels.base import philox
+from supermask.kernels.base.bits import pack
 
 WeightInit = Literal[
     "signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform"
 ]
-ScoreInit = Literal["kaiming_uniform", "kaiming_normal"]
+ScoreInit = Literal["kaiming_uniform", "kaiming_normal", "kaiming_uniform_relu", "kaiming_normal_fan_out"]
 Magnitude = Literal["abs", "raw"]
 
 
@@ -75,18 +76,29 @@ def real_weights(weights: WeightInit, fan_in: int) -> tuple[str, float] | None:
 
 
 def initial_scores(
-    scores: ScoreInit, seed: int, layer: int, rows: int, cols: int, *, generation: int, device: torch.device
+    scores: ScoreInit, seed: int, layer: int, shape: Sequence[int], *, generation: int, device: torch.device
 ) -> Tensor:
-    """Initial scores, float32 [rows, cols]; `generation` counts their re-draws.
+    """Initial scores of a weight of `shape`, float32 [rows, cols]; `generation` counts their re-draws.
 
     `kaiming_uniform` is uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's Kaiming uniform with a = sqrt(5);
-    `kaiming_normal` has standard deviation sqrt(2 / fan_in).
+    `kaiming_uniform_relu` the same with a = 0, sqrt(6) times as wide (IteRand); `kaiming_normal` has standard deviation
+    sqrt(2 / fan_in), `kaiming_normal_fan_out` sqrt(2 / fan_out) (multicoated supermasks).
     """
-    purpose = philox.SCORES
-    if scores == "kaiming_normal":
-        std = math.sqrt(2 / cols)
-        return philox.normal(seed, layer, rows, cols, std=std, purpose=purpose, generation=generation, device=device)
-    bound = 1 / math.sqrt(cols)
-    return philox.uniform(
-        seed, layer, rows, cols, low=-bound, high=bound, purpose=purpose, generation=generation, device=device
-    )
+    rows, cols = shape[0], math.prod(shape[1:])
+    place = seed, layer, rows, cols
+    if scores in ("kaiming_normal", "kaiming_normal_fan_out"):
+        fan = cols if scores == "kaiming_normal" else rows * math.prod(shape[2:])
+        return philox.normal(
+            *place, std=math.sqrt(2 / fan), purpose=philox.SCORES, generation=generation, device=device
+        )
+    bound = 1 / math.sqrt(cols) if scores == "kaiming_uniform" else math.sqrt(6 / cols)
+    return philox.uniform(*place, low=-bound, high=bound, purpose=philox.SCORES, generation=generation, device=device)
+
+
+def chosen(
+    seed: int, layer: int, rows: int, cols: int, chance: float, *, generation: int, device: torch.device
+) -> Tensor:
+    """Edges drawn for a re-draw, each with probability `chance` (to 2^-24), packed int32 [rows, words]."""
+    place = seed, layer, rows, cols
+    unit = philox.uniform(*place, low=0.0, high=1.0, purpose=philox.RERANDOMISE, generation=generation, device=device)
+    return pack(unit < chance)

@@ -1,6 +1,7 @@
 """What edges are made from as one tensor, so that it travels with a state dict, which is of those edges only."""
 
 from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 
 import numpy as np
 import torch
@@ -24,7 +25,8 @@ _NAMES = {code: name for name, code in CODES.items()}
 
 
 def encode(values: Iterable[Value], device: torch.device) -> Tensor:
-    """An identity as int64: integers of up to 64 bits as they are, float32 by its bits, names by `CODES`."""
+    """An identity as int64: integers of up to 64 bits as they are, float32 by its bits, names by `CODES`, and those
+    that are not there, of rules that a method brings, by a digest."""
     return torch.tensor([_code(value) for value in values], dtype=torch.int64, device=device)
 
 
@@ -35,7 +37,7 @@ def decode(codes: Iterable[int], like: Iterable[Value]) -> tuple[Value, ...]:
 
 def _code(value: Value) -> int:
     if isinstance(value, str):
-        return CODES[value]
+        return CODES[value] if value in CODES else -int.from_bytes(blake2b(value.encode(), digest_size=7).digest())
     return as_int64(value) if isinstance(value, int) else int(np.float32(value).view(np.int32))
 
 

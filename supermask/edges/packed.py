@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from supermask.edges.base import Edges, Ints
 from supermask.edges.draws import WEIGHTS, WeightInit
 from supermask.edges.identity import Value
 from supermask.edges.making import Making, choose
-from supermask.edges.stored import NotStorable, Stored, coat_names
+from supermask.edges.stored import NotStorable, Stored, check_nested, coat_names
 from supermask.kernels.base import native
 from supermask.kernels.base.bits import check_words
 from supermask.kernels.base.launch import unwatched
@@ -110,8 +109,7 @@ class PackedEdges(Edges):
     def stored(self) -> Stored:
         self.check_made()
         coats = self.coats
-        if any((outer & ~inner).any() for inner, outer in pairwise(coats)):
-            raise NotStorable("its coats are not nested: each selects some edges of the one before it")
+        check_nested(coats)
         planes = dict(zip(coat_names(len(coats)), coats, strict=True))
         if self.flips is not None:
             # Of an edge that no coat selects the sign does not matter, and is not stored.
@@ -124,7 +122,7 @@ class PackedEdges(Edges):
             return
         self._follow()
         super().check_made()
-        theta = self.theta()._replace(signs=self._sign_words(self.flips))
+        theta = self.theta()._replace(signs=self._sign_words())
         if self.weight is not None and not torch.equal(self.weight, packed_weight(self.packed, self.shape, theta)):
             raise NotStorable(
                 "its cached weights are not those of its mask: `weight` is made again and never stored; hand what "
@@ -144,7 +142,7 @@ class PackedEdges(Edges):
     @torch.inference_mode(False)
     def _cache(self) -> None:
         """Keep dense weights of the bits as they are."""
-        self.signs = self._sign_words(self.flips)
+        self.signs = self._sign_words()
         self.weight = packed_weight(self.packed, self.shape, self.theta())
         self._keep()
 
@@ -154,7 +152,7 @@ class PackedEdges(Edges):
         """Sign words and codes of the bits as they are; neither where products read dense weights alone."""
         self._made_of = self._bits()
         dense = self.making == "cached" and self.weight is not None
-        self.signs = None if dense else self._sign_words(self.flips)
+        self.signs = None if dense else self._sign_words()
         self.codes = self._interleaved()
 
     def _interleaved(self) -> Tensor | None:

@@ -1,28 +1,28 @@
 """One selection for all masked layers of a network."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges
+from supermask.edges.rules import Rule
 from supermask.edges.searched import SearchedEdges
 from supermask.kernels.base.keys import Threshold
-from supermask.kernels.select.op import select
 
 
 class State:
-    """The scores, kept count and survivors of a layer at one moment: the tensors, where their data lie, how often torch
+    """What the mask and the weights of a layer are of at one moment: the tensors, where their data lie, how often torch
     has counted a write."""
 
     def __init__(self, edges: SearchedEdges) -> None:
-        self.tensors = edges.scores, edges.kept, edges.survivors
+        varying = (getattr(edges, name) for name in edges.varying)
+        self.tensors = edges.scores, edges.kept, edges.constant, edges.signs, *varying
         self.marks = [None if t is None else (_place(t), t._version) for t in self.tensors]
 
     def holds(self, edges: SearchedEdges) -> bool:
@@ -52,6 +52,7 @@ def one_selection(
     Args:
         found: thresholds known already; used where scores, kept count and survivors are still those they are of.
         straight_through: as in `supermask.edges.searched.Selection`; a block within one that says False is as that.
+            Layers whose rule no fused step serves have the gradient of their scores in any case.
 
     Raises:
         RuntimeError: an optimiser that holds the scores steps inside the block, or scores, kept count or survivors
@@ -72,7 +73,7 @@ def one_selection(
     hook = register_optimizer_step_pre_hook(refuse)  # fused optimisers leave version counters alone
     try:
         for edges, threshold in _thresholds(everything, found).items():
-            through = straight_through and edges.selection.straight_through
+            through = (straight_through and edges.selection.straight_through) or not edges.rule.fused
             edges.select_by(replace(edges.selection, threshold=threshold, straight_through=through))
         yield
     finally:
@@ -83,27 +84,34 @@ def one_selection(
         raise RuntimeError(stale)
 
 
+@contextmanager
+def selected_once(model: nn.Module) -> Iterator[None]:
+    """`one_selection` for a network that is being searched; nothing for any other."""
+    if any(isinstance(module, SearchedEdges) for module in model.modules()):
+        with one_selection(model):
+            yield
+    else:
+        yield
+
+
 def _thresholds(
     everything: Sequence[SearchedEdges], found: Mapping[SearchedEdges, Found]
 ) -> dict[SearchedEdges, Threshold]:
-    """The threshold of each layer: known, or selected, all of one magnitude in one call."""
+    """The threshold of each layer: known, or selected, all of one rule in one call."""
     known = {
         edges: found[edges].threshold for edges in everything if edges in found and found[edges].state.holds(edges)
     }
-    for magnitude in get_args(Magnitude):
-        layers = [edges for edges in everything if edges not in known and edges.magnitude == magnitude]
-        if layers:
-            scores = [edges.scores.detach() for edges in layers]
-            kept = torch.cat([edges.kept for edges in layers])
-            selected = select(scores, kept, [edges.survivors for edges in layers], magnitude == "abs")
-            known |= dict(zip(layers, split(selected), strict=True))
+    for rule, layers in by_rule(edges for edges in everything if edges not in known):
+        known |= dict(zip(layers, rule.found(layers), strict=True))
     return known
 
 
-def split(thresholds: Threshold) -> list[Threshold]:
-    """The threshold of each layer, [1] or [coats], of those of several."""
-    rows = (each.view(len(each), -1).unbind() for each in thresholds)
-    return [Threshold(tau=tau, last_tied=last_tied) for tau, last_tied in zip(*rows, strict=True)]
+def by_rule(everything: Iterable[SearchedEdges]) -> list[tuple[Rule, list[SearchedEdges]]]:
+    """Each rule with its layers; those of other numbers of coats by themselves."""
+    layers: dict[tuple[Rule, int], list[SearchedEdges]] = {}
+    for edges in everything:
+        layers.setdefault((edges.rule, len(edges.kept)), []).append(edges)
+    return [(rule, of_rule) for (rule, _), of_rule in layers.items()]
 
 
 def _place(tensor: Tensor) -> int:

@@ -1,7 +1,8 @@
 """What a ticket keeps of a layer's edges: planes of bits and values, by name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -33,3 +34,9 @@ class Stored:
 def coat_names(count: int) -> list[str]:
     """The planes of the first so many coats."""
     return ["mask", *(f"mask.{number}" for number in range(1, count))]
+
+
+def check_nested(coats: Sequence[Tensor] | Tensor) -> None:
+    """Raise NotStorable unless each coat selects some edges of the one before it, and no other."""
+    if any((outer & ~inner).any() for inner, outer in pairwise(coats)):
+        raise NotStorable("its coats are not nested: each selects some edges of the one before it")

@@ -1,28 +1,24 @@
-"""What a search does, in which order; `METHODS` names what grids run."""
+"""What a search does, in which order; `METHODS` has a row a method, as command lines and grids name it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
-from supermask.methods.cycles import Cycle
-from supermask.methods.edge_popup import ep_long
-from supermask.methods.iep import (
-    hard_iep,
-    hard_iep_ft,
-    hard_iep_sri,
-    hard_iep_srw,
-    soft_iep,
-    soft_iep_ft,
-    soft_iep_srw_zero,
-    soft_iep_zero,
-)
+from supermask.edges.rules import Rule, TopKept
+from supermask.kernels.base.keys import Threshold
+from supermask.methods.edge_popup import EP, EPLong
+from supermask.methods.iep import IEP
+from supermask.methods.method import Method
 
-METHODS: Mapping[str, Callable[[Sequence[float]], tuple[Cycle, ...]]] = {
-    "EP long": ep_long,
-    "hard iEP": hard_iep,
-    "hard iEP FT": hard_iep_ft,
-    "hard iEP SRw": hard_iep_srw,
-    "hard iEP SRi": hard_iep_sri,
-    "soft iEP": soft_iep,
-    "soft iEP FT": soft_iep_ft,
-    "soft iEP zero": soft_iep_zero,
-    "soft iEP SRw zero": soft_iep_srw_zero,
+__all__ = ["EP", "IEP", "METHODS", "EPLong", "Method", "Rule", "Threshold", "TopKept"]
+
+METHODS: Mapping[str, Method] = {
+    "EP": EP(),
+    "EP long": EPLong(),
+    "hard iEP": IEP(space="survivors"),
+    "hard iEP FT": IEP(space="survivors", lr="final"),
+    "hard iEP SRw": IEP(space="survivors", scores="initial"),
+    "hard iEP SRi": IEP(space="survivors", scores="fresh"),
+    "soft iEP": IEP(),
+    "soft iEP FT": IEP(lr="final"),
+    "soft iEP zero": IEP(unselected="zero"),
+    "soft iEP SRw zero": IEP(scores="initial", unselected="zero"),
 }

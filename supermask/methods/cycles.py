@@ -23,7 +23,7 @@ class Cycle:
     """One optimisation at one rate.
 
     Attributes:
-        remaining: fraction of the edges kept, absolute, in (0, 1].
+        remaining: fraction of the edges kept, absolute, in (0, 1]; None where the rule alone decides.
         scores: what the cycle starts from: the `initial` scores, the ones it can `inherit`, or a `fresh` draw
             (generation i - 1 in cycle i, so that no two cycles of a run draw the same).
         lr: `rewind` runs the schedule again with fresh momentum; `final` stays at the last rate applied in the cycle
@@ -33,7 +33,7 @@ class Cycle:
         unselected: whether edges that the last mask does not select `keep` these scores or begin at `zero`.
     """
 
-    remaining: float
+    remaining: float | None
     scores: Scores = "initial"
     lr: LearningRate = "rewind"
     space: Space = "all"
@@ -41,7 +41,8 @@ class Cycle:
     unselected: Unselected = "keep"
 
     def __post_init__(self) -> None:
-        kept_count(self.remaining, 1)
+        if self.remaining is not None:
+            kept_count(self.remaining, 1)
         if self.scores in _ZEROED:
             raise ValueError(f"scores={self.scores!r}: write scores={_ZEROED[self.scores]!r}, unselected='zero'")
         check_choice("scores", self.scores, Scores)
@@ -87,10 +88,11 @@ def check_cycles(cycles: Sequence[Cycle]) -> None:
     for number, (before, cycle) in enumerate(pairwise(cycles), start=2):
         if reason := _degenerate(cycle):
             raise ValueError(f"cycle {number} {reason}")
-        if cycle.space == "survivors" and cycle.remaining > before.remaining:
+        now, left = cycle.remaining, before.remaining
+        if cycle.space == "survivors" and now is not None and left is not None and now > left:
             raise ValueError(
-                f"cycle {number} keeps {cycle.remaining:.4g} of the edges, but hard pruning leaves the "
-                f"{before.remaining:.4g} of cycle {number - 1}: rates of hard pruning go down"
+                f"cycle {number} keeps {now:.4g} of the edges, but hard pruning leaves the {left:.4g} of cycle "
+                f"{number - 1}: rates of hard pruning go down"
             )
 
 
@@ -109,7 +111,7 @@ def down_to(final: float, cycles: int) -> tuple[float, ...]:
 
 def _degenerate(cycle: Cycle) -> str | None:
     """Why a later cycle is another algorithm than its fields say; None where it is not."""
-    rate = f"{cycle.remaining:.4g}"
+    rate = "what it finds" if cycle.remaining is None else f"{cycle.remaining:.4g}"
     if cycle.space == "all" and cycle.scores != "inherit" and cycle.unselected == "keep":
         start = "the initial scores" if cycle.scores == "initial" else "a fresh draw"
         return (

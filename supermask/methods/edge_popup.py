@@ -1,8 +1,11 @@
 """Edge-popup: one search at one rate."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from supermask.methods.cycles import Cycle
+from supermask.methods.method import Method
+from supermask.methods.rates import Rates
 
 
 def ep(remaining: float, *, length: int = 1) -> tuple[Cycle, ...]:
@@ -15,3 +18,30 @@ def ep_long(rates: Sequence[float]) -> tuple[Cycle, ...]:
     if not rates:
         raise ValueError("no rate: a search has at least one cycle")
     return ep(rates[-1], length=len(rates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EP(Method):
+    """Edge-popup: the highest scores of each layer, at one rate.
+
+    Attributes:
+        remaining: fraction of the edges kept.
+        length: how many times the schedule's epochs the search takes, in one schedule.
+    """
+
+    remaining: float = 0.3
+    length: int = 1
+
+    def __post_init__(self) -> None:
+        self.phases()  # refuses what is out of range
+
+    def phases(self) -> tuple[Cycle, ...]:
+        return ep(self.remaining, length=self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EPLong(Rates, Method):
+    """Edge-popup at the last rate for the epochs of all cycles, in one schedule: the compute of an iteration."""
+
+    def phases(self) -> tuple[Cycle, ...]:
+        return ep_long(self.rates)

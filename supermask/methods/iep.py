@@ -1,8 +1,12 @@
 """Iterative edge-popup: the family of the paper's Table 3."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from supermask.methods.cycles import Cycle, LearningRate, Scores, Space, Unselected, check_cycles
+from supermask.methods.method import Method
+from supermask.methods.rates import Rates
 
 
 def hard_iep(rates: Sequence[float]) -> tuple[Cycle, ...]:
@@ -43,6 +47,32 @@ def soft_iep_zero(rates: Sequence[float]) -> tuple[Cycle, ...]:
 def soft_iep_srw_zero(rates: Sequence[float]) -> tuple[Cycle, ...]:
     """Soft iEP with score rewinding and zero init: initial scores where the last mask selects, zero elsewhere."""
     return _iterate(rates, scores="initial", space="all", unselected="zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IEP(Rates, Method):
+    """Iterative edge-popup: edge-popup at the first rate, then cycles of one kind; soft iEP unless told otherwise.
+
+    Attributes:
+        scores: what a cycle starts from: the scores it can `inherit`, the `initial` ones, or a `fresh` draw.
+        lr: whether the learning rate rewinds in each cycle or stays at its `final` value.
+        space: whether `all` edges can come back (soft) or only `survivors` of the last mask are searched (hard).
+        unselected: whether edges that the last mask does not select `keep` their scores or begin at `zero`.
+        length: how many times the schedule's epochs each cycle takes.
+    """
+
+    paper: ClassVar[str] = "soft iEP, Table 3"
+
+    scores: Scores = "inherit"
+    lr: LearningRate = "rewind"
+    space: Space = "all"
+    unselected: Unselected = "keep"
+    length: int = 1
+
+    def phases(self) -> tuple[Cycle, ...]:
+        kind: dict[str, Any] = {"scores": self.scores, "space": self.space, "unselected": self.unselected}
+        cycles = _iterate(self.rates, lr=self.lr, **kind)
+        return tuple(replace(cycle, length=self.length) for cycle in cycles)
 
 
 def _iterate(

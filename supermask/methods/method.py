@@ -1,37 +1,95 @@
-"""How a cycle begins."""
+"""A method: how edges are made, in which order cycles follow, how one begins, and what happens in the loop.
 
-from collections.abc import Mapping
+`Method` is what edge-popup and its iterations need; another overrides what it does in its own way. It keeps its state
+in buffers of its edges, so that checkpoints, resuming and tickets need no line of their own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from supermask.edges.in_model import searched_edges
+from supermask.edges.searched import SearchedEdges
+from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import unpack
 from supermask.methods.cycles import Cycle
 from supermask.networks.rates import set_remaining
 from supermask.training.evaluate import batch_norms
+from supermask.training.hooks import Hooks
+from supermask.training.training import Training
 
 
-@torch.no_grad()
-def begin_cycle(model: nn.Module, cycle: Cycle, number: int, initial: Mapping[str, Tensor]) -> None:
-    """Scores, search space and rate as cycle `number` (from 1) starts with them.
+@dataclass(frozen=True, kw_only=True)
+class Method(Hooks):
+    """What makes one search another; every default is edge-popup's.
 
-    Batch-norm statistics and whatever is trained besides the scores carry over with inherited scores; with initial or
-    fresh ones they start again.
-
-    Args:
-        initial: by name, the trained parameters that are not scores, as they were before any training.
+    Attributes:
+        choices: arguments of `SearchedEdges` that a conversion leaves to the method.
+        paper: where it is from.
     """
-    for edges in searched_edges(model).values():
-        selected = edges.mask()
-        edges.survivors = selected if cycle.space == "survivors" else None
+
+    choices: ClassVar[Mapping[str, Any]] = {
+        "weights": "signed_constant",
+        "scores": "kaiming_uniform",
+        "magnitude": "abs",
+    }
+    paper: ClassVar[str] = "Ramanujan et al. 2020"
+
+    def phases(self) -> tuple[Cycle, ...]:
+        """The cycles, in order; runs/ makes stages of them."""
+        raise NotImplementedError(f"{type(self).__name__} has no phases of its own: give the stages of the recipe")
+
+    def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
+        """The edges of one layer.
+
+        Args:
+            shape: of the weight.
+            given: of `SearchedEdges`: seed, layer, remaining, pinned, device, and what a conversion chooses.
+        """
+        return SearchedEdges(shape, **{**self.choices, **given})
+
+    def optimiser(self, model: nn.Module, training: Training) -> torch.optim.Optimizer:
+        """A fresh optimiser of all that `model` trains, of which the loop sets the learning rate."""
+        return training.optimiser(model)
+
+    @torch.no_grad()
+    def begin(self, model: nn.Module, cycle: Cycle, number: int, initial: Mapping[str, Tensor]) -> None:
+        """Scores, search space and rate as cycle `number` (from 1) starts with them.
+
+        Batch-norm statistics and whatever is trained besides the scores carry over with inherited scores; with initial
+        or fresh ones they start again.
+
+        Args:
+            initial: by name, the trained parameters that are not scores, as they were before any training.
+        """
+        layers = searched_edges(model).values()
+        with one_selection(model):
+            masks = [edges.mask() for edges in layers]
+        for edges, selected in zip(layers, masks, strict=True):
+            edges.survivors = selected if cycle.space == "survivors" else None
+            if cycle.scores != "inherit":
+                edges.draw_scores(generation=number - 1 if cycle.scores == "fresh" else 0)
+            if cycle.unselected == "zero":
+                edges.scores.mul_(unpack(selected, edges.cols).view(edges.shape))
         if cycle.scores != "inherit":
-            edges.draw_scores(generation=number - 1 if cycle.scores == "fresh" else 0)
-        if cycle.unselected == "zero":
-            edges.scores.mul_(unpack(selected, edges.cols).view(edges.shape))
-    if cycle.scores != "inherit":
-        for norm in batch_norms(model):
-            norm.reset_running_stats()
-        for name, value in initial.items():
-            model.get_parameter(name).copy_(value)
-    set_remaining(model, cycle.remaining)
+            for norm in batch_norms(model):
+                norm.reset_running_stats()
+            for name, value in initial.items():
+                model.get_parameter(name).copy_(value)
+        if cycle.remaining is not None:
+            set_remaining(model, cycle.remaining)
+
+    def settings(self) -> dict[str, Any]:
+        """What a run's configuration says of the method beside its phases; nothing where these say it all."""
+        if all(getattr(type(self), name) is getattr(Method, name) for name in _OWN):
+            return {}
+        return {"type": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)}
+
+
+# What a method may override; one that overrides none of it is its phases.
+_HOOKS = ("before_step", "loss", "step", "after_step", "end_epoch", "whole_gradients")
+_OWN = ("choices", "edges", "optimiser", "begin", *_HOOKS)
+EDGE_POPUP = Method()

@@ -24,6 +24,7 @@ from supermask.networks.rates import warn_of_sparse_layers
 from supermask.networks.summary import summary
 
 BiasPolicy = Literal["drop", "freeze", "train"]
+Make = Callable[..., SearchedEdges]
 Build = Callable[[str, Tensor, Tensor | None], tuple[Edges, Bias] | None]
 _log = logging.getLogger("supermask")
 
@@ -37,9 +38,10 @@ def convert(
     bias: BiasPolicy = "drop",
     norm: NormPolicy = "non_affine",
     skip: Sequence[str] = (),
-    weights: WeightInit = "signed_constant",
-    scores: ScoreInit = "kaiming_uniform",
-    magnitude: Magnitude = "abs",
+    weights: WeightInit | None = None,
+    scores: ScoreInit | None = None,
+    magnitude: Magnitude | None = None,
+    edges: Make = SearchedEdges,
 ) -> nn.Module:
     """Make `model` searchable, in place; a model that is itself one layer comes back as a new one.
 
@@ -56,7 +58,8 @@ def convert(
         bias: "drop" the biases of masked layers (EP), "freeze" them as they are, or "train" them.
         norm: make normalisation "non_affine" (EP), or "freeze" or "train" its scale and shift.
         skip: layer names or patterns to leave as they are.
-        weights, scores, magnitude: as in `SearchedEdges`.
+        weights, scores, magnitude: as in `SearchedEdges`; by default those of `edges`.
+        edges: makes the edges of a layer, of the arguments of `SearchedEdges`: a method's, such as IteRand().edges.
 
     Raises:
         ValueError: nothing to convert, a network that is masked already, a pattern that matches no layer, or a bad
@@ -67,25 +70,25 @@ def convert(
     check_choice("norm", norm, NormPolicy)
     _check(model, remaining, overrides, skip)
     layers = count()
+    given = {"weights": weights, "scores": scores, "magnitude": magnitude}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
     def build(name: str, weight: Tensor, dense_bias: Tensor | None) -> tuple[Edges, Bias] | None:
         matching = [pattern for pattern in (*skip, *overrides) if fnmatchcase(name, pattern)]
         if any(pattern in skip for pattern in matching):
             return None
-        edges = SearchedEdges(
+        made = edges(
             tuple(weight.shape),
             seed=seed,
             layer=next(layers),
             remaining=overrides[matching[-1]] if matching else remaining,
-            weights=weights,
-            scores=scores,
-            magnitude=magnitude,
             pinned=bool(matching),
             device=weight.device,
+            **chosen,
         )
         if dense_bias is None or bias == "drop":
-            return edges, None
-        return edges, dense_bias if bias == "train" else dense_bias.detach().clone()
+            return made, None
+        return made, dense_bias if bias == "train" else dense_bias.detach().clone()
 
     converted = replace_layers(model, build)
     _train_only(converted, bias, norm)

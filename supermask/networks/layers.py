@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from supermask.edges.base import Edges
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit
+from supermask.edges.rules import Rule
 from supermask.edges.searched import SearchedEdges
 from supermask.kernels.base.bits import popcount, unpack
 
@@ -31,6 +32,7 @@ class SearchOptions(TypedDict, total=False):
     weights: WeightInit
     scores: ScoreInit
     magnitude: Magnitude
+    rule: Rule | None
     pinned: bool
     device: torch.device | str | None
 
@@ -126,8 +128,8 @@ class SupermaskLinear(MaskedLayer):
         in_features, out_features: as in nn.Linear.
         bias: None, a fixed tensor [out_features], or an nn.Parameter to train it.
         edges: where the weights come from; by default `SearchedEdges` made from the keyword arguments that follow.
-        **search: of `SearchedEdges`: seed (required), layer, remaining, weights, scores, magnitude, pinned,
-            device.
+        **search: of `SearchedEdges`: seed (required), layer, remaining, weights, scores, magnitude, rule,
+            pinned, device.
     """
 
     def __init__(

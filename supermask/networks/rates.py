@@ -32,8 +32,8 @@ def warn_of_sparse_layers(model: nn.Module) -> None:
     for name, edges in searched_edges(model).items():
         layer = model.get_submodule(name)
         outputs = layer.outputs if isinstance(layer, MaskedLayer) else edges.rows
-        if int(edges.kept) < outputs:
-            starved.append(f"{name} keeps {int(edges.kept)} of {edges.count} edges for {outputs} outputs")
+        if (kept := edges.selected) < outputs:
+            starved.append(f"{name} keeps {kept} of {edges.count} edges for {outputs} outputs")
     if starved:
         warnings.warn(
             f"{'; '.join(starved)}: outputs without an input are constant; raise the rate of these layers with "

@@ -77,7 +77,7 @@ def summary(model: nn.Module) -> Summary:
             kind=type(model.get_submodule(name)).__name__,
             shape=edges.shape,
             edges=edges.count,
-            kept=int(edges.kept),
+            kept=edges.selected,
             pinned=edges.pinned,
         )
         for name, edges in searched_edges(model).items()

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import torch
 
 from supermask.data.base import Data
+from supermask.later import settings
 from supermask.methods.cycles import Cycle, check_cycles
+from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
 from supermask.runs.options import Conversion, RecipeError, RunOptions
 from supermask.runs.stages import Export, Search, Stage, Train
@@ -24,7 +26,8 @@ class Configuration:
         data: the data set.
         network: the architecture for a number of classes.
         training: optimiser and schedule of a cycle.
-        stages: what is done, in order.
+        stages: what is done, in order: of a method `(*search(method.phases()), Export())`.
+        method: makes the edges and has its say in the loop; edge-popup's way unless given.
         conversion: how the network is made searchable.
         run: where and how.
     """
@@ -34,6 +37,7 @@ class Configuration:
     network: Callable[[int], Architecture]
     training: Training
     stages: tuple[Stage, ...]
+    method: Method = EDGE_POPUP
     conversion: Conversion = Conversion()
     run: RunOptions = RunOptions()
 
@@ -50,6 +54,12 @@ class Configuration:
             raise ValueError(
                 f"stages have Train and {type(wrong[0]).__name__}: Train trains the weights of a dense network, which "
                 "has no scores and no ticket; make two recipes"
+            )
+        # A method that is its phases does nothing besides, so other cycles with it are a search as they stand.
+        if self.cycles and self.method.settings() and (phases := list(self.method.phases())) != self.cycles:
+            raise ValueError(
+                f"stages search {self.cycles}, and the cycles of {self.method} are {phases}: give stages "
+                "(*search(method.phases()), Export()) of that method"
             )
 
     @property
@@ -84,10 +94,14 @@ class Configuration:
 
     def to_json(self, architecture: Architecture, device: torch.device, processes: int) -> dict[str, Any]:
         """What a run of it is, of JSON's own types."""
-        stages = [{"stage": type(stage).__name__, **asdict(cast(Any, stage))} for stage in self.stages]
-        data = {"type": type(self.data).__name__, **asdict(cast(Any, self.data))}
+        stages = [{"stage": type(stage).__name__, **settings(stage)} for stage in self.stages]
+        data = {"type": type(self.data).__name__, **settings(self.data)}
         made = {"network": architecture.to_json(), "stages": stages, "data": data}
-        config = asdict(self) | made | {"device": device.type, "processes": processes}
+        config = settings(self) | made | {"device": device.type, "processes": processes}
+        config["conversion"] = self.conversion.chosen(self.method)
+        config["method"] = self.method.settings()
+        if not config["method"]:  # the stages say all of it
+            del config["method"]
         plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
         return plain
 

@@ -4,13 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from supermask.checks import SupermaskError
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit
 from supermask.kernels.base.philox import as_int64
+from supermask.methods.method import Method
 from supermask.networks.convert import BiasPolicy
 from supermask.networks.norms import NormPolicy
 from supermask.runs.records import CycleResult, Exported
@@ -28,7 +29,7 @@ class Conversion:
         overrides: remaining rate by layer name or pattern, kept through all cycles: fc 1.0 keeps that layer whole.
         bias: what becomes of the biases of masked layers.
         norm: what becomes of the scale and shift of normalisation layers.
-        weights: distribution of the weights.
+        weights: distribution of the weights; by default, as the next two, the method's.
         scores: distribution of the initial scores.
         magnitude: what edges are ranked by.
     """
@@ -36,9 +37,13 @@ class Conversion:
     overrides: Mapping[str, float] = field(default_factory=dict)
     bias: BiasPolicy = "drop"
     norm: NormPolicy = "non_affine"
-    weights: WeightInit = "signed_constant"
-    scores: ScoreInit = "kaiming_uniform"
-    magnitude: Magnitude = "abs"
+    weights: WeightInit | None = None
+    scores: ScoreInit | None = None
+    magnitude: Magnitude | None = None
+
+    def chosen(self, method: Method) -> dict[str, Any]:
+        """Its fields, with the method's choices where it leaves them to it."""
+        return {name: method.choices.get(name) if value is None else value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,8 @@ class RunOptions:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        if self.folder is not None:
+            object.__setattr__(self, "folder", Path(self.folder))  # a string will do
         as_int64(self.seed)
         if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
             raise ValueError(f"checkpoint_seconds={self.checkpoint_seconds}: expected a number from 0 up")

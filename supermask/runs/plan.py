@@ -168,10 +168,11 @@ def show(
         if cycle is None:
             rows.append((str(number), "1", "1", "dense", "", "", "all", *taken))
             continue
-        set_remaining(model, cycle.remaining)
-        kept.append([int(e.kept) for e in searched_edges(model).values()])
+        if cycle.remaining is not None:
+            set_remaining(model, cycle.remaining)
+        kept.append([e.selected for e in searched_edges(model).values()])
         total = sum(kept[-1])
-        rates = f"{cycle.remaining:.4g}", f"{total / sum(edges.values()):.4g}"
+        rates = "" if cycle.remaining is None else f"{cycle.remaining:.4g}", f"{total / sum(edges.values()):.4g}"
         rows.append((str(number), *rates, cycle.start, cycle.lr, cycle.space, f"{total:,}", *taken))
     columns = "cycle", "remaining", "over all", "scores", "lr", "space", "kept edges", "epochs", "steps"
     console.print(table("plan", columns, rows, left=("scores", "lr", "space")))

@@ -10,6 +10,7 @@ from torch import nn
 
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.searched import SearchedEdges
+from supermask.edges.selection import selected_once
 from supermask.kernels.base.bits import popcount
 from supermask.runs.folder import RunFolder
 from supermask.runs.records import (
@@ -113,10 +114,12 @@ class SearchRecorder(Recorder):
     Args:
         seed: of the run, which draws the edges whose ranks are recorded.
         seen: what the cycles before selected.
-        rate: fraction of the edges kept in layers that are not pinned.
+        rate: fraction of the edges kept in layers that are not pinned; None where the rule alone decides.
     """
 
-    def __init__(self, model: nn.Module, folder: RunFolder, number: int, *, seed: int, seen: Seen, rate: float) -> None:
+    def __init__(
+        self, model: nn.Module, folder: RunFolder, number: int, *, seed: int, seen: Seen, rate: float | None
+    ) -> None:
         super().__init__(model, folder, number)
         self.layers = searched_edges(model)
         self.seen = seen
@@ -130,17 +133,22 @@ class SearchRecorder(Recorder):
             self._log_ranks(self.traces, 0)
 
     def epoch(self, loop: Loop, lr: float, trained: EpochResult) -> Epoch:
-        epoch = super().epoch(loop, lr, trained)
-        if self.traces:
-            self._log_ranks(self.traces, loop.epoch)
-        return epoch
+        with selected_once(self.model):
+            epoch = super().epoch(loop, lr, trained)
+            if self.traces:
+                self._log_ranks(self.traces, loop.epoch)
+            return epoch
 
     def cycle(self, trained: EpochResult) -> CycleResult:
+        with selected_once(self.model):
+            return self._cycle(trained)
+
+    def _cycle(self, trained: EpochResult) -> CycleResult:
         measured = dying(self.model)
         remaining = measured.kept / measured.edges
         result = CycleResult(
             cycle=self.number,
-            rate=remaining if all(edges.pinned for edges in self.layers.values()) else self.rate,
+            rate=remaining if self.rate is None or all(e.pinned for e in self.layers.values()) else self.rate,
             remaining=remaining,
             kept=measured.kept,
             edges=measured.edges,
@@ -172,7 +180,7 @@ class SearchRecorder(Recorder):
         return {
             name: LayerRecord(
                 edges=edges.count,
-                kept=int(edges.kept),
+                kept=edges.selected,
                 ever=int(popcount(ever[name]).sum()),
                 scores=Histogram(**histogram(edges)),
             )

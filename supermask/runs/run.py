@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from supermask.data.base import DataMissing, Described, Loaded
 from supermask.devices import device_named
+from supermask.edges.in_model import searched_edges
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.summary import summary
@@ -29,6 +30,7 @@ from supermask.runs.progress import RunProgress, cycle_table
 from supermask.runs.read import read_metrics, summarise
 from supermask.runs.records import CONFIG, SUMMARY, RunReadError
 from supermask.runs.session import Session
+from supermask.runs.stages import Export
 from supermask.training.global_norm import synchronise
 from supermask.training.loop import Loop
 from supermask.training.memory import keep_freed_memory
@@ -103,8 +105,10 @@ class Run:
         session = Session(
             model=model,
             architecture=architecture,
+            method=says.method,
             loop=Loop(
                 model=model,
+                hooks=says.method,
                 loaded=loaded,
                 training=says.training,
                 device=self.device,
@@ -225,7 +229,16 @@ def _network(says: Configuration, architecture: Architecture, device: torch.devi
     dense = architecture.build().to(device)
     if not says.cycles:
         return dense.to(memory_format=torch.channels_last)
-    return convert(dense, says.run.seed, remaining=says.cycles[0].remaining, **asdict(says.conversion))
+    rate = says.cycles[0].remaining
+    given = says.conversion.chosen(says.method) | ({} if rate is None else {"remaining": rate})
+    model = convert(dense, says.run.seed, edges=says.method.edges, **given)
+    drawn = [name for name, edges in searched_edges(model).items() if edges.base is not None]
+    if drawn and any(isinstance(stage, Export) for stage in says.stages):
+        raise RecipeError(
+            f"layer {drawn[0]!r} has real-valued weights that are drawn again one by one, which no ticket holds, and "
+            "stages export one: convert with weights='signed_constant', or leave Export out"
+        )
+    return model
 
 
 def _warn(sentence: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
 from supermask.runs.checkpoint import CheckpointError, Checkpoints
 from supermask.runs.folder import RunFolder
@@ -63,10 +64,11 @@ class Session:
     Attributes:
         model: the network, converted where it is searched.
         architecture: what the network is rebuilt from.
-        loop: trains it.
+        loop: trains it, with the method's hooks.
         folder: where the run writes.
         progress: what the run shows.
         checkpoints: where it saves.
+        method: begins each cycle.
         interrupts: the signals it heeds.
         checkpoint_seconds: how much work a killed run may lose; a stage's end is saved besides.
         report: takes a sentence for the user.
@@ -82,6 +84,7 @@ class Session:
     folder: RunFolder
     progress: RunProgress
     checkpoints: Checkpoints
+    method: Method = EDGE_POPUP
     interrupts: Interrupts = field(default_factory=Interrupts)
     checkpoint_seconds: float = 60.0
     report: Callable[[str], object] = lambda _: None
@@ -202,7 +205,9 @@ class Session:
         self.seen.load_state_dict(state)
         self.optimiser = None
         if state["optimiser"] is not None:
-            self.optimiser = self.loop.training.optimiser(self.model)
+            searched = bool(self.seen.layers)
+            training = self.loop.training
+            self.optimiser = self.method.optimiser(self.model, training) if searched else training.optimiser(self.model)
             self.optimiser.load_state_dict(state["optimiser"])
         self.loop.load_state_dict(state["loop"])
         self.done.load_state_dict(state)

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from supermask.methods.cycles import Cycle
-from supermask.methods.method import begin_cycle
 from supermask.runs.recorder import Recorder, SearchRecorder
 from supermask.runs.records import Evaluation, Exported
 from supermask.runs.session import Session
@@ -55,9 +54,9 @@ class Search:
         )
         rewind = self.cycle.lr == "rewind"
         if not session.begun:
-            begin_cycle(model, self.cycle, recorder.number, session.initial)
+            session.method.begin(model, self.cycle, recorder.number, session.initial)
             if rewind:
-                session.optimiser = training.optimiser(model)
+                session.optimiser = session.method.optimiser(model, training)
         # Within a cycle of constant rate the last rate applied is that rate, also after a stop.
         session.train(training.rates(self.cycle.length) if rewind else [done.lr] * self.epochs(training), recorder)
 

@@ -111,7 +111,7 @@ def write(
     file, in memory before anything is written.
 
     Args:
-        bits: the planes, by layer.
+        planes: by layer, and by name.
         tensors: the others, of dtypes that a ticket holds, contiguous on CPU, none sharing memory with another.
         encoding: "ans" falls back to "raw" for planes that are no smaller coded.
 

@@ -99,6 +99,12 @@ class LayerInfo(Layer):
         return [self.planes[name] for name in coat_names(len(self.planes)) if name in self.planes]
 
     @property
+    def selected(self) -> str:
+        """Edges of each coat, and how many of them are flipped."""
+        flipped = f", {self.planes['flips'].kept:,} flipped" if "flips" in self.planes else ""
+        return " > ".join(f"{coat.kept:,}" for coat in self.coats) + flipped
+
+    @property
     def held(self) -> int:
         """Bits of its planes in memory, where rows are padded (kernels/base/bits.py)."""
         return 32 * self.shape[0] * words_per_row(math.prod(self.shape[1:])) * len(self.planes)
@@ -202,7 +208,7 @@ class TicketInfo:
         width = max(len(layer.name) for layer in self.layers)
         about, *rest = self.summary
         layers = [
-            f"  {layer.name:{width}}  layer {layer.index} {layer.shape}  {layer.kept:,} of {layer.edges:,} "
+            f"  {layer.name:{width}}  layer {layer.index} {layer.shape}  {layer.selected} of {layer.edges:,} "
             f"{layer.kept / layer.edges:7.2%}  {layer.weights} {layer.constant:.4g}, "
             f"generation {layer.generation}, {layer.bytes:,} bytes {layer.encoding}"
             for layer in self.layers

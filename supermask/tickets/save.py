@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from supermask.checks import check_choice, join
 from supermask.edges.base import Edges
+from supermask.edges.packed import PackedEdges
+from supermask.edges.selection import selected_once
 from supermask.edges.stored import NotStorable, Stored
 from supermask.networks.anatomy import Anatomy, BatchNorm, carve
 from supermask.networks.architecture import Architecture
@@ -66,7 +68,8 @@ def save(
     edges = dict(sorted(network.edges.items(), key=lambda item: item[1].layer))
     folded = sorted(network.batch_norms) if fold else []
     tensors = _tensors(network, where, folded, precision)
-    stored = {name: _stored(layer, f"{where}: layer {name!r}") for name, layer in edges.items()}
+    with selected_once(model):
+        stored = {name: _stored(layer, f"{where}: layer {name!r}") for name, layer in edges.items()}
     planes = {name: {part: bits.cpu() for part, bits in found.planes.items()} for name, found in stored.items()}
     layers = [_layer(name, layer, stored[name]) for name, layer in edges.items()]
     if architecture is not None:
@@ -157,12 +160,21 @@ def _seed(network: Anatomy, where: str) -> int:
 
 
 def _stored(edges: Edges, where: str) -> Stored:
-    """What is stored of a layer's edges."""
+    """What is stored of a layer's edges, from which its weights are made again."""
     try:
         stored = edges.stored()
     except NotStorable as error:
         raise TicketError(f"{where}: {error}") from error
     check_storing(where, stored, edges.weights)
+    made = PackedEdges.of(
+        stored, edges.shape, seed=edges.seed, layer=edges.layer, generation=edges.generation, weights=edges.weights,
+        making="materialised", device=edges.constant.device,
+    )  # fmt: skip
+    if not torch.equal(made(torch.float32), edges(torch.float32, record=False)):
+        raise TicketError(
+            f"{where}: a reader would make other weights than {type(edges).__name__} does: what it stores is not all "
+            "that they depend on; keep that in flips or constant, and name it in `stored`"
+        )
     return stored
 
 

@@ -71,8 +71,6 @@ def inspect_table(info: TicketInfo) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("encoding")
     for layer in info.layers:
-        kept = " > ".join(f"{coat.kept:,}" for coat in layer.coats)
-        flipped = f", {layer.planes['flips'].kept:,} flipped" if "flips" in layer.planes else ""
         generation = f", generation {layer.generation}" if layer.generation else ""
         table.add_row(
             layer.name or "(network)",
@@ -80,7 +78,7 @@ def inspect_table(info: TicketInfo) -> Table:
             " x ".join(map(str, layer.shape)),
             f"{layer.weights} {layer.constant:.4g}{generation}",
             f"{layer.edges:,}",
-            kept + flipped,
+            layer.selected,
             f"{layer.kept / layer.edges:.2%}",
             f"{8 * layer.bytes / layer.edges:.3f}",
             f"{layer.entropy / layer.edges:.3f}",

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from supermask.data.base import Batch
-from supermask.edges.searched import SearchedEdges
-from supermask.edges.selection import one_selection
+from supermask.edges.selection import selected_once
 from supermask.networks.norms import is_batch_norm
 
 
@@ -71,16 +70,6 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
 def batch_norms(model: nn.Module) -> list[nn.BatchNorm1d]:
     """The batch norms of `model` that keep running statistics."""
     return [module for module in model.modules() if is_batch_norm(module) and module.track_running_stats]
-
-
-@contextmanager
-def selected_once(model: nn.Module) -> Iterator[None]:
-    """`one_selection` for a network that is being searched; nothing for any other."""
-    if any(isinstance(module, SearchedEdges) for module in model.modules()):
-        with one_selection(model):
-            yield
-    else:
-        yield
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The training loop: epochs of SGD on whatever a network trains, at a learning rate an epoch.
 
-It knows nothing of cycles or methods; a stage (supermask/runs/stages.py) prepares the network and calls it. Every
+It knows nothing of cycles; a stage (supermask/runs/stages.py) prepares the network and calls it, and what a method does
+beside is in the hooks (supermask/training/hooks.py). Every
 random number of a step is a function of the seed and the step alone, so that a run which stops after any step can go on
 as if it had not.
 """
@@ -14,11 +15,11 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from supermask.data.base import Batch, Loaded
-from supermask.training.evaluate import selected_once
+from supermask.edges.selection import selected_once
+from supermask.training.hooks import PLAIN, Hooks
 from supermask.training.non_finite import NonFiniteError, first_non_finite
 from supermask.training.parallel import ALONE, Group
 from supermask.training.training import Training
@@ -77,6 +78,7 @@ class Loop:
 
     Attributes:
         model: the network; `runner` is the same network, compiled or averaging gradients over the processes or not.
+        hooks: what the method does beside.
         seed: of the random numbers that dropout draws.
         group: the processes that share the batches.
         step: optimiser steps taken so far.
@@ -90,6 +92,7 @@ class Loop:
     loaded: Loaded
     training: Training
     device: torch.device
+    hooks: Hooks = PLAIN
     seed: int = 0
     group: Group = ALONE
     step: int = 0
@@ -115,7 +118,7 @@ class Loop:
         for group in optimiser.param_groups:
             group["lr"] = lr
         self.model.train()
-        searching = _searching(optimiser, self.model)
+        searching = self._searching(optimiser)
         inputs: Tensor | None = None
         began = time.perf_counter()
         waited = 0.0
@@ -133,6 +136,8 @@ class Loop:
         if not self.tally.step:
             raise ValueError("the training data gave no batch")
         result = self._close(inputs)
+        with torch.no_grad():
+            self.hooks.end_epoch(self.model, self.epoch)
         seconds = time.perf_counter() - began
         self.took = Duration(seconds=seconds, data_wait=waited / seconds)
         self.seconds += seconds
@@ -143,20 +148,21 @@ class Loop:
         """One step of the epoch in progress; forward and backward run within `searching`."""
         torch.manual_seed(((self.seed * 1_000_003 + self.step) * 1_009 + self.group.rank) % (1 << 63))
         inputs, labels = batch
+        with torch.no_grad():
+            self.hooks.before_step(self.model, self.step)
         with searching():
             with self.autocast():
-                logits = self.runner(inputs)
-                if not isinstance(logits, Tensor):
-                    raise TypeError(
-                        f"the network returned {type(logits).__name__}: the loop trains networks that return "
-                        "logits [batch, classes]; build it without auxiliary outputs (aux_logits=False)"
-                    )
-                loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.training.label_smoothing)
+                loss, logits = self.hooks.loss(self.model, self.runner, batch, self.training.label_smoothing)
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
                 raise self._broke_down(f"at step {self.step} with loss {loss.item()}", inputs)
             loss.backward()
-        optimiser.step()
+        with torch.no_grad():
+            taken = self.hooks.step(self.model, optimiser, self.step)
+        if not taken:
+            optimiser.step()
         optimiser.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            self.hooks.after_step(self.model, self.step)
         tally = self.tally
         tally.own_losses.append(loss.detach())
         tally.own_right = tally.own_right + (logits.detach().argmax(dim=1) == labels).sum()
@@ -210,6 +216,11 @@ class Loop:
         """The precision of training and evaluation."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.training.precision == "bfloat16")
 
+    def _searching(self, optimiser: torch.optim.Optimizer) -> Searching:
+        """What `optimiser` runs forward and backward within; one that has no say needs one selection of the edges."""
+        found: Searching | None = None if self.hooks.whole_gradients else getattr(optimiser, "searching", None)
+        return found or partial(selected_once, self.model)
+
     def _broke_down(self, when: str, inputs: Tensor | None) -> NonFiniteError:
         # In training mode the batch norms of a data-parallel run would wait for the other processes.
         self.model.train(self.group.ranks == 1)
@@ -218,9 +229,3 @@ class Loop:
             f"training broke down {when}; first non-finite values: {where}. Try a lower learning rate than "
             f"{self.training.lr}, a longer warm-up or precision float32; look for NaN in the data"
         )
-
-
-def _searching(optimiser: torch.optim.Optimizer, model: nn.Module) -> Searching:
-    """What `optimiser` runs forward and backward within; one that has no say needs one selection of the edges."""
-    found: Searching = getattr(optimiser, "searching", None) or partial(selected_once, model)
-    return found

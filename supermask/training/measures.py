@@ -115,7 +115,7 @@ def _dead(layer: nn.Module, mask: Tensor) -> int:
 def _count(layers: list[SearchedEdges], ever: int) -> Dying:
     return Dying(
         edges=sum(edges.count for edges in layers),
-        kept=sum(int(edges.kept) for edges in layers),
+        kept=sum(edges.selected for edges in layers),
         survivors=sum(
             edges.count if edges.survivors is None else int(popcount(edges.survivors).sum()) for edges in layers
         ),

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from supermask.checks import SupermaskError
 from supermask.data.base import Part
 from supermask.devices import meant
+from supermask.edges.base import Edges
 from supermask.edges.in_model import all_edges
+from supermask.edges.selection import selected_once
 
 
 class RanksDisagree(SupermaskError, RuntimeError):
@@ -85,11 +87,12 @@ class Group:
             dist.barrier(group=self.control)
 
     def check_masks(self, model: nn.Module) -> None:
-        """Raise RanksDisagree unless all processes select the same edges, compared by hash."""
+        """Raise RanksDisagree unless all processes select the same edges and hold the same buffers, by hash."""
         layers = all_edges(model) if self.ranks > 1 else {}
         if not layers:
             return
-        digests = [hashlib.sha256(edges.mask().cpu().numpy().tobytes()).digest() for edges in layers.values()]
+        with selected_once(model):
+            digests = [_digest(edges) for edges in layers.values()]
         own = torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(len(layers), -1)
         theirs = [torch.empty_like(own) for _ in range(self.ranks)]
         dist.all_gather(theirs, own, group=self.control)
@@ -114,6 +117,13 @@ class Group:
 
 
 ALONE = Group()
+
+
+def _digest(edges: Edges) -> bytes:
+    digest = hashlib.sha256()
+    for tensor in edges.agreed():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.digest()
 
 
 @contextmanager

@@ -13,16 +13,17 @@ rounding of torch.optim.SGD on CPU, and the selection's thresholds are there bef
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from supermask.edges.draws import Magnitude
 from supermask.edges.in_model import searched_edges
+from supermask.edges.rules import Rule
 from supermask.edges.searched import SearchedEdges
-from supermask.edges.selection import Found, State, one_selection, split
+from supermask.edges.selection import Found, State, by_rule, one_selection
+from supermask.kernels.base.keys import Threshold
 from supermask.kernels.score_step.op import NO_BRACKET, score_step
 
 
@@ -78,8 +79,8 @@ class ScoreSGD(torch.optim.SGD):
         Raises:
             RuntimeError: scores have gradients from a backward outside of such a block, or change inside.
         """
-        everything = list(searched_edges(self.model).values())
-        if any(edges.scores.grad is not None for edges in everything):
+        fused = [edges for edges in searched_edges(self.model).values() if edges.rule.fused]
+        if any(edges.scores.grad is not None for edges in fused):
             if self._stepped:
                 raise RuntimeError(
                     "the gradients of the last step are still there: call the optimiser's zero_grad first"
@@ -95,9 +96,9 @@ class ScoreSGD(torch.optim.SGD):
             with one_selection(self.model, self._found, straight_through=False):
                 yield
         finally:
-            trained = [edges.scores for edges in everything if edges.scores.requires_grad]
+            trained = [edges.scores for edges in fused if edges.scores.requires_grad]
             self._watches = [scores.register_hook(_refuse) for scores in trained]
-            self._used = {edges: State(edges) for edges in everything}
+            self._used = {edges: State(edges) for edges in fused}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -113,18 +114,15 @@ class ScoreSGD(torch.optim.SGD):
             super().step()
             return loss
         self._stepped = True
-        scores, *others = self.param_groups
         everything = [edges for edges in self._used if edges.scores.grad is not None]
         self._check(everything)
-        for magnitude in get_args(Magnitude):
-            layers = [edges for edges in everything if edges.magnitude == magnitude]
-            if layers:
-                self._step_scores(tuple(layers), scores, magnitude == "abs")
+        for rule, layers in by_rule(everything):
+            self._step_scores(rule, tuple(layers))
         waiting = [(edges.scores, edges.scores.grad) for edges in everything]
         for parameter, _ in waiting:
             parameter.grad = None
-        if others:
-            super().step()
+        if any(parameter.grad is not None for group in self.param_groups for parameter in group["params"]):
+            super().step()  # of biases, normalisation, and scores whose rule is not served
         for parameter, grad in waiting:
             parameter.grad = grad
         return loss
@@ -151,28 +149,32 @@ class ScoreSGD(torch.optim.SGD):
                 "already: call zero_grad, then forward and backward again"
             )
 
-    def _step_scores(self, layers: tuple[SearchedEdges, ...], group: dict[str, Any], absolute: bool) -> None:
+    def _step_scores(self, rule: Rule, layers: tuple[SearchedEdges, ...]) -> None:
+        """The layers of one rule, whose first threshold is found on the way."""
+        group = self.param_groups[0]
         momentum = group["momentum"]
         scores = [edges.scores for edges in layers]
         device = scores[0].device
         if layers not in self._brackets or self._brackets[layers].device != device:
             self._brackets[layers] = torch.tensor([NO_BRACKET] * len(layers), dtype=torch.int32, device=device)
-        thresholds = score_step(
+        thetas = [edges.gradient() or edges.theta() for edges in layers]
+        found = score_step(
             [parameter.detach() for parameter in scores],
             [parameter.grad for parameter in scores if parameter.grad is not None],
             [self._momentum(parameter) if momentum else None for parameter in scores],
             [edges.survivors for edges in layers],
-            [edges.theta().made(edges.rows, edges.cols, edges.scores.device) for edges in layers],
-            torch.cat([edges.kept for edges in layers]),
+            [theta.made(edges.rows, edges.cols, device) for theta, edges in zip(thetas, layers, strict=True)],
+            torch.cat([edges.kept[:1] for edges in layers]),
             self._brackets[layers],
             lr=float(group["lr"]),
             momentum=momentum,
             weight_decay=group["weight_decay"],
             nesterov=group["nesterov"],
-            absolute=absolute,
+            absolute=rule.absolute,
         )
-        for edges, threshold in zip(layers, split(thresholds), strict=True):
-            self._found[edges] = Found(state=State(edges), threshold=threshold)
+        for edges, *threshold in zip(layers, *(each.split(1) for each in found), strict=True):
+            if len(edges.kept) == 1:
+                self._found[edges] = Found(state=State(edges), threshold=Threshold(*threshold))
 
     def _momentum(self, scores: nn.Parameter) -> Tensor:
         state = self.state[scores]

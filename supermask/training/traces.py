@@ -54,20 +54,20 @@ class Traces:
         layers = list(searched_edges(model).values())
         for index, places in self._flat.items():
             edges = layers[index]
-            keys = score_keys(edges.scores.detach().flatten(), edges.magnitude == "abs")
+            keys = score_keys(edges.scores.detach().flatten(), edges.rule.absolute)
             if edges.survivors is not None:
                 keys = torch.where(unpack(edges.survivors, edges.cols).flatten(), keys, REMOVED_KEY)
             before = _before(keys, places.to(keys.device))
             ranks += (before.double() / edges.count).tolist()
-            selected += (before < int(edges.kept)).int().tolist()
+            selected += unpack(edges.mask(), edges.cols).flatten()[places.to(keys.device)].int().tolist()
         return {"ranks": [round(rank, 6) for rank in ranks], "selected": selected}
 
 
 def histogram(edges: SearchedEdges) -> dict[str, Any]:
     """Counts of what the edges of one layer are ranked by (|score|, or the score), in equal bins from low to high."""
     scores = edges.scores.detach().float().flatten().cpu()
-    values = scores.abs() if edges.magnitude == "abs" else scores
-    low, high = (0.0, float(values.max())) if edges.magnitude == "abs" else map(float, values.aminmax())
+    values = scores.abs() if edges.rule.absolute else scores
+    low, high = (0.0, float(values.max())) if edges.rule.absolute else map(float, values.aminmax())
     counts = torch.histc(values, BINS, low, high if high > low else low + 1.0)
     return {"low": low, "high": high, "counts": counts.int().tolist()}
 

@@ -246,7 +246,7 @@ def test_any_planes(
     """Each coat selects a rate of the edges by their initial scores, or at random; full and empty coats are there."""
     path, generator = tmp_path_factory.getbasetemp() / "any", torch.Generator().manual_seed(layer)
     rows, cols = shape[0], int(np.prod(shape[1:]))
-    scores = initial_scores("kaiming_uniform", seed, layer, rows, cols, generation=0, device=torch.device("cpu"))
+    scores = initial_scores("kaiming_uniform", seed, layer, (rows, cols), generation=0, device=torch.device("cpu"))
     scores = {"drawn": scores, "distance": scores.abs(), "random": torch.rand(rows, cols, generator=generator)}[kind]
     selected, planes = torch.ones(rows, cols, dtype=torch.bool), []
     for rate in rates:

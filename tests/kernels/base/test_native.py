@@ -65,7 +65,7 @@ def every_op() -> list[Tensor]:
     scores, theta = random_reals((33, 150), 1), Theta(7, 3, 0, torch.tensor([0.5]))
     kept, grad = torch.tensor([1500]), random_reals((33, 150), 2)
     threshold = select([scores], kept, [None])
-    weight, mask = subnet(scores.requires_grad_(), *threshold, theta)
+    weight, mask = subnet(scores.requires_grad_(), threshold, theta)
     (dscores,) = torch.autograd.grad(weight, scores, grad)
     again = packed_weight(mask, scores.shape, theta)
     filled = fill_weights(torch.empty(33, 150), mask[None], theta.constant, sign_words(7, 3, 33, 150))
@@ -141,11 +141,12 @@ def test_it_takes_one_thread_where_there_is_no_way_to_more(monkeypatch: pytest.M
 @pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("more", [[], ["one", "another"]])
 def test_an_extension_of_other_sources_is_not_used(more: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    built = native.LAYER.itemsize
     names = [*(native.LAYER.names or ())][1:] + more
     monkeypatch.setattr(native, "LAYER", np.dtype([(name, np.int64) for name in names]))
     found = native.library.__wrapped__()
     size = native.LAYER.itemsize
-    assert found == f"the extension is of other sources (its layer_t has 160 bytes, not {size}): install again"
+    assert found == f"the extension is of other sources (its layer_t has {built} bytes, not {size}): install again"
     monkeypatch.setattr(native, "library", lambda: found)
     assert native.why_not() == found
     assert not native.usable()

@@ -13,6 +13,6 @@ def chosen(edges: SearchedEdges) -> Tensor:
 
 def oracle(edges: SearchedEdges) -> Tensor:
     scores = edges.scores.detach().flatten()
-    order = torch.sort(scores.abs() if edges.magnitude == "abs" else scores, descending=True, stable=True).indices
+    order = torch.sort(scores.abs() if edges.rule.absolute else scores, descending=True, stable=True).indices
     mask = torch.zeros(edges.count, dtype=torch.bool)
     return mask.index_fill_(0, order[: int(edges.kept)], True).view(edges.rows, edges.cols)

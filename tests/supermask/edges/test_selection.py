@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from supermask.edges import searched as searched_module
-from supermask.edges import selection
+from supermask.edges import rules
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.packed import PackedEdges
 from supermask.edges.selection import one_selection
@@ -41,14 +40,13 @@ class Branches(nn.Module):
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Layers of each call of `select`."""
     made: list[int] = []
-    select = searched_module.select
+    select = rules.select
 
     def counted(scores: Any, *args: Any) -> Any:
         made.append(len(scores))
         return select(scores, *args)
 
-    monkeypatch.setattr(searched_module, "select", counted)
-    monkeypatch.setattr(selection, "select", counted)
+    monkeypatch.setattr(rules, "select", counted)
     return made
 
 

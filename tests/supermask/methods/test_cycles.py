@@ -2,17 +2,18 @@
 
 import itertools
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supermask.methods import METHODS
-from supermask.methods.cycles import Cycle, check_cycles, cycle_fields, down_to, shrinking
-from supermask.methods.edge_popup import ep
+from supermask.methods import METHODS, iep
+from supermask.methods.cycles import Cycle, down_to, shrinking
+from supermask.methods.edge_popup import ep, ep_long
 from supermask.methods.iep import hard_iep, soft_iep
+from supermask.methods.rates import Rates
 
 FIRST = Cycle(remaining=0.8)
 SCORES = ("initial", "inherit", "fresh")
@@ -111,103 +112,47 @@ TABLE_3 = {
 }
 
 
+def rows_of(name: str, rates: tuple[float, ...]) -> tuple[Cycle, ...]:
+    """The cycles of a method at these rates."""
+    method = METHODS[name]
+    assert isinstance(method, Rates)
+    return replace(method, given=rates).phases()
+
+
 def test_every_row_of_table_3_is_a_method() -> None:
-    assert METHODS.keys() == {*TABLE_3, "EP long"}
+    assert METHODS.keys() >= {*TABLE_3, "EP", "EP long"}
 
 
 @pytest.mark.parametrize("name", TABLE_3)
 def test_a_row_of_table_3(name: str) -> None:
     scores, lr, space, *zero = TABLE_3[name]
     rates = shrinking(0.2, 3)
-    first, *later = METHODS[name](rates)
+    first, *later = rows_of(name, rates)
     assert first == Cycle(remaining=rates[0], scores="initial", lr="rewind", space="all", length=1)
     row: Any = {"scores": scores, "lr": lr, "space": space, "unselected": zero[0] if zero else "keep"}
     assert later == [Cycle(remaining=rate, **row) for rate in rates[1:]]
-    assert METHODS[name](rates[:1]) == (first,)
+    assert rows_of(name, rates[:1]) == (first,)
+    function = getattr(iep, name.lower().replace(" ", "_"))
+    assert function(rates) == (first, *later)
+    with pytest.raises(ValueError, match="no cycle"):
+        function(())
 
 
 def test_ep_with_the_compute_of_all_cycles() -> None:
-    assert METHODS["EP long"](shrinking(0.2, 3)) == (Cycle(remaining=0.8**3, length=3),)
+    assert rows_of("EP long", shrinking(0.2, 3)) == (Cycle(remaining=0.8**3, length=3),)
     with pytest.raises(ValueError, match="no rate"):
-        METHODS["EP long"](())
+        ep_long(())
 
 
 @pytest.mark.parametrize("name", TABLE_3)
-def test_methods_refuse_no_rates_and_bad_ones(name: str) -> None:
-    with pytest.raises(ValueError, match="no cycle"):
-        METHODS[name](())
+def test_methods_refuse_bad_rates(name: str) -> None:
     with pytest.raises(ValueError, match="remaining=0"):
-        METHODS[name]((0.5, 0.0))
+        rows_of(name, (0.5, 0.0))
 
 
-DEGENERATE = {
-    "inherit": None,
-    "initial": "the initial scores over all edges, which is plain EP .*ep\\(0\\.5\\)",
-    "fresh": "a fresh draw over all edges, which is plain EP .*ep\\(0\\.5\\) with other seeds",
-}
-
-
-@pytest.mark.parametrize("scores", SCORES)
-@pytest.mark.parametrize("lr", ["rewind", "final"])
-@pytest.mark.parametrize("space", ["all", "survivors"])
-@pytest.mark.parametrize("unselected", ["keep", "zero"])
-def test_what_a_search_can_start_from_and_go_on_with(scores: Any, lr: Any, space: Any, unselected: Any) -> None:
-    cycle = Cycle(remaining=0.5, scores=scores, lr=lr, space=space, unselected=unselected)
-    if (scores, lr, space, unselected) == ("initial", "rewind", "all", "keep"):
-        check_cycles([cycle])
-    else:
-        with pytest.raises(ValueError, match=r"cycle 1 .*no cycle before it.*initial, rewind and all"):
-            check_cycles([cycle])
-    reason = DEGENERATE[scores] if (space, unselected) == ("all", "keep") else None
-    if (space, unselected) == ("survivors", "zero"):
-        reason = "zeros for them change nothing; leave unselected='keep'"
-    if not reason and lr == "final" and scores != "inherit":
-        reason = f"lr='final' with scores='{scores}': .*write lr='rewind'"
-    if reason:
-        with pytest.raises(ValueError, match=f"^cycle 2 .*({reason})"):
-            check_cycles([FIRST, cycle])
-        with pytest.raises(ValueError, match=f"^cycle 3 .*({reason})"):
-            check_cycles([FIRST, Cycle(remaining=0.6, scores="inherit"), cycle])
-    else:
-        check_cycles([FIRST, cycle])
-        check_cycles([FIRST, cycle, cycle])
-
-
-def test_a_cycle_in_words() -> None:
-    """Tables and the names of grids' folders stay what they are."""
-    inherited = Cycle(remaining=0.5, scores="inherit")
-    assert inherited.start == "inherit"
-    assert repr(inherited) == "Cycle(remaining=0.5, scores='inherit', lr='rewind', space='all', length=1)"
-    zeroed = replace(inherited, unselected="zero")
-    assert zeroed.start == "inherit_masked"
-    assert replace(FIRST, unselected="zero").start == "initial_masked"
-    assert eval(repr(zeroed), {"Cycle": Cycle}) == zeroed != inherited
-
-
-@pytest.mark.parametrize("scores", ["inherit", "initial"])
-def test_cycles_of_older_run_folders(scores: Any) -> None:
-    cycle = Cycle(remaining=0.5, scores=scores, unselected="zero")
-    older: dict[str, Any] = {"remaining": 0.5, "lr": "rewind", "space": "all", "length": 1}
-    assert cycle_fields(older | {"scores": f"{scores}_masked"}) == cycle_fields(asdict(cycle)) == asdict(cycle)
-    plain = Cycle(remaining=0.5, scores=scores)
-    assert cycle_fields(older | {"scores": scores}) == cycle_fields(asdict(plain)) == asdict(plain)
-
-
-def test_hard_pruning_cannot_grow() -> None:
-    def cycle(remaining: float, space: Any = "survivors") -> Cycle:
-        return Cycle(remaining=remaining, scores="inherit", space=space)
-
-    check_cycles([FIRST, cycle(0.5), cycle(0.5), cycle(0.2)])
-    with pytest.raises(ValueError, match=r"cycle 3 keeps 0\.6 .*leaves the 0\.5 of cycle 2.*go down"):
-        check_cycles([FIRST, cycle(0.5), cycle(0.6)])
-    with pytest.raises(ValueError, match=r"cycle 2 keeps 0\.9 .*leaves the 0\.8 of cycle 1"):
-        check_cycles([FIRST, cycle(0.9)])
-    check_cycles([FIRST, cycle(0.5), cycle(0.9, "all")])
-    with pytest.raises(ValueError, match="cycle 2"):
-        hard_iep((0.5, 0.6))
-    assert [c.remaining for c in soft_iep((0.5, 0.6))] == [0.5, 0.6]
-
-
-def test_no_cycles_at_all() -> None:
-    with pytest.raises(ValueError, match="no cycle"):
-        check_cycles([])
+def test_rates_are_of_a_number_of_cycles_or_given() -> None:
+    assert Rates(cycles=3).rates == Rates(cycles=3, p=0.2).rates == shrinking(0.2, 3)
+    with pytest.raises(ValueError, match=r"p=0.2 and final=0.1"):
+        Rates(cycles=4, p=0.2, final=0.1)
+    assert Rates(cycles=4, final=0.1).rates == down_to(0.1, 4)
+    assert Rates(cycles=4, final=0.1, given=(0.5,)).rates == (0.5,)

@@ -216,7 +216,7 @@ def test_the_rate_of_a_layer_is_that_of_its_edges() -> None:
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_misspelt_option_is_refused_with_those_there_are(name: str) -> None:
-    options = "seed, layer, remaining, weights, scores, magnitude, pinned, device"
+    options = "seed, layer, remaining, weights, scores, magnitude, rule, pinned, device"
     with pytest.raises(TypeError, match=f"has no argument remains, sed: .*{options}"):
         make(name, remains=0.5, sed=1)
     kind, _, args, kwargs, _ = CASES[name]

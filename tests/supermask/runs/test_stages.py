@@ -23,7 +23,7 @@ from supermask.kernels.base.bits import popcount, unpack
 from supermask.methods.cycles import Cycle, Scores, Space, Unselected
 from supermask.methods.edge_popup import ep
 from supermask.methods.iep import hard_iep, hard_iep_ft, hard_iep_sri, hard_iep_srw, soft_iep
-from supermask.methods.method import begin_cycle
+from supermask.methods.method import EDGE_POPUP
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.rates import set_remaining
@@ -71,7 +71,7 @@ def mask(model: nn.Module) -> torch.Tensor:
 def test_a_cycle_starts_from_the_scores_and_space_it_names(start: Scores, unselected: Unselected, space: Space) -> None:
     model = disturbed()
     learned, kept, initial = scores(model), mask(model), scores(network())
-    begin_cycle(model, Cycle(remaining=0.25, scores=start, space=space, unselected=unselected), 2, {})
+    EDGE_POPUP.begin(model, Cycle(remaining=0.25, scores=start, space=space, unselected=unselected), 2, {})
     expected = learned if start == "inherit" else initial
     assert torch.equal(scores(model), torch.where(kept, expected, 0) if unselected == "zero" else expected)
     assert int(mask(model).sum()) == 150 + 30
@@ -89,7 +89,7 @@ def test_fresh_scores_are_another_draw_each_cycle() -> None:
     draws = []
     for number in (2, 3):
         model = disturbed()
-        begin_cycle(model, Cycle(remaining=0.25, scores="fresh", space="survivors"), number, {})
+        EDGE_POPUP.begin(model, Cycle(remaining=0.25, scores="fresh", space="survivors"), number, {})
         draws.append(scores(model))
         for norm in batch_norms(model):
             assert norm.running_mean.abs().max() == 0
@@ -99,8 +99,8 @@ def test_fresh_scores_are_another_draw_each_cycle() -> None:
 
 def test_space_all_gives_removed_edges_back() -> None:
     model = disturbed()
-    begin_cycle(model, Cycle(remaining=0.25, scores="inherit", space="survivors"), 2, {})
-    begin_cycle(model, Cycle(remaining=0.5, scores="inherit", space="all"), 3, {})
+    EDGE_POPUP.begin(model, Cycle(remaining=0.25, scores="inherit", space="survivors"), 2, {})
+    EDGE_POPUP.begin(model, Cycle(remaining=0.5, scores="inherit", space="all"), 3, {})
     assert int(mask(model).sum()) == 360
     assert all(edges.survivors is None for edges in searched_edges(model).values())
 
@@ -242,7 +242,7 @@ def test_what_a_search_leaves_in_the_folder(tmp_path: Path) -> None:
 def test_a_pinned_layer_keeps_its_rate_through_cycles() -> None:
     model = convert(nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4)), 0, overrides={"2": 1.0})
     set_remaining(model, 0.2)
-    begin_cycle(model, Cycle(remaining=0.1, scores="inherit", space="survivors"), 2, {})
+    EDGE_POPUP.begin(model, Cycle(remaining=0.1, scores="inherit", space="survivors"), 2, {})
     assert [edges.remaining for edges in searched_edges(model).values()] == [0.1, 1.0]
 
 
@@ -263,7 +263,7 @@ def test_trained_biases_and_norms_start_again_with_the_scores() -> None:
             for name in initial:
                 model.get_parameter(name).add_(7.0)
         learned = {name: model.get_parameter(name).detach().clone() for name in initial}
-        begin_cycle(model, Cycle(remaining=0.4, scores=scores, space="survivors"), 2, initial)
+        EDGE_POPUP.begin(model, Cycle(remaining=0.4, scores=scores, space="survivors"), 2, initial)
         for name, value in (learned if carries else initial).items():
             assert torch.equal(model.get_parameter(name), value)
     decays = [group["weight_decay"] for group in Training(weight_decay=0.5).optimiser(model).param_groups]

@@ -49,9 +49,24 @@ def test_a_long_cycle_is_one_cosine() -> None:
     assert Training(epochs=4, lr=1).rates(3) == Training(epochs=12, lr=1).rates()
 
 
+def test_a_tail_follows_a_cosine_over_the_other_epochs() -> None:
+    """IteRand's schedule on ImageNet."""
+    rates = Training(epochs=105, lr=0.1, warmup=5, tail=5).rates()
+    assert rates[:100] == Training(epochs=100, lr=0.1, warmup=5).rates()
+    assert rates[100:] == [1e-5] * 5
+    assert Training(epochs=4, lr=1, tail=2, tail_lr=0.5).rates(2) == [*Training(epochs=6, lr=1).rates(), 0.5, 0.5]
+
+
 @pytest.mark.parametrize(
     ("bad", "says"),
-    [({"epochs": 0}, "epochs=0"), ({"epochs": 3, "warmup": 3}, "warmup=3"), ({"lr": math.nan}, "lr=nan")],
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"epochs": 3, "warmup": 3}, "warmup=3"),
+        ({"lr": math.nan}, "lr=nan"),
+        ({"epochs": 3, "warmup": 1, "tail": 2}, "tail=2: expected 0 to 1"),
+        ({"tail": -1}, "tail=-1"),
+        ({"tail_lr": 0}, "tail_lr=0"),
+    ],
 )
 def test_bad_training_is_refused(bad: dict[str, float], says: str) -> None:
     with pytest.raises(ValueError, match=says):

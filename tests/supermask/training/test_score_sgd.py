@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from supermask import ScoreSGD, one_selection, searched_edges, set_remaining
-from supermask.edges import selection
+from supermask.edges import rules
 from supermask.edges.searched import BY_ITSELF
 from supermask.networks.convert import convert
 from supermask.networks.small import MLP
@@ -126,13 +126,13 @@ def test_gradients_accumulate() -> None:
 def selections(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many layers each selection was asked for."""
     asked: list[int] = []
-    select = selection.select
+    select = rules.select
 
     def spy(scores: list[Tensor], *args: Any) -> Any:
         asked.append(len(scores))
         return select(scores, *args)
 
-    monkeypatch.setattr(selection, "select", spy)
+    monkeypatch.setattr(rules, "select", spy)
     return asked
 
 

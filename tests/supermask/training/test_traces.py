@@ -25,7 +25,7 @@ def network(magnitude: Magnitude = "abs", sizes: Sequence[int] = (17, 33, 5)) ->
 def by_sorting(edges: SearchedEdges) -> Tensor:
     """For each edge, how many of its layer come before it: removed ones come last, NaN before them, ties by index."""
     values = edges.scores.detach().flatten().double()
-    values = values.abs() if edges.magnitude == "abs" else values
+    values = values.abs() if edges.rule.absolute else values
     values = torch.where(values.isnan(), -1e300, values)
     if edges.survivors is not None:
         values = torch.where(unpack(edges.survivors, edges.cols).flatten(), values, -torch.inf)

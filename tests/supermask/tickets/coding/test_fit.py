@@ -27,7 +27,7 @@ def plane(
 
 
 def drawn(generation: int = 0) -> torch.Tensor:
-    place = GRID.seed, GRID.layer, GRID.rows, GRID.cols
+    place = GRID.seed, GRID.layer, (GRID.rows, GRID.cols)
     return initial_scores("kaiming_uniform", *place, generation=generation, device=torch.device("cpu"))
 
 

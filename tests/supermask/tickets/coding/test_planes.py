@@ -238,7 +238,7 @@ def test_bins_are_those_of_the_scores() -> None:
     assert SCORES == 2
     grid = Grid(shape=(40, 50), seed=9, layer=4)
     for generation in (0, 3):
-        scores = initial_scores("kaiming_uniform", 9, 4, 40, 50, generation=generation, device=torch.device("cpu"))
+        scores = initial_scores("kaiming_uniform", 9, 4, (40, 50), generation=generation, device=torch.device("cpu"))
         for absolute in (True, False):
             bins = Draws(absolute=absolute, generation=generation).bins(grid, range(40)).ravel()
             ranked = (scores.abs() if absolute else scores).numpy().ravel()

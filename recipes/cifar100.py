@@ -1,0 +1,45 @@
+"""Any method on CIFAR-100: `python -m recipes.cifar100 soft-iep`.
+
+Settings are the soft iEP paper's; IteRand's paper has --training.weight-decay 5e-4 --data.hold-out 5000.
+"""
+
+from supermask import CIFAR100, Conversion, Method, Recipe, RunOptions, Training, main
+from supermask.recipes._experiment import methods, searched, trained
+from supermask.recipes._settings import RESNET18, SMALL_IMAGES, SMALL_IMAGES_METHODS, Network
+
+METHODS = methods(SMALL_IMAGES_METHODS)
+
+
+def recipe(
+    name: str,
+    method: Method,
+    data: CIFAR100 = CIFAR100(),
+    network: Network = RESNET18,
+    training: Training = SMALL_IMAGES,
+    conversion: Conversion = Conversion(),
+    run: RunOptions = RunOptions(),
+) -> Recipe:
+    """A search by a method, and its ticket.
+
+    Args:
+        network: architecture.
+    """
+    return searched(f"cifar100_{name}", method, data, network, training, conversion, run)
+
+
+def dense(
+    data: CIFAR100 = CIFAR100(),
+    network: Network = RESNET18,
+    training: Training = SMALL_IMAGES,
+    run: RunOptions = RunOptions(),
+) -> Recipe:
+    """All weights are trained, in the loop and with the schedule of the searches.
+
+    Args:
+        network: architecture.
+    """
+    return trained("cifar100_dense", data, network, training, run)
+
+
+if __name__ == "__main__":
+    main(recipe, methods=METHODS, dense=dense)

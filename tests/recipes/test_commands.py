@@ -1,0 +1,41 @@
+"""Commands of README.md, docs/ and the recipes' own docstrings: each is one that works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tests.places import ROOT
+from tests.recipes.command import run
+
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").glob("*.py")]
+COMMAND = re.compile(r"python3? -m (recipes\.[a-z]\w*)((?:[ \t]+(?:\\\n[ \t]*)?[^\s`\\]+)*)")
+SMALL = ["--network.name", "torchvision/resnet18"]  # ImageNet's own networks take seconds to draw
+
+
+def commands() -> list[str]:
+    """Each once; a sentence's end is no argument."""
+    found = set()
+    for page in PAGES:
+        for module, arguments in COMMAND.findall(page.read_text()):
+            given = [argument.rstrip(".,;:)") for argument in shlex.split(arguments.replace("\\\n", " "))]
+            found.add(shlex.join([module, *given]))
+    return sorted(found)
+
+
+def test_there_are_commands() -> None:
+    assert {"recipes.digits soft-iep", "recipes.figure4a", "recipes.imagenet_soft_iep --data.root DIR"} <= set(
+        commands()
+    )
+    assert any("--training.tail 5" in command for command in commands())
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_docs_works(command: str, tmp_path: Path) -> None:
+    module, *arguments = shlex.split(command)
+    small = SMALL if "imagenet" in module and SMALL[0] not in arguments else []
+    done = run(module, *arguments, *small, "--dry-run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "steps in all" in done.stdout
+    assert not list(tmp_path.iterdir())

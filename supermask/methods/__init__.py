@@ -6,9 +6,10 @@ from supermask.edges.rules import Rule, TopKept
 from supermask.kernels.base.keys import Threshold
 from supermask.methods.edge_popup import EP, EPLong
 from supermask.methods.iep import IEP
+from supermask.methods.iterand import IteRand
 from supermask.methods.method import Method
 
-__all__ = ["EP", "IEP", "METHODS", "EPLong", "Method", "Rule", "Threshold", "TopKept"]
+__all__ = ["EP", "IEP", "METHODS", "EPLong", "IteRand", "Method", "Rule", "Threshold", "TopKept"]
 
 METHODS: Mapping[str, Method] = {
     "EP": EP(),
@@ -21,4 +22,5 @@ METHODS: Mapping[str, Method] = {
     "soft iEP FT": IEP(lr="final"),
     "soft iEP zero": IEP(unselected="zero"),
     "soft iEP SRw zero": IEP(scores="initial", unselected="zero"),
+    "IteRand": IteRand(),
 }

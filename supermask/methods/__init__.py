@@ -8,8 +8,9 @@ from supermask.methods.edge_popup import EP, EPLong
 from supermask.methods.iep import IEP
 from supermask.methods.iterand import IteRand
 from supermask.methods.method import Method
+from supermask.methods.multicoated import Multicoated
 
-__all__ = ["EP", "IEP", "METHODS", "EPLong", "IteRand", "Method", "Rule", "Threshold", "TopKept"]
+__all__ = ["EP", "IEP", "METHODS", "EPLong", "IteRand", "Method", "Multicoated", "Rule", "Threshold", "TopKept"]
 
 METHODS: Mapping[str, Method] = {
     "EP": EP(),
@@ -23,4 +24,6 @@ METHODS: Mapping[str, Method] = {
     "soft iEP zero": IEP(unselected="zero"),
     "soft iEP SRw zero": IEP(scores="initial", unselected="zero"),
     "IteRand": IteRand(),
+    "multicoated": Multicoated(),
+    "multicoated soft iEP": Multicoated(cycles=15, final=None),
 }

@@ -22,7 +22,7 @@ from benchmarks._flags import parse
 from benchmarks._report import Options
 from benchmarks._timing import environment
 
-BENCHMARKS = ("threshold", "search_work", "search_step", "recording", "packed_linear", "tickets", "gpu")
+BENCHMARKS = ("threshold", "search_work", "method_work", "search_step", "recording", "packed_linear", "tickets", "gpu")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,9 @@ if TYPE_CHECKING:
         soft_iep_srw_zero,
         soft_iep_zero,
     )
+    from supermask.methods.iterand import IteRand
     from supermask.methods.method import Method
+    from supermask.methods.multicoated import Multicoated
     from supermask.runs.interrupts import Interrupted
     from supermask.runs.main import main
     from supermask.runs.options import Conversion, RunOptions, RunResult
@@ -90,7 +92,9 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
         "IEP", "hard_iep", "hard_iep_ft", "hard_iep_sri", "hard_iep_srw", "soft_iep", "soft_iep_ft",
         "soft_iep_srw_zero", "soft_iep_zero",
     ],
+    "supermask.methods.iterand": ["IteRand"],
     "supermask.methods.method": ["Method"],
+    "supermask.methods.multicoated": ["Multicoated"],
     "supermask.runs.interrupts": ["Interrupted"],
     "supermask.runs.main": ["main"],
     "supermask.runs.options": ["Conversion", "RunOptions", "RunResult"],
@@ -130,8 +134,10 @@ __all__ = [
     "Export",
     "ImageFolder",
     "Interrupted",
+    "IteRand",
     "Loaded",
     "Method",
+    "Multicoated",
     "NonFiniteError",
     "PackedEdges",
     "Part",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.places import ROOT
 
-PAGES = ("README.md", "docs/layers.md", "docs/recipes.md")
+PAGES = ("README.md", "docs/layers.md", "docs/recipes.md")  # docs/methods.md: tests/supermask/methods/test_adding.py
 BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)]
 EVERY_PAGE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from supermask.methods import METHODS
-from supermask.methods.edge_popup import ep
-from supermask.recipes._grid import DENSE, EP_LONG, ROWS, Compared, Experiment, Grid, experiments, spread
+from supermask.methods.edge_popup import EP
+from supermask.methods.method import Method
+from supermask.recipes._grid import DENSE, ROWS, TABLE_3, Compared, Grid, at_rates, experiments, spread
 from tests.recipes.command import run
 
 SMALL = ["--seeds", 1, "--epochs", 1, "--folder", "grid"]
+EP_LONG = TABLE_3["EP long"]
 
 
 def columns(path: Path) -> list[list[str]]:
@@ -31,7 +33,7 @@ def test_figure3_table3_and_figure5_share_their_runs(tmp_path: Path) -> None:
     grid = tmp_path / "grid"
     (head, *rows) = columns(grid / "figure3.md")
     assert head == ["method", "50 %", "25 %"]
-    assert sorted(row[0] for row in rows) == sorted(["dense", "EP", *METHODS, "EP long, lr 0.03"])
+    assert sorted(row[0] for row in rows) == sorted(["dense", *TABLE_3, "EP long, lr 0.03"])
     assert all(50 < float(row[1]) <= 100 for row in rows)
     # At the first rate every row of Table 3 is the same run.
     assert len({row[1] for row in rows if row[0] not in ("dense", "EP long, lr 0.03")}) == 1
@@ -42,7 +44,11 @@ def test_figure3_table3_and_figure5_share_their_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "13 runs" not in done.stdout
     _, *rows = columns(grid / "table3.md")
-    assert [row[0] for row in rows] == ["EP", *METHODS]
+    assert [row[0] for row in rows] == list(TABLE_3)
+    assert [row[1] for row in rows[:4]] == [
+        "`EP()`", "`EPLong()`", "`IEP(space='survivors')`", "`IEP(lr='final', space='survivors')`"
+    ]  # fmt: skip
+    assert rows[0][2] == "0.800 initial rewind all; 0.640 initial rewind all; 0.512 initial rewind all"
     assert rows[1][2] == "0.512 initial rewind all x3"
     assert rows[2][2] == "0.800 initial rewind all; 0.640 inherit rewind survivors; 0.512 inherit rewind survivors"
     done = run("recipes.figure5", *options, "--out", "drawn", cwd=tmp_path)
@@ -51,6 +57,14 @@ def test_figure3_table3_and_figure5_share_their_runs(tmp_path: Path) -> None:
         "figure5a.md", "figure5a.png", "figure5b_hard_iep.png", "figure5b_soft_iep.png"
     }  # fmt: skip
     assert snapshot(grid) == before
+    done = run("recipes.figure4a", *options, "--out", "drawn", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "6 runs in grid, 3 of them done" in done.stdout  # EP at two rates, and soft iEP
+    (head, *rows) = columns(tmp_path / "drawn" / "figure4a.md")
+    assert head == ["method", "50 %", "25 %"]
+    assert [row[0] for row in rows] == ["EP", "soft iEP", "3-coated EP", "3-coated soft iEP"]
+    assert all(50 < float(cell) <= 100 for row in rows for cell in row[1:])
+    assert (tmp_path / "drawn" / "figure4a.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
@@ -88,31 +102,60 @@ def test_bad_arguments_end_with_two_and_leave_nothing(options: list[object], say
 def test_the_plan_of_a_grid_writes_nothing(tmp_path: Path) -> None:
     done = run("recipes.figure3", "--dry-run", "--cycles", 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for label in ("dense", "EP", *METHODS):
+    for label in ("dense", *TABLE_3):
         assert f"\n{label}, 5 seeds" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
 def test_folders_say_what_a_run_is() -> None:
     grid = Grid()
-    one, other = (Experiment(label="EP", name="ep", setting=grid.setting(), cycles=ep(rate)) for rate in (0.5, 0.25))
+    one, _, other, *_ = experiments(grid.setting(), [ROWS["EP"]])
     assert one.job(grid, 0).folder == one.job(grid, 0).folder
     folders = {one.job(grid, 0).folder, one.job(grid, 1).folder, other.job(grid, 0).folder}
     changed = Grid(lr=0.1)
-    folders.add(Experiment(label="EP", name="ep", setting=changed.setting(), cycles=ep(0.5)).job(changed, 0).folder)
+    folders.add(experiments(changed.setting(), [ROWS["EP"]])[0].job(changed, 0).folder)
     assert len(folders) == 4
 
 
 def test_rows_are_those_of_table_3_and_say_what_they_run() -> None:
-    assert list(ROWS) == ["EP", *METHODS]
-    assert all(row.label == row.method == method for method, row in ROWS.items())
+    assert list(ROWS) == list(METHODS)
+    assert all(row.label == row.title == label for label, row in ROWS.items())
+    assert list(TABLE_3) == list(METHODS)[:10]
     setting = Grid(cycles=3).setting()
     slower = replace(EP_LONG, lr=0.03)
     assert slower.label == "EP long, lr 0.03"
     long = experiments(setting, [slower])
-    assert [experiment.cycles[0].length for experiment in long] == [1, 2, 3]
+    assert [cycle.length for made in long for cycle in (made.method or EP()).phases()] == [1, 2, 3]
     assert {(experiment.label, experiment.setting.training.lr) for experiment in long} == {("EP long, lr 0.03", 0.03)}
-    assert [len(experiment.cycles) for experiment in experiments(setting, [ROWS["soft iEP"], DENSE])] == [3, 0]
+    soft, dense = experiments(setting, [ROWS["soft iEP"], DENSE])
+    assert soft.method is not None
+    assert [cycle.remaining for cycle in soft.method.phases()] == list(setting.rates)
+    assert dense.method is None
+
+
+@pytest.mark.parametrize("label", METHODS)
+def test_every_method_is_measured_at_every_rate(label: str) -> None:
+    rates = 0.5, 0.25, 0.125
+    runs = at_rates(METHODS[label], rates)
+    assert [run.phases()[-1].remaining for run in runs] == list(rates if len(runs) > 1 else rates[-1:])
+    assert len(runs) == (1 if "iEP" in label else 3)
+    assert {type(run) for run in runs} == {type(METHODS[label])}
+
+
+def test_a_method_without_rates_is_refused() -> None:
+    with pytest.raises(ValueError, match="without rates"):
+        at_rates(Method(), (0.5,))
+
+
+def test_a_run_says_the_method_that_its_cycles_do_not() -> None:
+    grid = Grid(cycles=2)
+    (soft,) = experiments(grid.setting(), [ROWS["soft iEP"]])
+    assert "method" not in soft.job(grid, 0).arguments
+    one, other = experiments(grid.setting(), [ROWS["IteRand"]])
+    assert one.job(grid, 0).make().method == replace(METHODS["IteRand"], remaining=0.5, every=24)
+    assert one.job(grid, 0).folder != other.job(grid, 0).folder
+    often = replace(ROWS["IteRand"], method=replace(METHODS["IteRand"], chance=0.2))
+    assert experiments(grid.setting(), [often])[0].job(grid, 0).folder != one.job(grid, 0).folder
 
 
 def test_spread() -> None:

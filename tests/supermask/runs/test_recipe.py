@@ -13,6 +13,7 @@ from torch import nn
 
 from supermask.methods.cycles import Cycle
 from supermask.methods.edge_popup import ep
+from supermask.methods.iterand import IteRand
 from supermask.recipes import digits_soft_iep
 from supermask.runs.folder import RunFolder, RunFolderError
 from supermask.runs.main import main
@@ -25,7 +26,7 @@ from supermask.tickets.errors import TicketError
 from supermask.training.non_finite import NonFiniteError
 from supermask.training.parallel import Group
 from supermask.training.training import Training
-from tests.supermask.runs.small_runs import Killed, Moments, watched
+from tests.supermask.runs.small_runs import BASE, Killed, Moments, watched
 
 SHORT = Training(epochs=2, lr=0.3)
 
@@ -299,3 +300,8 @@ def test_a_dry_run_writes_nothing(
     assert "62 steps in all" in said
     assert "memory: about" in said
     assert not list(tmp_path.iterdir())
+
+
+def test_stages_of_another_method_are_refused() -> None:
+    with pytest.raises(ValueError, match="give stages"):
+        replace(BASE, method=IteRand(remaining=0.1), stages=search(IteRand(remaining=0.9).phases()))

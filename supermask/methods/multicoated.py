@@ -136,7 +136,7 @@ class Multicoated(IEP):
     @property
     def _measures(self) -> bool:
         """Whether the rates of the coats come from scores."""
-        return self.spacing == "linear" and not self.shares
+        return self.spacing == "linear" and not self.shares and self.coats > 1
 
     def _shares(self) -> tuple[float, ...]:
         if self.shares:

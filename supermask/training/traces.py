@@ -54,12 +54,14 @@ class Traces:
         layers = list(searched_edges(model).values())
         for index, places in self._flat.items():
             edges = layers[index]
-            keys = score_keys(edges.scores.detach().flatten(), edges.rule.absolute)
+            keys = score_keys(edges.rule.keys(edges).detach().flatten(), edges.rule.absolute)
             if edges.survivors is not None:
                 keys = torch.where(unpack(edges.survivors, edges.cols).flatten(), keys, REMOVED_KEY)
             before = _before(keys, places.to(keys.device))
             ranks += (before.double() / edges.count).tolist()
-            selected += unpack(edges.mask(), edges.cols).flatten()[places.to(keys.device)].int().tolist()
+            tau, last_tied = (each[0] for each in edges.threshold())  # of the widest coat; no mask is made
+            there = places.to(keys.device)
+            selected += ((keys[there] > tau) | ((keys[there] == tau) & (there <= last_tied))).int().tolist()
         return {"ranks": [round(rank, 6) for rank in ranks], "selected": selected}
 
 

@@ -181,6 +181,11 @@ def test_linear_searches_one_coat_first_and_all_after_at_the_rates_it_found() ->
     assert len(edges.coats()) == 1, "a state of before brings one coat back"
 
 
+def test_one_linear_coat_has_nothing_to_measure() -> None:
+    assert Multicoated(spacing="linear", coats=1).phases() == Multicoated(coats=1).phases()
+    assert len(edges_of(Multicoated(spacing="linear", coats=1)).coats()) == 1
+
+
 def test_in_soft_iep_it_is_soft_iep_with_coats() -> None:
     method = Multicoated(cycles=3, p=0.2, final=None)
     assert method.phases() == soft_iep(method.rates)

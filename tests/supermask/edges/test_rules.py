@@ -17,6 +17,7 @@ from supermask.kernels.base.keys import Threshold
 from supermask.kernels.select.op import select
 from supermask.methods.multicoated import Multicoated
 from supermask.networks.layers import SupermaskLinear
+from supermask.tickets.errors import TicketError
 from supermask.tickets.load import load
 from supermask.tickets.save import save
 
@@ -106,3 +107,19 @@ def test_a_rule_over_all_layers_selects_with_all_of_them_or_not_at_all(tmp_path:
     empty = nn.Sequential(nn.Linear(30, 30, bias=False), nn.Linear(30, 30, bias=False))
     loaded = load(tmp_path / "t.safetensors", model=empty, weights="cached")
     assert torch.equal(loaded(torch.ones(1, 30)), logits)
+
+
+def test_coats_that_do_not_nest_are_named_so_when_they_are_stored(tmp_path: Path) -> None:
+    class Apart(TopKept):
+        """A wider second coat."""
+
+        def counts(self, edges: SearchedEdges, remaining: float) -> list[int]:
+            return [100, 100]
+
+        def thresholds(self, layers: Sequence[SearchedEdges]) -> list[Threshold]:
+            wide, narrow = (select([layers[0].scores.detach()], torch.tensor([kept]), [None]) for kept in (300, 100))
+            return [Threshold(*(torch.cat([a, b]) for a, b in zip(narrow, wide, strict=True)))]
+
+    model = nn.Sequential(SupermaskLinear(30, 30, seed=0, rule=Apart()))
+    with pytest.raises(TicketError, match="layer '0': its coats are not nested"):
+        save(model, tmp_path / "t.safetensors", architecture=None)

@@ -305,3 +305,8 @@ def test_a_dry_run_writes_nothing(
 def test_stages_of_another_method_are_refused() -> None:
     with pytest.raises(ValueError, match="give stages"):
         replace(BASE, method=IteRand(remaining=0.1), stages=search(IteRand(remaining=0.9).phases()))
+
+
+def test_a_folder_may_be_a_string(tmp_path: Path) -> None:
+    result = replace(BASE, run=RunOptions(folder=str(tmp_path / "run"), device="cpu", quiet=True)).execute()  # type: ignore[arg-type]
+    assert result.folder == tmp_path / "run"

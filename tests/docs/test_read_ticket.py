@@ -1,12 +1,8 @@
 """docs/ticket-format.md suffices: a reader written from it alone finds the library's masks, weights and logits."""
 
-import importlib.util
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import numpy as np
@@ -21,43 +17,12 @@ from supermask.edges.draws import WeightInit, initial_scores
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.packed import SIGNED, PackedEdges
 from supermask.kernels.base.bits import pack
-from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.layers import SupermaskConv2d, SupermaskConvTranspose2d, SupermaskLinear
 from supermask.tickets.coding.levels import Levels
 from supermask.tickets.load import inspect, load
 from supermask.tickets.save import save
-from tests.places import ROOT, VERSION_1, VERSION_2
-from tests.supermask.tickets.crafted import Change, craft, field, parts_of
-from tests.supermask.tickets.networks import lived
-
-READER = ROOT / "docs" / "read_ticket.py"
-TICKETS_1 = sorted(VERSION_1.glob("version1_*.safetensors"))
-TICKETS_2 = sorted(VERSION_2.glob("version2_*.safetensors"))
-OLDER = [*TICKETS_1, *TICKETS_2]
-
-
-def imported() -> ModuleType:
-    """The reader; docs/ is no package."""
-    spec = importlib.util.spec_from_file_location("read_ticket", READER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-reader = imported()
-
-
-def conv2(widths: tuple[int, int] = (8, 8), hidden: int = 16) -> Architecture:
-    sizes = {"channels": 1, "size": 8, "widths": list(widths), "hidden": [hidden], "num_classes": 10, "norm": True}
-    return Architecture(name="conv2", arguments=sizes)
-
-
-def searched(**conversion: Any) -> nn.Module:
-    """A network whose scores have moved a little from where they began, as a search moves them."""
-    return lived(convert(conv2().build(), 5, remaining=0.3, **conversion), 4, 1, 8, 8)
+from tests.docs.reading import OLDER, READER, TICKETS_1, TICKETS_2, conv2, reader, searched
 
 
 def check_weights(path: Path, network: nn.Module) -> None:
@@ -290,107 +255,6 @@ def test_older_versions(path: Path, tmp_path: Path) -> None:
 
 def test_there_are_tickets_of_older_versions() -> None:
     assert (len(TICKETS_1), len(TICKETS_2)) == (2, 2)
-
-
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ticket with planes that are raw, whose bits all have the same odds, and with levels; nobody changes it."""
-    path, model = tmp_path_factory.mktemp("ticket") / "good", searched()
-    searched_edges(model)["fc1"].draw_scores()
-    searched_edges(model)["fc2"].remaining = 0.5
-    save(model, path, architecture=conv2())
-    header, tensors = parts_of(path)
-    assert {layer["planes"]["mask"]["encoding"] for layer in header["layers"]} == {"raw", "ans"}
-    assert [tensors[f"{name}.mask"][0] for name in ("conv2", "fc1")] == [0, 1]
-    return path
-
-
-def layer(name: str, value: Any) -> Change:
-    def change(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        header["layers"][2][name] = value
-
-    return change
-
-
-def kept(more: int) -> Change:
-    def change(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        header["layers"][2]["planes"]["mask"]["kept"] += more
-
-    return change
-
-
-def plane(change_of: Callable[[np.ndarray], np.ndarray]) -> Change:
-    def change(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-        tensors["fc1.mask"] = change_of(tensors["fc1.mask"])
-
-    return change
-
-
-LIES: dict[str, tuple[Change, str]] = {
-    "version 0": (field("version", 0), "version 0"),
-    "version 4": (field("version", 4), "version 4"),
-    "no version": (lambda header, _: header.pop("version"), "version None"),
-    "weights": (layer("weights", "binomial"), "fc1: unknown weights binomial"),
-    "more kept": (kept(1), "fc1: .* bits are set, kept is"),
-    "fewer kept": (kept(-1), "fc1: .* bits are set, kept is"),
-    "raw": (layer("planes", {"mask": {"kept": 614, "encoding": "raw"}}), "fc1: a raw plane of .* bytes for 2048 bits"),
-    "no mask": (layer("planes", {}), r"fc1: planes \[\], and mask, mask.1, ... and flips are known"),
-    "another plane": (layer("planes", {"mask": {}, "frozen": {}}), r"fc1: planes \['frozen', 'mask'\], and mask"),
-    "another value": (layer("values", {"alpha": {}}), r"fc1: values \['alpha'\], and constant is known"),
-    "another coding": (layer("values", {"constant": {"coding": "i8", "value": 1}}), "fc1: coding 'i8', and float32 is"),
-    "other shape": (layer("shape", [16, 127]), "not used up|bits are set"),
-    "no codes": (plane(lambda data: data[:0]), "fc1: 0 bits are set"),
-    "more coded": (plane(lambda data: np.append(data, np.arange(1, 9, dtype=np.uint8))), "not used up"),
-}
-
-
-@pytest.mark.parametrize("case", LIES)
-def test_lies_with_a_right_digest(case: str, good: Path, tmp_path: Path) -> None:
-    change, part = LIES[case]
-    header, tensors = parts_of(good)
-    change(header, tensors)
-    with pytest.raises(ValueError, match=part):
-        reader.read(craft(tmp_path / "bad", header, tensors))
-
-
-@pytest.mark.parametrize("path", [Path("good"), *OLDER], ids=lambda path: path.stem)
-def test_a_flipped_bit_anywhere_in_the_data(path: Path, good: Path, tmp_path: Path) -> None:
-    content = (good.parent / path).read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    for position in range(start, len(content), 7):
-        flipped = bytearray(content)
-        flipped[position] ^= 1 << position % 8
-        (tmp_path / "bad").write_bytes(flipped)
-        with pytest.raises(ValueError, match=r"bad: sha256 [0-9a-f]{64}, not [0-9a-f]{64}"):
-            reader.read(tmp_path / "bad")
-
-
-def test_digest_of_the_header(good: Path, tmp_path: Path) -> None:
-    header, tensors = parts_of(good)
-    for name, value in (("seed", 6), ("narrowed", True), ("architecture", None), ("sha256", "0" * 64)):
-        text = json.dumps(header | {name: value}, sort_keys=True, separators=(",", ":"))
-        safetensors.numpy.save_file(tensors, tmp_path / "bad", {"supermask": text})
-        with pytest.raises(ValueError, match="bad: sha256"):
-            reader.read(tmp_path / "bad")
-
-
-def test_sizes_that_disagree_with_shapes(good: Path, tmp_path: Path) -> None:
-    content = good.read_bytes()
-    assert content.count(b'"shape":[16]') == 2
-    (tmp_path / "bad").write_bytes(content.replace(b'"shape":[16]', b'"shape":[61]'))
-    with pytest.raises(ValueError, match=r"bad: fc_norm1\.running_mean has 16 elements, not \[61\]"):
-        reader.read(tmp_path / "bad")
-
-
-def test_truncated_files_and_others(good: Path, tmp_path: Path) -> None:
-    content = good.read_bytes()
-    for data in (b"", content[:7], content[:100], content[:-1], content[: len(content) // 2], bytes(200), b"\xff" * 50):
-        (tmp_path / "bad").write_bytes(data)
-        with pytest.raises(ValueError, match=r"elements|Expecting|Unterminated|decode"):
-            reader.read(tmp_path / "bad")
-    safetensors.numpy.save_file({"a": np.zeros(3)}, tmp_path / "bad", {"format": "np"})
-    with pytest.raises(ValueError, match="version None"):
-        reader.read(tmp_path / "bad")
 
 
 def test_program_prints_a_line_a_layer_and_imports_numpy_alone(good: Path) -> None:

@@ -100,10 +100,8 @@ def test_it_selects_as_many_edges_as_it_promises(label: str) -> None:
         for edges in searched_edges(model).values():
             edges.remaining = RATES[0]
             counts = [count_bits(coat) for coat in edges.coats()]
-            if edges.rule.fixed:
+            if edges.rule.fixed:  # it promises so many
                 assert counts == edges.rule.counts(edges, RATES[0]) == edges.kept.tolist()
-            else:
-                assert counts[0] == edges.selected
 
 
 @pytest.mark.parametrize("label", SHORT)

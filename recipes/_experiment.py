@@ -10,13 +10,11 @@ from supermask import (
     Conversion,
     Data,
     Evaluate,
-    Export,
     Method,
     Recipe,
     RunOptions,
     Train,
     Training,
-    search,
 )
 
 Network = Callable[[int], Architecture]
@@ -39,7 +37,6 @@ def searched(
         training=training,
         method=method,
         conversion=conversion,
-        stages=(*search(method.phases()), Export()),
         run=run,
     )
 

@@ -1,7 +1,7 @@
 """One selection for all masked layers of a network."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -92,6 +92,14 @@ def selected_once(model: nn.Module) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def selected_edges(model: nn.Module) -> dict[str, int]:
+    """How many edges of each searched layer are selected at this moment; looks at scores only where a rule promises no
+    number."""
+    layers = searched_edges(model)
+    with nullcontext() if all(edges.rule.fixed for edges in layers.values()) else one_selection(model):
+        return {name: edges.selected for name, edges in layers.items()}
 
 
 def _thresholds(

@@ -5,12 +5,13 @@ distinguishes edge-popup, hard iEP and soft iEP.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
 
 from supermask.checks import check_choice
 from supermask.edges.draws import kept_count
+from supermask.later import LATER
 
 Scores = Literal["initial", "inherit", "fresh"]
 Unselected = Literal["keep", "zero"]
@@ -20,7 +21,7 @@ Space = Literal["all", "survivors"]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Cycle:
-    """One optimisation at one rate.
+    """One optimisation at one rate. A method whose cycles need to say more has a subclass of it.
 
     Attributes:
         remaining: fraction of the edges kept, absolute, in (0, 1]; None where the rule alone decides.
@@ -31,6 +32,8 @@ class Cycle:
         space: `all` edges can be selected, or only the `survivors`: those the last mask selected (hard pruning).
         length: how many times the schedule's epochs the cycle takes.
         unselected: whether edges that the last mask does not select `keep` these scores or begin at `zero`.
+        rewind_to: the epoch of the schedule, from 0, that the cycle begins with, and the batches of that epoch come
+            again (IMP's rewinding to k); None goes through all of the schedule with the batches that are next.
     """
 
     remaining: float | None
@@ -39,6 +42,7 @@ class Cycle:
     space: Space = "all"
     length: int = 1
     unselected: Unselected = "keep"
+    rewind_to: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.remaining is not None:
@@ -51,6 +55,22 @@ class Cycle:
         check_choice("space", self.space, Space)
         if self.length < 1:
             raise ValueError(f"length={self.length}: a cycle takes the schedule's epochs at least once")
+        if self.rewind_to is not None and (self.rewind_to < 0 or self.lr == "final"):
+            raise ValueError(
+                f"rewind_to={self.rewind_to} with lr={self.lr!r}: expected an epoch of the schedule, from 0, and "
+                "lr='rewind'"
+            )
+
+    def epochs(self, schedule: int) -> int:
+        """How many epochs the cycle takes of a schedule of that many.
+
+        Raises:
+            ValueError: it rewinds to an epoch that the schedule does not have.
+        """
+        whole = schedule * self.length
+        if self.rewind_to is not None and self.rewind_to >= whole:
+            raise ValueError(f"rewind_to={self.rewind_to}: the cycle's schedule has epochs 0 to {whole - 1}")
+        return whole - (self.rewind_to or 0)
 
     @property
     def start(self) -> str:
@@ -58,9 +78,11 @@ class Cycle:
         return f"{self.scores}_masked" if self.unselected == "zero" else self.scores
 
     def __repr__(self) -> str:
-        """Without `unselected` where it is `keep`: grids name the folders of their runs after this text."""
-        shown = [field.name for field in fields(self) if (field.name, self.unselected) != ("unselected", "keep")]
-        return f"Cycle({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+        """Without what came later and is as it was: grids name the folders of their runs after this text."""
+        usual = {"unselected": "keep", "rewind_to": None}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        shown = [f"{name}={value!r}" for name, value in values.items() if name not in usual or usual[name] != value]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 _ZEROED = {"inherit_masked": "inherit", "initial_masked": "initial"}  # as run folders of older releases have it

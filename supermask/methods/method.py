@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from supermask.data.base import Data
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
@@ -40,7 +41,7 @@ class Method(Hooks):
 
     def phases(self) -> tuple[Cycle, ...]:
         """The cycles, in order; runs/ makes stages of them."""
-        raise NotImplementedError(f"{type(self).__name__} has no phases of its own: give the stages of the recipe")
+        raise NotImplementedError(f"{type(self).__name__} has no cycles of its own: give a recipe stages, or a method")
 
     def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
         """The edges of one layer.
@@ -51,8 +52,22 @@ class Method(Hooks):
         """
         return SearchedEdges(shape, **{**self.choices, **given})
 
-    def optimiser(self, model: nn.Module, training: Training) -> torch.optim.Optimizer:
-        """A fresh optimiser of all that `model` trains, of which the loop sets the learning rate."""
+    def data(self, data: Data, cycle: Cycle) -> Data:
+        """What `cycle` trains and is evaluated on, where it is not the data of the recipe."""
+        return data
+
+    def schedule(self, training: Training, cycle: Cycle, last: float) -> list[float]:
+        """The learning rate of each epoch of `cycle`; `last` is the one that was applied last."""
+        if cycle.lr == "final":
+            return [last] * cycle.epochs(training.epochs)
+        return training.rates(cycle.length)[cycle.rewind_to or 0 :]
+
+    def optimiser(self, model: nn.Module, training: Training, cycle: Cycle) -> torch.optim.Optimizer:
+        """A fresh optimiser of all that `cycle` trains of `model`; the loop sets its learning rate.
+
+        Asked for where a cycle begins that rewinds the learning rate, and where a run goes on in the middle of one: so
+        what of the network is trained (`requires_grad_`) is set here, not in `begin`.
+        """
         return training.optimiser(model)
 
     @torch.no_grad()
@@ -90,6 +105,6 @@ class Method(Hooks):
 
 
 # What a method may override; one that overrides none of it is its phases.
-_HOOKS = ("before_step", "loss", "step", "after_step", "end_epoch", "whole_gradients")
-_OWN = ("choices", "edges", "optimiser", "begin", *_HOOKS)
+_HOOKS = ("before_step", "loss", "step", "after_step", "end_epoch", "evaluate", "whole_gradients")
+_OWN = ("choices", "edges", "data", "schedule", "optimiser", "begin", *_HOOKS)
 EDGE_POPUP = Method()

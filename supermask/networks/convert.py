@@ -114,9 +114,11 @@ def _check(model: nn.Module, remaining: float, overrides: Mapping[str, float], s
 
 
 def _train_only(converted: nn.Module, bias: BiasPolicy, norm: NormPolicy) -> None:
-    """Freeze all but the scores and what the policies train."""
+    """Freeze all but the scores and what the policies train; what edges train, whoever made them has said."""
     for module in converted.modules():
-        trained = isinstance(module, SearchedEdges) or (isinstance(module, MaskedLayer) and bias == "train")
+        if isinstance(module, SearchedEdges):
+            continue
+        trained = isinstance(module, MaskedLayer) and bias == "train"
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(trained)
         if isinstance(module, NORMS):

@@ -5,6 +5,7 @@ import warnings
 from torch import nn
 
 from supermask.edges.in_model import searched_edges
+from supermask.edges.selection import selected_edges
 from supermask.networks.layers import MaskedLayer
 
 
@@ -29,10 +30,11 @@ def set_remaining(model: nn.Module, remaining: float) -> None:
 def warn_of_sparse_layers(model: nn.Module) -> None:
     """Warn, in the name of whoever called the caller, of searched layers that keep fewer edges than outputs."""
     starved = []
-    for name, edges in searched_edges(model).items():
-        layer = model.get_submodule(name)
+    layers = searched_edges(model)
+    for name, kept in selected_edges(model).items():
+        layer, edges = model.get_submodule(name), layers[name]
         outputs = layer.outputs if isinstance(layer, MaskedLayer) else edges.rows
-        if (kept := edges.selected) < outputs:
+        if kept < outputs:
             starved.append(f"{name} keeps {kept} of {edges.count} edges for {outputs} outputs")
     if starved:
         warnings.warn(

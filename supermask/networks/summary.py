@@ -8,6 +8,7 @@ from torch import nn
 from supermask.checks import join
 from supermask.edges.base import Edges
 from supermask.edges.in_model import searched_edges
+from supermask.edges.selection import selected_edges
 from supermask.networks.convertible import convertible, tied_modules
 from supermask.networks.layers import DENSE_FORMS, MaskedLayer
 from supermask.networks.norms import NORMS
@@ -71,13 +72,14 @@ def summary(model: nn.Module) -> Summary:
     Raises:
         ValueError: no searched layer.
     """
+    kept = selected_edges(model)
     layers = [
         LayerSummary(
             name=name,
             kind=type(model.get_submodule(name)).__name__,
             shape=edges.shape,
             edges=edges.count,
-            kept=edges.selected,
+            kept=kept[name],
             pinned=edges.pinned,
         )
         for name, edges in searched_edges(model).items()

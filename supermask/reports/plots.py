@@ -183,7 +183,8 @@ def _epochs(axes: "Axes", drawn: Line, measure: str, scale: float, look: Look, *
     found: dict[int, list[float]] = {}
     for run in drawn.runs:
         for epoch in run.epochs:
-            found.setdefault(epoch.epoch, []).append(scale * getattr(epoch, measure))
+            if (value := getattr(epoch, measure)) is not None:
+                found.setdefault(epoch.epoch, []).append(scale * value)
     if not found:
         return
     x = sorted(found)

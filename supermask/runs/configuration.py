@@ -13,7 +13,7 @@ from supermask.methods.cycles import Cycle, check_cycles
 from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
 from supermask.runs.options import Conversion, RecipeError, RunOptions
-from supermask.runs.stages import Export, Search, Stage, Train
+from supermask.runs.stages import Export, Search, Stage, Train, search
 from supermask.training.training import Training
 
 
@@ -26,8 +26,8 @@ class Configuration:
         data: the data set.
         network: the architecture for a number of classes.
         training: optimiser and schedule of a cycle.
-        stages: what is done, in order: of a method `(*search(method.phases()), Export())`.
         method: makes the edges and has its say in the loop; edge-popup's way unless given.
+        stages: what is done, in order; unless given, the cycles of `method`, each evaluated, and a ticket.
         conversion: how the network is made searchable.
         run: where and how.
     """
@@ -36,12 +36,14 @@ class Configuration:
     data: Data
     network: Callable[[int], Architecture]
     training: Training
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...] = ()
     method: Method = EDGE_POPUP
     conversion: Conversion = Conversion()
     run: RunOptions = RunOptions()
 
     def __post_init__(self) -> None:
+        if not self.stages:
+            object.__setattr__(self, "stages", (*search(self.method.phases()), Export()))
         for number, stage in enumerate(self.stages, start=1):
             if not callable(getattr(stage, "run", None)):
                 raise ValueError(
@@ -62,24 +64,41 @@ class Configuration:
                 "(*search(method.phases()), Export()) of that method"
             )
 
+        for cycle in self.cycles:
+            epochs = cycle.epochs(self.training.epochs)
+            rates = self.method.schedule(self.training, cycle, self.training.lr)
+            if len(rates) != epochs:
+                raise ValueError(
+                    f"{type(self.method).__name__}.schedule gave {len(rates)} learning rates for the {epochs} epochs "
+                    f"of {cycle}"
+                )
+
     @property
     def cycles(self) -> list[Cycle]:
         """Of the search; none where the network is trained densely."""
         return [stage.cycle for stage in self.stages if isinstance(stage, Search)]
 
     @property
-    def trained(self) -> list[tuple[Cycle | None, int]]:
-        """The cycle (None for dense training) and the epochs of each stage that trains."""
-        return [
-            (stage.cycle if isinstance(stage, Search) else None, stage.epochs(self.training))
-            for stage in self.stages
-            if isinstance(stage, Search | Train)
-        ]
+    def trained(self) -> list[tuple[Cycle | None, Data, int]]:
+        """Of each stage that trains the cycle (None for dense training), the data, and the epochs."""
+        found: list[tuple[Cycle | None, Data, int]] = []
+        for stage in self.stages:
+            if isinstance(stage, Search | Train):
+                cycle = stage.cycle if isinstance(stage, Search) else None
+                found.append((cycle, self.data_of(cycle), stage.epochs(self.training)))
+        return found
+
+    def data_of(self, cycle: Cycle | None) -> Data:
+        """What a stage of `cycle` trains and is evaluated on."""
+        return self.data if cycle is None else self.method.data(self.data, cycle)
 
     @property
-    def epochs(self) -> int:
-        """Of all stages."""
-        return sum(stage.epochs(self.training) for stage in self.stages)
+    def cycle_of_stage(self) -> list[Cycle | None]:
+        """Of each stage the cycle that it is or comes after."""
+        found: list[Cycle | None] = []
+        for stage in self.stages:
+            found.append(stage.cycle if isinstance(stage, Search) else found[-1] if found else None)
+        return found
 
     def architecture(self, classes: int) -> Architecture:
         """The network for that many classes.

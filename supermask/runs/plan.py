@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from supermask.data.base import Data, Described, Part
 from supermask.edges.in_model import searched_edges
+from supermask.edges.selection import selected_edges
 from supermask.methods.cycles import Cycle
 from supermask.networks.rates import set_remaining
 from supermask.runs.console import table
@@ -46,6 +47,20 @@ class Memory:
         listed = ", ".join(f"{name} {'unknown' if b is None else _size(b)}" for name, b in parts.items() if b != 0)
         about = "at least" if self.activations is None else "about"
         return f"memory: {about} {_size(self.total)} ({listed}); the data set and the runtime come on top"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A stage that trains.
+
+    Attributes:
+        cycle: of the search; None for dense training.
+        epochs, steps: that it takes.
+    """
+
+    cycle: Cycle | None
+    epochs: int
+    steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +164,7 @@ def show(
     model: nn.Module,
     skeleton: nn.Module,
     data: Sizes,
-    stages: Sequence[tuple[Cycle | None, int]],
+    stages: Sequence[Planned],
     precision: Precision,
 ) -> None:
     """Print a plan.
@@ -157,20 +172,20 @@ def show(
     Args:
         model: the network, converted where it is searched; its rate is the last cycle's afterwards.
         skeleton: the dense network on the meta device.
-        stages: the cycle (None for dense training) and the epochs of each stage that trains.
+        stages: that train.
     """
-    cycles = [cycle for cycle, _ in stages if cycle is not None]
+    cycles = [stage.cycle for stage in stages if stage.cycle is not None]
     edges = {name: e.count for name, e in searched_edges(model).items()} if cycles else {}
     rows: list[tuple[str, ...]] = []
     kept: list[list[int]] = []
-    for number, (cycle, epochs) in enumerate(stages, start=1):
-        taken = f"{epochs:,}", f"{epochs * data.steps:,}"
+    for number, stage in enumerate(stages, start=1):
+        taken, cycle = (f"{stage.epochs:,}", f"{stage.steps:,}"), stage.cycle
         if cycle is None:
             rows.append((str(number), "1", "1", "dense", "", "", "all", *taken))
             continue
         if cycle.remaining is not None:
             set_remaining(model, cycle.remaining)
-        kept.append([e.selected for e in searched_edges(model).values()])
+        kept.append(list(selected_edges(model).values()))
         total = sum(kept[-1])
         rates = "" if cycle.remaining is None else f"{cycle.remaining:.4g}", f"{total / sum(edges.values()):.4g}"
         rows.append((str(number), *rates, cycle.start, cycle.lr, cycle.space, f"{total:,}", *taken))
@@ -179,7 +194,7 @@ def show(
     if cycles:
         console.print(_by_layer(edges, kept))
     trained = sum(edges.values()) or sum(parameter.numel() for parameter in model.parameters())
-    console.print(f"{data.steps * sum(epochs for _, epochs in stages):,} steps in all", highlight=False)
+    console.print(f"{sum(stage.steps for stage in stages):,} steps in all", highlight=False)
     console.print(str(memory(skeleton, data, trained, cycles, precision)), highlight=False, soft_wrap=True)
 
 

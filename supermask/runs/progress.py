@@ -54,11 +54,11 @@ class RunProgress:
     def show(self, epoch: Epoch, took: Duration | None = None) -> None:
         """State at the end of an epoch; waiting for data is shown where it is worth knowing."""
         waits = f" waiting {took.data_wait:.0%}" if took and took.data_wait >= 0.05 else ""
+        right = "" if epoch.train_accuracy is None else f"acc {epoch.train_accuracy:.1%} "
         self._bar.update(
             self._task,
             description=f"cycle {epoch.cycle}/{self._cycles}",
-            state=f"loss {epoch.loss:.3f} acc {epoch.train_accuracy:.1%} "
-            f"remaining {epoch.remaining:.1%} dying {epoch.dying:.1%}{waits}",
+            state=f"loss {epoch.loss:.3f} {right}remaining {epoch.remaining:.1%} dying {epoch.dying:.1%}{waits}",
         )
 
 

@@ -130,7 +130,8 @@ class SearchRecorder(Recorder):
         track(self.model)
         if self.number == 1 and self.traces:
             self.folder.log_ranks(SampledEdges(**self.traces.edges()))
-            self._log_ranks(self.traces, 0)
+            with selected_once(self.model):
+                self._log_ranks(self.traces, 0)
 
     def epoch(self, loop: Loop, lr: float, trained: EpochResult) -> Epoch:
         with selected_once(self.model):

@@ -109,7 +109,7 @@ class Epoch(Record):
     step: int
     lr: float
     loss: float
-    train_accuracy: float
+    train_accuracy: float | None = None
     remaining: float
     dying: float
 
@@ -137,12 +137,14 @@ class LayerRecord(Record):
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Record):
     """Test accuracy after a cycle (0: before any), with the batch-norm statistics of training and with those of the
-    final mask."""
+    final mask, and what else the method measures."""
 
     event = "evaluate"
     cycle: int
-    accuracy: float
+    accuracy: float | None = None
     recalibrated: float | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
+    measures_recalibrated: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +158,7 @@ class CycleResult(Record):
         rate: fraction of the edges kept in layers that are not pinned.
         remaining: fraction kept over all masked edges, pinned layers included.
         kept, edges: of the masked layers.
-        loss, train_accuracy: means over the last epoch.
+        loss, train_accuracy: means over the last epoch; no accuracy where the loss has no logits.
         dying: d, never selected over all edges (hard iEP: the worst case).
         explored: k - d.
         apparent, apparent_of_all: never selected among the survivors, over the survivors and over all edges.
@@ -165,6 +167,7 @@ class CycleResult(Record):
         layers: by name; in a run folder only, and empty where the run recorded none.
         accuracy: on the test set, with the batch-norm statistics of training; None before it is evaluated.
         recalibrated: on the test set, with batch-norm statistics of the final mask.
+        measures, measures_recalibrated: what else the method measures, likewise.
     """
 
     event = "cycle"
@@ -174,7 +177,7 @@ class CycleResult(Record):
     kept: int
     edges: int
     loss: float
-    train_accuracy: float
+    train_accuracy: float | None = None
     dying: float
     explored: float
     apparent: float
@@ -184,6 +187,8 @@ class CycleResult(Record):
     layers: Mapping[str, LayerRecord] = field(default_factory=dict, metadata={"of": "layer"})
     accuracy: float | None = None
     recalibrated: float | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
+    measures_recalibrated: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def dead(self) -> int:
@@ -191,8 +196,8 @@ class CycleResult(Record):
         return sum(self.dead_units.values())
 
     def evaluated(self, found: Evaluation) -> Self:
-        """With these accuracies."""
-        return replace(self, accuracy=found.accuracy, recalibrated=found.recalibrated)
+        """With what was found."""
+        return replace(self, **{one.name: getattr(found, one.name) for one in fields(found) if one.name != "cycle"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +207,7 @@ class Exported(Record):
     Attributes:
         file: its name in the run folder.
         bytes, dense_bytes: of the file, and of the same network with float32 weights.
-        accuracy: of the reloaded network on the test set.
+        accuracy: of the reloaded network on the test set; None where the method measures none.
         same_logits: the reloaded network's logits are the searched one's to the bit, on one test batch.
     """
 
@@ -210,7 +215,7 @@ class Exported(Record):
     file: str = field(metadata={"key": "path"})
     bytes: int
     dense_bytes: int
-    accuracy: float
+    accuracy: float | None = None
     same_logits: bool
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +12,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from supermask.data.base import DataMissing, Described, Loaded
+from supermask.data.base import Data, DataMissing, Described, Loaded
 from supermask.devices import device_named
 from supermask.edges.in_model import searched_edges
+from supermask.methods.cycles import Cycle
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.summary import summary
@@ -62,7 +63,12 @@ def show_plan(says: Configuration) -> None:
     model = _network(says, architecture, torch.device("cpu"))
     console = Console(quiet=says.run.quiet)
     console.print(f"{says.name}: {architecture}, {data}", highlight=False, soft_wrap=True)
-    plan.show(console, model, architecture.skeleton(), data, says.trained, says.training.precision)
+    steps = _each_once(says, data.steps, lambda other: plan.sizes(other, says.run.seed).steps)
+    stages = [
+        plan.Planned(cycle=cycle, epochs=epochs, steps=epochs * each)
+        for (cycle, _, epochs), each in zip(says.trained, steps, strict=True)
+    ]
+    plan.show(console, model, architecture.skeleton(), data, stages, says.training.precision)
 
 
 @dataclass(kw_only=True)
@@ -92,20 +98,18 @@ class Run:
             keep_freed_memory()
         if options.tensorboard:
             event_writer()
-        loaded = self._open_data()
-        if says.data.batch % self.ranks.ranks:
-            raise RecipeError(
-                f"batch={says.data.batch}: {self.ranks.ranks} processes share it evenly; choose a multiple of them"
-            )
+        loaded = self._open_data(says.data)
+        steps = self._steps(loaded)
         architecture = says.architecture(loaded.classes)
         model = synchronise(_network(says, architecture, self.device), self.ranks, self.device)
         config = says.to_json(architecture, self.device, self.ranks.ranks)
         folder = self._folder(config)
-        steps = loaded.steps * says.epochs
         session = Session(
             model=model,
             architecture=architecture,
             method=says.method,
+            cycles=says.cycle_of_stage,
+            open=self._opener(loaded),
             loop=Loop(
                 model=model,
                 hooks=says.method,
@@ -161,21 +165,53 @@ class Run:
             share = loop.waited / loop.seconds
             console.print(f"{loop.seconds:,.0f} s of training, {share:.0%} of it waiting for data", highlight=False)
         for ticket in session.done.tickets:
+            reached = "" if ticket.accuracy is None else f"accuracy {ticket.accuracy:.2%}, "
             self._print(
                 f"{session.folder.path / ticket.file}: {ticket.bytes:,} bytes, "
                 f"{ticket.dense_bytes / ticket.bytes:.1f} times smaller than "
-                f"the dense float32 network ({ticket.dense_bytes:,} bytes); reloaded: accuracy {ticket.accuracy:.2%}, "
+                f"the dense float32 network ({ticket.dense_bytes:,} bytes); reloaded: {reached}"
                 f"logits {'equal' if ticket.same_logits else 'not equal'} to the bit"
             )
 
-    def _open_data(self) -> Loaded:
-        data = self.says.data
+    def _open_data(self, data: Data) -> Loaded:
+        if data.batch % self.ranks.ranks:
+            raise RecipeError(
+                f"batch={data.batch}: {self.ranks.ranks} processes share it evenly; choose a multiple of them"
+            )
         try:
             return data.open(seed=self.says.run.seed, device=self.device)
         except DataMissing:
             if isinstance(data, Described):  # a wrong network is told before a data set is asked for
                 self.says.architecture(data.about().classes).skeleton()
             raise
+
+    def _steps(self, loaded: Loaded) -> int:
+        """Of all stages. Data that a cycle has for itself is opened once here, before anything is written."""
+
+        def opened(data: Data) -> int:
+            found = self._open_data(data)
+            if found.classes > loaded.classes:
+                raise RecipeError(
+                    f"{data} of a cycle has {found.classes} classes: the network is made for the {loaded.classes} of "
+                    f"{self.says.data}"
+                )
+            return found.steps
+
+        steps = _each_once(self.says, loaded.steps, opened)
+        return sum(epochs * each for (_, _, epochs), each in zip(self.says.trained, steps, strict=True))
+
+    def _opener(self, loaded: Loaded) -> Callable[[Cycle], Loaded]:
+        """Opens the data of a cycle, where it is another than that of the cycle before; `loaded` is the recipe's."""
+        says, current = self.says, [(self.says.data, loaded)]
+
+        def opened(cycle: Cycle) -> Loaded:
+            data, (had, found) = says.data_of(cycle), current[0]
+            if data is not had and data != had:
+                found = self._open_data(data)
+            current[0] = data, found
+            return found
+
+        return opened
 
     def _folder(self, config: Mapping[str, Any]) -> RunFolder:
         options, name = self.says.run, self.says.name
@@ -222,6 +258,18 @@ class Run:
 
     def _print(self, sentence: str) -> None:
         self.console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _each_once(says: Configuration, own: int, steps: Callable[[Data], int]) -> list[int]:
+    """Batches an epoch of each stage that trains: `own` of the recipe's data, and of any other data, once, `steps`."""
+    found: list[tuple[Data, int]] = [(says.data, own)]
+    counts = []
+    for _, data, _ in says.trained:
+        known = [count for one, count in found if one is data or one == data]
+        if not known:
+            found.append((data, steps(data)))
+        counts.append(known[0] if known else found[-1][1])
+    return counts
 
 
 def _network(says: Configuration, architecture: Architecture, device: torch.device) -> nn.Module:

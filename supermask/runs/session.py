@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from supermask.data.base import Loaded
+from supermask.methods.cycles import Cycle
 from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
 from supermask.runs.checkpoint import CheckpointError, Checkpoints
@@ -69,6 +71,8 @@ class Session:
         progress: what the run shows.
         checkpoints: where it saves.
         method: begins each cycle.
+        cycles: of each stage the one that it is or comes after; None where there is none.
+        open: the data of a cycle; by default what the loop has.
         interrupts: the signals it heeds.
         checkpoint_seconds: how much work a killed run may lose; a stage's end is saved besides.
         report: takes a sentence for the user.
@@ -85,6 +89,8 @@ class Session:
     progress: RunProgress
     checkpoints: Checkpoints
     method: Method = EDGE_POPUP
+    cycles: Sequence[Cycle | None] = ()
+    open: Callable[[Cycle], Loaded] | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
     checkpoint_seconds: float = 60.0
     report: Callable[[str], object] = lambda _: None
@@ -104,6 +110,11 @@ class Session:
     def begun(self) -> bool:
         """Whether the stage in progress has trained already, before the run was stopped and resumed."""
         return self.done.stage_epoch > 0 or self.loop.tally.step > 0
+
+    def enter(self, cycle: Cycle) -> None:
+        """The stage in progress is, or comes after, `cycle`: train and evaluate on its data."""
+        if self.open:
+            self.loop.loaded = self.open(cycle)
 
     def train(self, rates: Sequence[float], recorder: Recorder) -> None:
         """A cycle: an epoch at each of the `rates`, from where the stage stands, and its result.
@@ -203,12 +214,17 @@ class Session:
                 "that wrote it, or begin the run anew in another folder"
             ) from error
         self.seen.load_state_dict(state)
+        cycle = self.cycles[min(state["stage"], len(self.cycles) - 1)] if self.cycles else None
         self.optimiser = None
         if state["optimiser"] is not None:
-            searched = bool(self.seen.layers)
             training = self.loop.training
-            self.optimiser = self.method.optimiser(self.model, training) if searched else training.optimiser(self.model)
+            if cycle is None:
+                self.optimiser = training.optimiser(self.model)
+            else:
+                self.optimiser = self.method.optimiser(self.model, training, cycle)
             self.optimiser.load_state_dict(state["optimiser"])
         self.loop.load_state_dict(state["loop"])
         self.done.load_state_dict(state)
+        if cycle:
+            self.enter(cycle)
         self.folder.rewind(state["lengths"])  # last: a state that does not fit costs nothing

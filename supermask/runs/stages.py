@@ -3,13 +3,14 @@
 A stage is a frozen dataclass with `run(session)`; a new method is a new stage or a new list of cycles, not a new loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from supermask.edges.selection import selected_once
 from supermask.methods.cycles import Cycle
 from supermask.runs.recorder import Recorder, SearchRecorder
 from supermask.runs.records import Evaluation, Exported
@@ -40,10 +41,14 @@ class Search:
     cycle: Cycle
 
     def epochs(self, training: Training) -> int:
-        return training.epochs * self.cycle.length
+        return self.cycle.epochs(training.epochs)
 
     def run(self, session: Session) -> None:
-        model, training, done = session.model, session.loop.training, session.done
+        model, training, done, method = session.model, session.loop.training, session.done, session.method
+        session.enter(self.cycle)
+        session.loop.shift = 0
+        if self.cycle.rewind_to is not None:
+            session.loop.shift = session.loop.epoch - done.stage_epoch - self.cycle.rewind_to
         recorder = SearchRecorder(
             model,
             session.folder,
@@ -52,13 +57,13 @@ class Search:
             seen=session.seen,
             rate=self.cycle.remaining,
         )
-        rewind = self.cycle.lr == "rewind"
         if not session.begun:
-            session.method.begin(model, self.cycle, recorder.number, session.initial)
-            if rewind:
-                session.optimiser = session.method.optimiser(model, training)
+            with torch.no_grad():
+                method.begin(model, self.cycle, recorder.number, session.initial)
+            if self.cycle.lr == "rewind":
+                session.optimiser = method.optimiser(model, training, self.cycle)
         # Within a cycle of constant rate the last rate applied is that rate, also after a stop.
-        session.train(training.rates(self.cycle.length) if rewind else [done.lr] * self.epochs(training), recorder)
+        session.train(method.schedule(training, self.cycle, done.lr), recorder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,15 +104,35 @@ class Evaluate:
         loop, model = session.loop, session.model
         part = loop.group.part()
         with loop.autocast():
-            reached, again = accuracy_of(loop, model), None
+            first = measured(loop, model)
+            again: dict[str, float] = {}
             if self.recalibrate and batch_norms(model):
                 recalibrate(model, loop.loaded.calibrate(part))
-                again = accuracy_of(loop, model)
+                again = measured(loop, model)
         results = session.done.results
-        found = Evaluation(cycle=len(results), accuracy=reached, recalibrated=again)
+        found = Evaluation(
+            cycle=len(results),
+            accuracy=first.pop("accuracy", None),
+            recalibrated=again.pop("accuracy", None),
+            measures=first,
+            measures_recalibrated=again,
+        )
         if results:
             results[-1] = results[-1].evaluated(found)
         session.folder.log(found)
+
+
+@torch.no_grad()
+def measured(loop: Loop, model: nn.Module) -> dict[str, float]:
+    """What the loop's method measures of `model`, by name.
+
+    Raises:
+        TypeError: it gave something else than numbers by name.
+    """
+    found = loop.hooks.evaluate(model, lambda: accuracy_of(loop, model))
+    if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
+        raise TypeError(f"{type(loop.hooks).__name__}.evaluate gave {found!r}: expected numbers by name")
+    return {name: float(value) for name, value in found.items()}
 
 
 def accuracy_of(loop: Loop, model: nn.Module) -> float:
@@ -141,13 +166,13 @@ class Export:
         reloaded = load(path, weights="cached", device=loop.device)
         inputs, _ = next(loop.loaded.test(loop.group.part()))
         session.model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), selected_once(session.model):
             same = torch.equal(session.model(inputs), reloaded(inputs))
         if loop.device.type == "cpu" and not same:
             raise RuntimeError(f"{path}: the reloaded network's logits differ from the searched one's")
         info = inspect(path)
         with loop.autocast():
-            reached = accuracy_of(loop, reloaded)
+            reached = measured(loop, reloaded).get("accuracy")
         exported = Exported(
             file=self.file, bytes=info.file_bytes, dense_bytes=info.dense_bytes, accuracy=reached, same_logits=same
         )

@@ -32,11 +32,11 @@ class EpochResult:
     """One epoch of training.
 
     Attributes:
-        loss, accuracy: means over the global training batches.
+        loss, accuracy: means over the global training batches; no accuracy where the loss gave no logits.
     """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,8 @@ class Loop:
         seed: of the random numbers that dropout draws.
         group: the processes that share the batches.
         step: optimiser steps taken so far.
-        epoch: epochs taken so far, which orders the batches.
+        epoch: epochs taken so far.
+        shift: how many epochs less order the batches: those of epoch e are in the order of epoch e - shift.
         tally: of the epoch in progress.
         took: the time of the last epoch.
         seconds, waited: of all epochs since the run was begun or resumed, and how much of it was waiting for batches.
@@ -97,12 +98,18 @@ class Loop:
     group: Group = ALONE
     step: int = 0
     epoch: int = 0
+    shift: int = 0
     tally: Tally = field(default_factory=Tally)
     took: Duration | None = None
     seconds: float = 0.0
     waited: float = 0.0
 
     def __post_init__(self) -> None:
+        self._wrap()
+
+    def _wrap(self) -> None:
+        """Make `runner`, which averages the gradients of what the network trains at this moment."""
+        self._trained = _trained(self.model)
         runner = self.group.wrap(self.model)
         self.runner: Callable[[Tensor], Tensor] = torch.compile(runner) if self.training.compile else runner
 
@@ -117,13 +124,15 @@ class Loop:
         """
         for group in optimiser.param_groups:
             group["lr"] = lr
+        if _trained(self.model) != self._trained:
+            self._wrap()
         self.model.train()
         searching = self._searching(optimiser)
         inputs: Tensor | None = None
         began = time.perf_counter()
         waited = 0.0
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            batches = self.loaded.train(self.group.part(self.epoch, self.tally.step))
+            batches = self.loaded.train(self.group.part(self.epoch - self.shift, self.tally.step))
             while True:
                 asked = time.perf_counter()
                 batch = next(batches, None)
@@ -165,8 +174,9 @@ class Loop:
             self.hooks.after_step(self.model, self.step)
         tally = self.tally
         tally.own_losses.append(loss.detach())
-        tally.own_right = tally.own_right + (logits.detach().argmax(dim=1) == labels).sum()
-        tally.own_count += len(labels)
+        if logits is not None:
+            tally.own_right = tally.own_right + (logits.detach().argmax(dim=1) == labels).sum()
+            tally.own_count += len(labels)
         tally.step += 1
         self.step += 1
 
@@ -181,7 +191,8 @@ class Loop:
             raise self._broke_down(f"between steps {self.step - len(values)} and {self.step}", inputs)
         self.epoch += 1
         self.tally = Tally()
-        return EpochResult(loss=sum(values) / len(values), accuracy=tally.right / tally.count)
+        accuracy = tally.right / tally.count if tally.count else None
+        return EpochResult(loss=sum(values) / len(values), accuracy=accuracy)
 
     def reduce(self) -> None:
         """Take the other processes' share into the tally; every process calls it at the same step."""
@@ -229,3 +240,7 @@ class Loop:
             f"training broke down {when}; first non-finite values: {where}. Try a lower learning rate than "
             f"{self.training.lr}, a longer warm-up or precision float32; look for NaN in the data"
         )
+
+
+def _trained(model: nn.Module) -> list[int]:
+    return [id(parameter) for parameter in model.parameters() if parameter.requires_grad]

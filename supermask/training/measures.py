@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from supermask.edges.in_model import owned_edges, searched_edges
-from supermask.edges.searched import SearchedEdges
+from supermask.edges.selection import selected_edges, selected_once
 from supermask.kernels.base.bits import popcount, words_per_row
 from supermask.networks.layers import MaskedLayer
 
@@ -68,7 +68,7 @@ def dying(model: nn.Module) -> Dying:
         ValueError: `track` was not called on this network.
     """
     ever = sum(int(popcount(bits).sum()) for bits in ever_selected(model).values())
-    return _count(list(searched_edges(model).values()), ever)
+    return _count(model, ever)
 
 
 def ever_selected(model: nn.Module) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ class Cumulative:
         for name, bits in ever_selected(model).items():
             self.ever[name] = self.ever[name] | bits if name in self.ever else bits.clone()
         ever = sum(int(popcount(bits).sum()) for bits in self.ever.values())
-        return _count(list(searched_edges(model).values()), ever)
+        return _count(model, ever)
 
 
 def dead_units(model: nn.Module) -> dict[str, int]:
@@ -104,7 +104,8 @@ def dead_units(model: nn.Module) -> dict[str, int]:
 
     With abs scores, batch norm and ReLU a dead unit is absorbing: no gradient reaches the scores into or out of it.
     """
-    return {name: _dead(layer, edges.mask()) for name, (layer, edges) in owned_edges(model).items()}
+    with selected_once(model):
+        return {name: _dead(layer, edges.mask()) for name, (layer, edges) in owned_edges(model).items()}
 
 
 def _dead(layer: nn.Module, mask: Tensor) -> int:
@@ -112,10 +113,11 @@ def _dead(layer: nn.Module, mask: Tensor) -> int:
     return layer.dead_outputs(mask) if isinstance(layer, MaskedLayer) else int((popcount(mask) == 0).sum())
 
 
-def _count(layers: list[SearchedEdges], ever: int) -> Dying:
+def _count(model: nn.Module, ever: int) -> Dying:
+    layers = searched_edges(model).values()
     return Dying(
         edges=sum(edges.count for edges in layers),
-        kept=sum(edges.selected for edges in layers),
+        kept=sum(selected_edges(model).values()),
         survivors=sum(
             edges.count if edges.survivors is None else int(popcount(edges.survivors).sum()) for edges in layers
         ),

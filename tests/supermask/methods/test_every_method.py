@@ -24,7 +24,7 @@ from supermask.methods.multicoated import Multicoated
 from supermask.networks.convert import convert
 from supermask.runs.recipe import Recipe
 from supermask.runs.session import Session
-from supermask.runs.stages import Export, search
+from supermask.runs.stages import search
 from supermask.tickets.load import load
 from supermask.tickets.save import save
 from supermask.training.loop import Loop
@@ -64,7 +64,7 @@ SHORT["multicoated, linear"] = short(Multicoated(spacing="linear", coats=2))  # 
 
 
 def recipe(method: Method) -> Recipe:
-    return replace(BASE, method=method, stages=(*search(method.phases()), Export()))
+    return replace(BASE, method=method, stages=())
 
 
 def network(method: Method, seed: int = 5) -> nn.Module:
@@ -188,7 +188,7 @@ class Begun(IEP):
         super().begin(model, cycle, number, initial)
         self.numbers.append((number, cycle.remaining))
 
-    def optimiser(self, model: nn.Module, training: Training) -> torch.optim.Optimizer:
+    def optimiser(self, model: nn.Module, training: Training, cycle: Cycle) -> torch.optim.Optimizer:
         self.numbers.append((0, None))
         return torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad])
 

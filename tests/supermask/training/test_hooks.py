@@ -23,6 +23,8 @@ CPU = torch.device("cpu")
 class Noting(Hooks):
     """Writes down each call, with what it sees of the network at that moment."""
 
+    whole_gradients = False
+
     def __init__(self, taken: frozenset[int] = frozenset()) -> None:
         self.calls: list[tuple[str, int]] = []
         self.taken = taken
@@ -41,7 +43,7 @@ class Noting(Hooks):
 
     def loss(
         self, model: nn.Module, network: Callable[[Tensor], Tensor], batch: Batch, label_smoothing: float
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         self.note("loss", len(self.labels), model)
         self.labels.append(batch[1])
         loss, logits = super().loss(model, network, batch, label_smoothing)
@@ -126,6 +128,7 @@ def test_the_loss_is_smoothed_as_training_says() -> None:
     for hooks, smoothing in ((plain, 0.0), (smooth, 0.3)):
         model = convert(mlp(4).build(), 1, remaining=0.5)
         loss, logits = hooks.loss(model, model, batch, smoothing)
+        assert logits is not None
         assert torch.equal(loss, F.cross_entropy(logits, batch[1], label_smoothing=smoothing))
 
 
@@ -134,7 +137,7 @@ def test_a_loss_that_reads_scores_gets_all_of_its_gradient(reads: bool) -> None:
     class Penalised(Hooks):
         whole_gradients = reads
 
-        def loss(self, model: nn.Module, *given: Any) -> tuple[Tensor, Tensor]:
+        def loss(self, model: nn.Module, *given: Any) -> tuple[Tensor, Tensor | None]:
             loss, logits = super().loss(model, *given)
             return loss + 0.01 * sum(edges.scores.square().sum() for edges in searched_edges(model).values()), logits
 
@@ -146,3 +149,38 @@ def test_a_loss_that_reads_scores_gets_all_of_its_gradient(reads: bool) -> None:
     other.run_epoch(plain, 0.3)
     equal = [torch.equal(a, b) for a, b in zip(loop.model.parameters(), other.model.parameters(), strict=True)]
     assert all(equal) == reads
+
+
+def test_a_hook_that_nothing_would_call_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"Late.before_steps is called by nothing: is it before_step\?"):
+
+        class Late(Hooks):
+            def before_steps(self, model: nn.Module, step: int) -> None:
+                """Close to a hook."""
+
+    class Own(Hooks):
+        def restart(self) -> None:
+            """Close to none."""
+
+
+@pytest.mark.parametrize("name", ["loss", "step"])
+def test_an_own_loss_or_step_says_which_gradients_it_needs(name: str) -> None:
+    body = {name: lambda self, *given: None}
+    with pytest.raises(TypeError, match=f"Mute has its own {name} and does not say whole_gradients"):
+        type("Mute", (Hooks,), body)
+    said = type("Said", (Hooks,), {**body, "whole_gradients": True})
+    with pytest.raises(TypeError, match="Heir has its own"):  # what the base needs says nothing of another loss
+        type("Heir", (said,), body)
+
+
+def test_a_loss_without_logits_counts_no_accuracy() -> None:
+    class Bare(Hooks):
+        whole_gradients = False
+
+        def loss(self, model: nn.Module, network: Any, batch: Batch, label_smoothing: float) -> tuple[Tensor, None]:
+            return network(batch[0]).square().mean(), None
+
+    loop, optimiser = loop_of(Bare())
+    result = loop.run_epoch(optimiser, 0.3)
+    assert result.accuracy is None
+    assert result.loss > 0

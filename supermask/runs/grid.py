@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,12 @@ def run_grid(
     todo = {job.folder: job for job in jobs if not job.done}
     if not todo:
         return
-    spawn = multiprocessing.get_context("spawn")  # a forked copy of torch's thread pool would hang
     workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
     others = set(multiprocessing.active_children())
-    with Interrupts().listen(), ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker) as pool:
+    pooled = ProcessPoolExecutor(
+        workers, mp_context=_imported({job.recipe.__module__ for job in jobs}), initializer=_begin
+    )
+    with Interrupts().listen(), pooled as pool:
         try:
             for future in as_completed([pool.submit(_execute, job) for job in todo.values()]):
                 on_done(future.result())
@@ -110,7 +113,15 @@ def run_grid(
             raise
 
 
-def _begin_worker() -> None:
+def _imported(modules: set[str]) -> BaseContext:
+    """Begins workers as forks of a process that imports the modules and torch's compiler once, and computes nothing: a
+    fork of this one would hang in torch's threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch._dynamo", *sorted(modules - {"__main__"})])
+    return context
+
+
+def _begin() -> None:
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches every process of a terminal; the grid itself stops its workers.

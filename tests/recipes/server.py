@@ -2,15 +2,18 @@
 
 Importing torch, its compiler and scikit-learn takes longer than most of what tests run. A line of standard input is a
 request, in JSON; the answer, its exit status, is a line of standard output. Nothing is computed before a fork, so the
-processes begin as if each had imported for itself.
+processes begin as if each had imported for itself. They end with the exit status, the words and the exit handlers of
+`python -m`, but do not take the interpreter down: freeing what was imported would copy all of it first.
 """
 
+import atexit
 import json
 import os
 import runpy
 import signal
 import sys
-from typing import Any
+import threading
+from typing import Any, NoReturn
 
 import sklearn.datasets  # noqa: F401
 import torch
@@ -27,12 +30,11 @@ def serve() -> None:
         child = os.fork()
         if not child:
             become(request)
-            return  # the interpreter ends as that of `python -m` does
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def become(request: dict[str, Any]) -> None:
+def become(request: dict[str, Any]) -> NoReturn:
     """The process that `request` describes, from its begin to its exit."""
     if request["own_group"]:
         os.setsid()
@@ -46,7 +48,32 @@ def become(request: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path[0] = request["cwd"]
     sys.argv = [request["module"], *request["arguments"]]
-    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    status = 0
+    try:
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        status = _status(end.code)
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = 1
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            status = -signal.SIGINT
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: it waits for threads, then exits
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if status < 0:
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+def _status(code: object) -> int:
+    """What `sys.exit(code)` ends with."""
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

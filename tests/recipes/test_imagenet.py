@@ -35,10 +35,18 @@ RESNET18 = ["--network.name", "torchvision/resnet18"]
 NARROW = ["--network.name", "resnet18", "--network.arguments", "width", 0.25]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_runs_end_to_end_on_a_folder_of_jpegs(images: Path, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("workers", "network", "arguments"),
+    [
+        (0, RESNET18, {"num_classes": 2}),
+        (2, NARROW, {"num_classes": 2, "width": 0.25}),
+    ],
+)
+def test_runs_end_to_end_on_a_folder_of_jpegs(
+    images: Path, tmp_path: Path, workers: int, network: list[object], arguments: dict[str, float]
+) -> None:
     folder = tmp_path / "run"
-    options = [*SMALL, *RESNET18, "--data.root", images, "--data.workers", workers, "--run.folder", folder]
+    options = [*SMALL, *network, "--data.root", images, "--data.workers", workers, "--run.folder", folder]
     done = run("recipes.imagenet_soft_iep", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     events = read_metrics(folder)
@@ -46,8 +54,8 @@ def test_runs_end_to_end_on_a_folder_of_jpegs(images: Path, tmp_path: Path, work
     assert [cycle["remaining"] for cycle in cycles] == pytest.approx([0.3 ** (i / 3) for i in (1, 2, 3)], abs=1e-4)
     assert len([event for event in events if event["event"] == "epoch"]) == 6
     ticket = supermask.inspect(folder / "ticket.safetensors")
-    assert ticket.architecture.name == "torchvision/resnet18"
-    assert ticket.architecture.arguments == {"num_classes": 2}
+    assert ticket.architecture.name == network[1]
+    assert ticket.architecture.arguments == arguments
     assert events[-2]["same_logits"]
     assert events[-1] == {"event": "end"}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,20 @@ from supermask.networks.rates import set_remaining
 
 
 def oracle(scores: Tensor, kept: int) -> Tensor:
-    order = torch.sort(scores.detach().abs().flatten(), descending=True, stable=True).indices
-    mask = torch.zeros(scores.numel(), dtype=torch.bool)
-    return mask.index_fill_(0, order[:kept], True).view(len(scores), -1)
+    """The first `kept` of a stable sort from the highest down, of which only the place of the last is sorted out."""
+    magnitudes = scores.detach().abs().flatten().numpy()
+    tau = np.partition(magnitudes, len(magnitudes) - kept)[len(magnitudes) - kept]
+    mask = magnitudes > tau
+    mask[np.flatnonzero(magnitudes == tau)[: kept - mask.sum()]] = True
+    return torch.from_numpy(mask).view(len(scores), -1)
+
+
+@pytest.mark.parametrize("kept", [1, 7, 499, 500])
+def test_the_oracle_is_a_sort(kept: int) -> None:
+    scores = (torch.randn(20, 25, generator=torch.Generator().manual_seed(kept)) * 8).round()
+    order = torch.sort(scores.abs().flatten(), descending=True, stable=True).indices
+    expected = torch.zeros(500, dtype=torch.bool).index_fill_(0, order[:kept], True)
+    assert torch.equal(oracle(scores, kept).flatten(), expected)
 
 
 def train(

@@ -92,6 +92,7 @@ def step_calls(scores: list[Tensor], kept: Tensor) -> Calls:
         parameter.grad = grad
     plain = torch.optim.SGD(parameters, **sgd)
     survivors = [None] * len(scores)
+    sgd["lr"] = torch.tensor(sgd["lr"], device=device)
     return {
         "score_step": lambda: score_step(mine, grads, momenta, survivors, thetas, kept, brackets, **sgd, absolute=True),
         "torch.optim.SGD": plain.step,

@@ -70,10 +70,11 @@ def _scores() -> None:
     for absolute in (True, False):
         select.select_triton(scores, kept, survivors, absolute)
     select.select_triton(scores, kept[:, None].repeat(1, 3), survivors, True)
+    lr = torch.tensor(0.1)
     for absolute, sgd in (
-        (True, Sgd(0.1, 0.9, 1e-4, False)),
-        (True, Sgd(0.1, 0.9, 1e-4, True)),
-        (False, Sgd(0.1, 0.0, 0.0, False)),
+        (True, Sgd(lr, 0.9, 1e-4, False)),
+        (True, Sgd(lr, 0.9, 1e-4, True)),
+        (False, Sgd(lr, 0.0, 0.0, False)),
     ):
         momenta = scores if sgd.momentum else []
         score_step.score_step_triton(scores, scores, momenta, survivors, thetas, kept, brackets, sgd, absolute)

@@ -86,7 +86,7 @@ def _gather(s, found, count_ptr, compact_ptr, room):
 
 @jit
 def _score_step_kernel(
-    table_ptr, steps_ptr, layer_ptr, bracket_ptr, count_ptr, minus_lr, momentum, weight_decay, ABSOLUTE: tl.constexpr,
+    table_ptr, steps_ptr, layer_ptr, bracket_ptr, lr_ptr, count_ptr, momentum, weight_decay, ABSOLUTE: tl.constexpr,
     DECAY: tl.constexpr, MOMENTUM: tl.constexpr, NESTEROV: tl.constexpr, FIELDS: tl.constexpr, STEPS: tl.constexpr,
     TILE: tl.constexpr, BLOCK: tl.constexpr, STRIPS: tl.constexpr,
 ):  # fmt: skip
@@ -106,6 +106,7 @@ def _score_step_kernel(
     room = tl.load(step_ptr + 6)
     low = tl.load(bracket_ptr + 2 * layer)
     high = tl.load(bracket_ptr + 2 * layer + 1)
+    minus_lr = -tl.load(lr_ptr)
     count_ptr += 2 * layer
     above = tl.zeros((BLOCK // STRIPS,), tl.int32)
     for first in range(0, length, BLOCK):
@@ -248,8 +249,8 @@ def score_step_triton(
         steps,
         layer_of,
         brackets,
+        sgd.lr,
         counts,
-        -sgd.lr,
         sgd.momentum,
         sgd.weight_decay,
         ABSOLUTE=absolute,

@@ -50,6 +50,7 @@ def reference(
 ) -> Threshold:  # fmt: skip
     """The equations, a layer at a time, and a selection that needs no bracket."""
     check_counts(scores, kept)
+    lr = sgd.lr.item()
     for i, s in enumerate(scores):
         g = subnet_backward_cpu(grads[i], s, survivors[i], thetas[i], absolute)
         if sgd.weight_decay != 0:
@@ -57,14 +58,14 @@ def reference(
         if sgd.momentum != 0:
             v = momenta[i].mul_(sgd.momentum).add_(g)
             g = g.add_(v, alpha=sgd.momentum) if sgd.nesterov else v
-        s.add_(g, alpha=-sgd.lr)
+        s.add_(g, alpha=-lr)
     return select(scores, kept, survivors, absolute)
 
 
 def _records(
     scores: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], survivors: Sequence[Tensor | None],
     constants: Sequence[Tensor], signs: Sequence[Tensor | None], bases: Sequence[Tensor | None],
-    seeds: Sequence[int], layers: Sequence[int], streams: Sequence[int], kept: Tensor, brackets: Tensor, lr: float,
+    seeds: Sequence[int], layers: Sequence[int], streams: Sequence[int], kept: Tensor, brackets: Tensor, lr: Tensor,
     momentum: float, weight_decay: float, nesterov: bool, absolute: bool,
 ) -> tuple[Any, ...]:  # fmt: skip
     thetas = [*map(Theta.of, constants, signs, bases, seeds, layers, streams)]
@@ -79,7 +80,7 @@ _score_step = define_op(
     native_impl=score_step_native,
     schema="(Tensor(a!)[] scores, Tensor[] grads, Tensor(b!)[] momenta, Tensor?[] survivors, Tensor[] constants, "
     "Tensor?[] signs, Tensor?[] bases, SymInt[] seeds, SymInt[] layers, SymInt[] streams, Tensor kept, "
-    "Tensor(c!) brackets, float lr, float momentum, float weight_decay, bool nesterov, bool absolute) "
+    "Tensor(c!) brackets, Tensor lr, float momentum, float weight_decay, bool nesterov, bool absolute) "
     "-> (Tensor, Tensor)",
     records=_records,
     fake=lambda scores, grads, momenta, survivors, constants, signs, bases, seeds, layers, streams, kept, *rest: (
@@ -99,7 +100,7 @@ def score_step(
     kept: Tensor,
     brackets: Tensor,
     *,
-    lr: float,
+    lr: float | Tensor,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
     nesterov: bool = False,
@@ -118,7 +119,10 @@ def score_step(
         kept: of each layer the edges to keep, of one coat, as `supermask.kernels.select.select` takes them.
         brackets: of each layer two keys, int32 [layers, 2], contiguous; NO_BRACKET at first, then as the last call left
             them. Updated. They have no influence on what is returned.
-        lr, momentum, weight_decay, nesterov: as in torch.optim.SGD.
+        lr: as in torch.optim.SGD; a tensor is float32 [] or [1] on the device of `kept`, and read where the step runs,
+            so that a replay of a captured step finds what lies there then. Its value is not checked. Of a float, which
+            every path rounds to float32, such a tensor is made.
+        momentum, weight_decay, nesterov: as in torch.optim.SGD.
         absolute: rank by |score| (`abs`) or by score (`raw`).
 
     Returns:
@@ -127,13 +131,15 @@ def score_step(
     Raises:
         TypeError: a tensor has the wrong dtype.
         ValueError: lengths, shapes, layouts or devices disagree, theta0 is real-valued and not given, a hyperparameter
-            is out of range, or on the CPU a count is.
+            that the host knows is out of range, or on the CPU a count is.
     """
     given: dict[str, Any] = {"grads": grads, "momenta": momenta, "survivors": survivors, "thetas": thetas, "kept": kept}
     lengths = {name: len(each) for name, each in given.items() if len(each) != len(scores)}
     if lengths:
         raise ValueError(f"{len(scores)} layers of scores, but {lengths}: expected one of each for each layer")
-    rates = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    rates = {"momentum": momentum, "weight_decay": weight_decay}
+    if not isinstance(lr, Tensor):
+        rates["lr"] = lr
     if min(rates.values()) < 0 or (nesterov and momentum == 0):
         raise ValueError(f"{rates}, nesterov {nesterov}: expected none below 0, and a momentum for Nesterov's")
     if kept.dtype is not torch.int64 or kept.ndim != 1:
@@ -169,13 +175,20 @@ def score_step(
         *map(list, schemas),
         kept.contiguous(),
         brackets,
-        lr,
+        _rate(lr, kept.device),
         momentum,
         weight_decay,
         nesterov,
         absolute,
     )
     return Threshold(*found)
+
+
+def _rate(lr: float | Tensor, device: torch.device) -> Tensor:
+    if not isinstance(lr, Tensor):
+        return torch.full((), lr, dtype=torch.float32, device=device)
+    _check("lr", lr, (1,) if lr.ndim else (), torch.float32, device)
+    return lr.detach()
 
 
 def _check(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> None:

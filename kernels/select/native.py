@@ -50,8 +50,9 @@ class Layers:
 
     def select(self, absolute: bool, sgd: Sgd | None = None) -> Threshold:
         """The threshold of every entry; with `sgd` after a step of it."""
-        plain = absolute, sgd is not None, *(sgd or Sgd(0.0, 0.0, 0.0, False))
-        native.call("sm_select", "pliifffi", self.table.ctypes.data, len(self.table), *plain)
+        rates = (0.0, 0.0, 0.0, False) if sgd is None else (sgd.lr.item(), *sgd[1:])
+        table = self.table.ctypes.data, len(self.table)
+        native.call("sm_select", "pliifffi", *table, absolute, sgd is not None, *rates)
         tau, last_tied = self.table["tau"].astype(np.int32), self.table["last_tied"].copy()
         return Threshold(torch.from_numpy(tau), torch.from_numpy(last_tied))
 

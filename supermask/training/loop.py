@@ -123,7 +123,10 @@ class Loop:
                 device; for scores at the end of the epoch.
         """
         for group in optimiser.param_groups:
-            group["lr"] = lr
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)  # where a captured step reads it
+            else:
+                group["lr"] = lr
         if _trained(self.model) != self._trained:
             self._wrap()
         self.model.train()

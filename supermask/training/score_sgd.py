@@ -32,7 +32,9 @@ class ScoreSGD(torch.optim.SGD):
 
     Args:
         model: a network with searched layers; all that it trains is stepped.
-        lr, momentum, nesterov: as in torch.optim.SGD.
+        lr: as in torch.optim.SGD. A tensor (float32 [] or [1], on the device of the scores) is read where a step runs:
+            changed in place, it is the rate of the next one, captured or not. torch looks at it here, once.
+        momentum, nesterov: as in torch.optim.SGD.
         weight_decay: of the scores; biases and normalisation do not decay.
 
     Raises:
@@ -43,7 +45,7 @@ class ScoreSGD(torch.optim.SGD):
         self,
         model: nn.Module,
         *,
-        lr: float,
+        lr: float | Tensor,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
@@ -63,6 +65,7 @@ class ScoreSGD(torch.optim.SGD):
         super().__init__(groups, lr=lr, momentum=momentum, nesterov=nesterov)
         self._found: dict[SearchedEdges, Found] = {}
         self._brackets: dict[tuple[SearchedEdges, ...], Tensor] = {}
+        self._lr: Tensor | None = None  # where a step finds a rate that is a float
         self._watches: list[Any] = []  # on scores whose gradient is that of the weights
         self._stepped = False  # on gradients of weights
         self._used: dict[SearchedEdges, State] = {}  # what the layers were when these gradients were made
@@ -135,8 +138,30 @@ class ScoreSGD(torch.optim.SGD):
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("a ScoreSGD holds its model: copy or save its state_dict(), and load that into one of the copy")
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What `load_state_dict` ends with. A rate takes the value loaded and stays what it is, a float or its tensor:
+        torch would put a copy in the tensor's place, of which a captured step knows nothing.
+
+        Raises:
+            ValueError: groups that share a tensor are to have several rates.
+        """
+        held = [group["lr"] for group in self.param_groups]
+        loaded = [float(group["lr"]) for group in state["param_groups"]]
+        for rate in held:
+            shared = [value for other, value in zip(held, loaded, strict=True) if other is rate]
+            if isinstance(rate, Tensor) and len(set(shared)) > 1:
+                raise ValueError(
+                    f"the state has the rates {shared} for groups that share one tensor: give each group its own, as "
+                    "group['lr'] = group['lr'].clone() does, and load again"
+                )
+        for group, rate, value in zip(state["param_groups"], held, loaded, strict=True):
+            group["lr"] = rate.fill_(value) if isinstance(rate, Tensor) else value
+        super().__setstate__(state)
+
     def _check(self, layers: Sequence[SearchedEdges]) -> None:
         group = self.param_groups[0]
+        if not isinstance(group["lr"], Tensor) and group["lr"] < 0:
+            raise ValueError(f"lr={group['lr']}: expected none below 0")
         for name, plain in (("maximize", False), ("dampening", 0)):
             if group.get(name, plain) != plain:
                 raise ValueError(f"{name}={group[name]!r}: ScoreSGD steps scores with {plain!r}")
@@ -166,7 +191,7 @@ class ScoreSGD(torch.optim.SGD):
             [theta.made(edges.rows, edges.cols, device) for theta, edges in zip(thetas, layers, strict=True)],
             torch.cat([edges.kept[:1] for edges in layers]),
             self._brackets[layers],
-            lr=float(group["lr"]),
+            lr=self._rate(group["lr"], device),
             momentum=momentum,
             weight_decay=group["weight_decay"],
             nesterov=group["nesterov"],
@@ -175,6 +200,13 @@ class ScoreSGD(torch.optim.SGD):
         for edges, *threshold in zip(layers, *(each.split(1) for each in found), strict=True):
             if len(edges.kept) == 1:
                 self._found[edges] = Found(state=State(edges), threshold=Threshold(*threshold))
+
+    def _rate(self, lr: float | Tensor, device: torch.device) -> Tensor:
+        if isinstance(lr, Tensor):
+            return lr
+        if self._lr is None or self._lr.device != device:
+            self._lr = torch.empty((), dtype=torch.float32, device=device)
+        return self._lr.fill_(lr)  # by a launch, which waits for nothing
 
     def _momentum(self, scores: nn.Parameter) -> Tensor:
         state = self.state[scores]

@@ -233,7 +233,7 @@ def test_opcheck(name: str, momentum: float) -> None:
     thetas = [theta_of(3, 43, "seed"), theta_of(2, 15, "base")]
     schemas = [list(part) for part in zip(*(theta.schema() for theta in thetas), strict=True)]
     brackets = torch.tensor([NO_BRACKET, INT32], dtype=torch.int32)
-    rates = (0.1, momentum, 0.01, momentum > 0, True)
+    rates = (torch.tensor(0.1), momentum, 0.01, momentum > 0, True)
     with path(name):
         torch.library.opcheck(
             torch.ops.supermask.score_step.default,

@@ -16,6 +16,7 @@ from supermask.networks.convert import convert
 from supermask.networks.rates import set_remaining
 from supermask.training.loop import Loop
 from supermask.training.non_finite import NonFiniteError, first_non_finite
+from supermask.training.score_sgd import ScoreSGD
 from supermask.training.training import Training
 
 
@@ -129,6 +130,21 @@ def test_the_optimiser_is_asked_what_a_step_runs_within() -> None:
     it = loop(Training())
     it.run_epoch(Plain(it.model.parameters(), lr=0.1), 0.1)
     assert within == ["in", "out"] * 3
+
+
+def test_a_rate_that_is_a_tensor_is_filled_in_place() -> None:
+    ends = []
+    for rate in (9.0, torch.tensor(9.0), torch.tensor([9.0])):
+        it = loop(Training(epochs=3, lr=0.3))
+        optimiser = ScoreSGD(it.model, lr=rate, momentum=0.9)
+        for lr in it.training.rates():
+            it.run_epoch(optimiser, lr)
+            (group,) = optimiser.param_groups
+            assert group["lr"] is rate if isinstance(rate, torch.Tensor) else group["lr"] == lr
+            assert float(group["lr"]) == pytest.approx(lr)
+        ends.append([edges.scores.detach() for edges in searched_edges(it.model).values()])
+    for end in ends[1:]:
+        assert all(map(torch.equal, ends[0], end))
 
 
 def test_bad_data_stops_the_run_at_its_step() -> None:

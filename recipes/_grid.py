@@ -309,7 +309,7 @@ def show_plan(grid: Grid, experiments: Sequence[Experiment]) -> None:
     every = [experiment.job(grid, seed) for experiment in experiments for seed in range(grid.seeds)]
     jobs = {job.folder: job for job in every}
     done = sum(job.done for job in jobs.values())
-    epochs = sum(stage.epochs(made.training) for made in (job.make() for job in jobs.values()) for stage in made.stages)
+    epochs = sum(job.make().epochs for job in jobs.values())
     print(f"\n{len(jobs)} runs in {grid.runs()}, {done} of them done; {epochs:,} epochs in all")
 
 

@@ -79,6 +79,9 @@ def test_an_installed_package_has_one_name_and_leaves_kernels_to_others(
         assert Path(place).is_relative_to(ROOT if folder == ROOT else libraries)
         listed.append(plan)
     assert listed[0] == listed[1]
+    if archive == "*.whl":
+        said = "supermask.recipes.digits_ep", "--dry-run", "--run.device", "cpu"
+        assert listed[0] == run(python, "-m", *said, cwd=tmp_path)
     assert "kept edges by layer" in listed[0]
 
 

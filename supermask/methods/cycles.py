@@ -32,8 +32,10 @@ class Cycle:
         space: `all` edges can be selected, or only the `survivors`: those the last mask selected (hard pruning).
         length: how many times the schedule's epochs the cycle takes.
         unselected: whether edges that the last mask does not select `keep` these scores or begin at `zero`.
-        rewind_to: the epoch of the schedule, from 0, that the cycle begins with, and the batches of that epoch come
-            again (IMP's rewinding to k); None goes through all of the schedule with the batches that are next.
+        rewind_to: the epoch of the schedule, from 0, that the cycle begins with, and the batches are again those that
+            the run took from that epoch on (learning-rate rewinding, Renda et al. 2020, from that epoch). What is
+            trained stays as `scores` and the method leave it: rewinding weights, as IMP does, is the method's. None
+            goes through all of the schedule with the batches that are next.
     """
 
     remaining: float | None
@@ -105,8 +107,11 @@ def check_cycles(cycles: Sequence[Cycle]) -> None:
     if not cycles:
         raise ValueError("no cycle: a search has at least one")
     first = cycles[0]
-    if (first.start, first.lr, first.space) != ("initial", "rewind", "all"):
-        raise ValueError(f"cycle 1 is {first}: it has no cycle before it, so it starts from initial, rewind and all")
+    if (first.start, first.lr, first.space, first.rewind_to) != ("initial", "rewind", "all", None):
+        raise ValueError(
+            f"cycle 1 is {first}: it has no cycle before it, so it starts from initial, rewind and all, with the first "
+            "epoch of the schedule"
+        )
     for number, (before, cycle) in enumerate(pairwise(cycles), start=2):
         if reason := _degenerate(cycle):
             raise ValueError(f"cycle {number} {reason}")

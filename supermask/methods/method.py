@@ -38,10 +38,15 @@ class Method(Hooks):
         "magnitude": "abs",
     }
     paper: ClassVar[str] = "Ramanujan et al. 2020"
+    called: ClassVar[tuple[str, ...]] = (
+        *Hooks.called, "phases", "edges", "data", "schedule", "optimiser", "begin"
+    )  # fmt: skip
 
     def phases(self) -> tuple[Cycle, ...]:
         """The cycles, in order; runs/ makes stages of them."""
-        raise NotImplementedError(f"{type(self).__name__} has no cycles of its own: give a recipe stages, or a method")
+        raise ValueError(
+            f"{type(self).__name__} has no cycles of its own: give a recipe stages=, or a method= with some"
+        )
 
     def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
         """The edges of one layer.
@@ -56,17 +61,21 @@ class Method(Hooks):
         """What `cycle` trains and is evaluated on, where it is not the data of the recipe."""
         return data
 
-    def schedule(self, training: Training, cycle: Cycle, last: float) -> list[float]:
-        """The learning rate of each epoch of `cycle`; `last` is the one that was applied last."""
+    def schedule(self, training: Training, cycle: Cycle, last: float | None) -> list[float]:
+        """The learning rate of each epoch of `cycle`.
+
+        Args:
+            last: the one applied last before the cycle; None in the first.
+        """
         if cycle.lr == "final":
-            return [last] * cycle.epochs(training.epochs)
+            return [training.lr if last is None else last] * cycle.epochs(training.epochs)
         return training.rates(cycle.length)[cycle.rewind_to or 0 :]
 
     def optimiser(self, model: nn.Module, training: Training, cycle: Cycle) -> torch.optim.Optimizer:
         """A fresh optimiser of all that `cycle` trains of `model`; the loop sets its learning rate.
 
-        Asked for where a cycle begins that rewinds the learning rate, and where a run goes on in the middle of one: so
-        what of the network is trained (`requires_grad_`) is set here, not in `begin`.
+        Asked for where a cycle begins that rewinds the learning rate, and again where a run goes on that was stopped
+        since. So `requires_grad_` is said here and not in `begin`, of everything that any cycle of the method trains.
         """
         return training.optimiser(model)
 
@@ -105,6 +114,5 @@ class Method(Hooks):
 
 
 # What a method may override; one that overrides none of it is its phases.
-_HOOKS = ("before_step", "loss", "step", "after_step", "end_epoch", "evaluate", "whole_gradients")
-_OWN = ("choices", "edges", "data", "schedule", "optimiser", "begin", *_HOOKS)
+_OWN = ("choices", "whole_gradients", *(name for name in Method.called if name != "phases"))
 EDGE_POPUP = Method()

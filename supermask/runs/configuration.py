@@ -1,6 +1,7 @@
 """What an experiment is: data, network, optimiser and a list of stages. It says; a `Run` does."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, cast
@@ -36,23 +37,21 @@ class Configuration:
     data: Data
     network: Callable[[int], Architecture]
     training: Training
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...] | None = None
     method: Method = EDGE_POPUP
     conversion: Conversion = Conversion()
     run: RunOptions = RunOptions()
 
     def __post_init__(self) -> None:
-        if not self.stages:
-            object.__setattr__(self, "stages", (*search(self.method.phases()), Export()))
-        for number, stage in enumerate(self.stages, start=1):
+        for number, stage in enumerate(self.course, start=1):
             if not callable(getattr(stage, "run", None)):
                 raise ValueError(
                     f"stage {number} is {stage!r}: expected a stage such as Search, Evaluate or Export; "
                     "supermask.search(cycles) gives several, to be unpacked with *"
                 )
-        if not any(isinstance(stage, Train) for stage in self.stages):
+        if not any(isinstance(stage, Train) for stage in self.course):
             check_cycles(self.cycles)
-        elif wrong := [stage for stage in self.stages if isinstance(stage, Search | Export)]:
+        elif wrong := [stage for stage in self.course if isinstance(stage, Search | Export)]:
             raise ValueError(
                 f"stages have Train and {type(wrong[0]).__name__}: Train trains the weights of a dense network, which "
                 "has no scores and no ticket; make two recipes"
@@ -60,29 +59,35 @@ class Configuration:
         # A method that is its phases does nothing besides, so other cycles with it are a search as they stand.
         if self.cycles and self.method.settings() and (phases := list(self.method.phases())) != self.cycles:
             raise ValueError(
-                f"stages search {self.cycles}, and the cycles of {self.method} are {phases}: give stages "
+                f"stages search {self.cycles}, and the cycles of {self.method} are {phases}: leave stages out, or give "
                 "(*search(method.phases()), Export()) of that method"
             )
+        for number, cycle in enumerate(self.cycles):
+            self._check_schedule(cycle, self.training.lr if number else None)
 
-        for cycle in self.cycles:
-            epochs = cycle.epochs(self.training.epochs)
-            rates = self.method.schedule(self.training, cycle, self.training.lr)
-            if len(rates) != epochs:
-                raise ValueError(
-                    f"{type(self.method).__name__}.schedule gave {len(rates)} learning rates for the {epochs} epochs "
-                    f"of {cycle}"
-                )
+    def _check_schedule(self, cycle: Cycle, last: float | None) -> None:
+        rates, epochs = self.method.schedule(self.training, cycle, last), cycle.epochs(self.training.epochs)
+        given = f"{type(self.method).__name__}.schedule gave"
+        if len(rates) != epochs:
+            raise ValueError(f"{given} {len(rates)} learning rates for the {epochs} epochs of {cycle}")
+        if wrong := [rate for rate in rates if not (math.isfinite(rate) and rate >= 0)]:
+            raise ValueError(f"{given} the learning rate {wrong[0]} in {cycle}: expected a number from 0 up")
+
+    @property
+    def course(self) -> tuple[Stage, ...]:
+        """The stages: those given, or the cycles of the method, each evaluated, and a ticket."""
+        return (*search(self.method.phases()), Export()) if self.stages is None else self.stages
 
     @property
     def cycles(self) -> list[Cycle]:
         """Of the search; none where the network is trained densely."""
-        return [stage.cycle for stage in self.stages if isinstance(stage, Search)]
+        return [stage.cycle for stage in self.course if isinstance(stage, Search)]
 
     @property
     def trained(self) -> list[tuple[Cycle | None, Data, int]]:
         """Of each stage that trains the cycle (None for dense training), the data, and the epochs."""
         found: list[tuple[Cycle | None, Data, int]] = []
-        for stage in self.stages:
+        for stage in self.course:
             if isinstance(stage, Search | Train):
                 cycle = stage.cycle if isinstance(stage, Search) else None
                 found.append((cycle, self.data_of(cycle), stage.epochs(self.training)))
@@ -93,12 +98,14 @@ class Configuration:
         return self.data if cycle is None else self.method.data(self.data, cycle)
 
     @property
-    def cycle_of_stage(self) -> list[Cycle | None]:
-        """Of each stage the cycle that it is or comes after."""
-        found: list[Cycle | None] = []
-        for stage in self.stages:
-            found.append(stage.cycle if isinstance(stage, Search) else found[-1] if found else None)
-        return found
+    def epochs(self) -> int:
+        """Of all stages."""
+        return sum(stage.epochs(self.training) for stage in self.course)
+
+    @property
+    def cycle_of_stage(self) -> dict[int, Cycle]:
+        """The cycles by the number of their stage, from 0."""
+        return {number: stage.cycle for number, stage in enumerate(self.course) if isinstance(stage, Search)}
 
     def architecture(self, classes: int) -> Architecture:
         """The network for that many classes.
@@ -113,7 +120,10 @@ class Configuration:
 
     def to_json(self, architecture: Architecture, device: torch.device, processes: int) -> dict[str, Any]:
         """What a run of it is, of JSON's own types."""
-        stages = [{"stage": type(stage).__name__, **settings(stage)} for stage in self.stages]
+        stages = [{"stage": type(stage).__name__, **settings(stage)} for stage in self.course]
+        for number, cycle in self.cycle_of_stage.items():
+            if type(cycle) is not Cycle:
+                stages[number]["cycle"]["type"] = f"{type(cycle).__module__}.{type(cycle).__qualname__}"
         data = {"type": type(self.data).__name__, **settings(self.data)}
         made = {"network": architecture.to_json(), "stages": stages, "data": data}
         config = settings(self) | made | {"device": device.type, "processes": processes}

@@ -28,7 +28,10 @@ class EventFiles:
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Write the numbers of an event; one without a step is at the last that had it."""
         self._step = event.get("step", self._step)
-        for name, value in event.items():
+        numbers = dict(event)
+        for group in ("measures", "measures_recalibrated"):
+            numbers |= {f"{group}/{name}": value for name, value in event.get(group, {}).items()}
+        for name, value in numbers.items():
             if isinstance(value, int | float) and name not in ("step", "epoch", "cycle"):
                 self._writer.add_scalar(f"{event['event']}/{name}", value, self._step)
         self._writer.flush()

@@ -90,9 +90,7 @@ def run_grid(
         return
     workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
     others = set(multiprocessing.active_children())
-    pooled = ProcessPoolExecutor(
-        workers, mp_context=_imported({job.recipe.__module__ for job in jobs}), initializer=_begin
-    )
+    pooled = ProcessPoolExecutor(workers, mp_context=_imported(), initializer=_begin, initargs=(dict(os.environ),))
     with Interrupts().listen(), pooled as pool:
         try:
             for future in as_completed([pool.submit(_execute, job) for job in todo.values()]):
@@ -113,15 +111,18 @@ def run_grid(
             raise
 
 
-def _imported(modules: set[str]) -> BaseContext:
-    """Begins workers as forks of a process that imports the modules and torch's compiler once, and computes nothing: a
-    fork of this one would hang in torch's threads."""
+def _imported() -> BaseContext:
+    """Begins workers as forks of a process that has imported torch, its compiler and this library, and neither touches
+    a device nor computes anything: a fork of this one would hang in torch's threads. Each worker imports recipes for
+    itself, as their files are by then."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch._dynamo", *sorted(modules - {"__main__"})])
+    context.set_forkserver_preload(["torch._dynamo", __name__])
     return context
 
 
-def _begin() -> None:
+def _begin(environment: dict[str, str]) -> None:
+    os.environ.clear()  # the process that is forked may have begun in another
+    os.environ.update(environment)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches every process of a terminal; the grid itself stops its workers.

@@ -94,8 +94,8 @@ def _value(part: Field[Any], kind: Any, value: Any, where: str) -> Any:
         }
     elif outer is Sequence and isinstance(value, list):
         return tuple(_value(part, inner[0], held, where) for held in value)
-    elif type(None) in inner:  # optional: what is not there is left out
-        return _value(part, inner[0], value, where)
+    elif type(None) in inner:  # optional: what has a default is left out, the rest may be null
+        return None if value is None and _usual(part) is MISSING else _value(part, inner[0], value, where)
     raise RunReadError(f"{where} is damaged: {_key(part)} is {value!r:.60}")
 
 
@@ -109,7 +109,7 @@ class Epoch(Record):
     step: int
     lr: float
     loss: float
-    train_accuracy: float | None = None
+    train_accuracy: float | None
     remaining: float
     dying: float
 
@@ -141,7 +141,7 @@ class Evaluation(Record):
 
     event = "evaluate"
     cycle: int
-    accuracy: float | None = None
+    accuracy: float | None
     recalibrated: float | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
     measures_recalibrated: Mapping[str, float] = field(default_factory=dict)
@@ -177,7 +177,7 @@ class CycleResult(Record):
     kept: int
     edges: int
     loss: float
-    train_accuracy: float | None = None
+    train_accuracy: float | None
     dying: float
     explored: float
     apparent: float
@@ -209,14 +209,16 @@ class Exported(Record):
         bytes, dense_bytes: of the file, and of the same network with float32 weights.
         accuracy: of the reloaded network on the test set; None where the method measures none.
         same_logits: the reloaded network's logits are the searched one's to the bit, on one test batch.
+        measures: of the reloaded network, what else the method measures.
     """
 
     event = "export"
     file: str = field(metadata={"key": "path"})
     bytes: int
     dense_bytes: int
-    accuracy: float | None = None
+    accuracy: float | None
     same_logits: bool
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,7 +63,7 @@ def show_plan(says: Configuration) -> None:
     model = _network(says, architecture, torch.device("cpu"))
     console = Console(quiet=says.run.quiet)
     console.print(f"{says.name}: {architecture}, {data}", highlight=False, soft_wrap=True)
-    steps = _each_once(says, data.steps, lambda other: plan.sizes(other, says.run.seed).steps)
+    steps = _steps_of_stages(says, data.steps, lambda other: plan.sizes(other, says.run.seed).steps)
     stages = [
         plan.Planned(cycle=cycle, epochs=epochs, steps=epochs * each)
         for (cycle, _, epochs), each in zip(says.trained, steps, strict=True)
@@ -131,7 +131,7 @@ class Run:
 
     def finish(self, session: Session) -> RunResult:
         """The stages that are left, the summary, and what the run tells at its end."""
-        folder, stages, done = session.folder, self.says.stages, session.done
+        folder, stages, done = session.folder, self.says.course, session.done
         if done.stage < len(stages):
             if session.seen.layers:
                 self.console.print(str(summary(session.model)), highlight=False)
@@ -197,7 +197,7 @@ class Run:
                 )
             return found.steps
 
-        steps = _each_once(self.says, loaded.steps, opened)
+        steps = _steps_of_stages(self.says, loaded.steps, opened)
         return sum(epochs * each for (_, _, epochs), each in zip(self.says.trained, steps, strict=True))
 
     def _opener(self, loaded: Loaded) -> Callable[[Cycle], Loaded]:
@@ -250,7 +250,7 @@ class Run:
             if resume and first and (folder.path / CONFIG).exists():
                 session.report(f"{folder.path}: no whole checkpoint to go on from, so the run is begun anew")
             folder.write_config(config)
-        if first and session.done.stage < len(self.says.stages):
+        if first and session.done.stage < len(self.says.course):
             if (folder.path / SUMMARY).exists():  # of an end whose checkpoint is lost
                 (folder.path / SUMMARY).unlink()
             if self.says.run.tensorboard:
@@ -260,7 +260,7 @@ class Run:
         self.console.print(sentence, highlight=False, soft_wrap=True)
 
 
-def _each_once(says: Configuration, own: int, steps: Callable[[Data], int]) -> list[int]:
+def _steps_of_stages(says: Configuration, own: int, steps: Callable[[Data], int]) -> list[int]:
     """Batches an epoch of each stage that trains: `own` of the recipe's data, and of any other data, once, `steps`."""
     found: list[tuple[Data, int]] = [(says.data, own)]
     counts = []
@@ -281,7 +281,7 @@ def _network(says: Configuration, architecture: Architecture, device: torch.devi
     given = says.conversion.chosen(says.method) | ({} if rate is None else {"remaining": rate})
     model = convert(dense, says.run.seed, edges=says.method.edges, **given)
     drawn = [name for name, edges in searched_edges(model).items() if edges.base is not None]
-    if drawn and any(isinstance(stage, Export) for stage in says.stages):
+    if drawn and any(isinstance(stage, Export) for stage in says.course):
         raise RecipeError(
             f"layer {drawn[0]!r} has real-valued weights that are drawn again one by one, which no ticket holds, and "
             "stages export one: convert with weights='signed_constant', or leave Export out"

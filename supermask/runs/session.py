@@ -33,6 +33,7 @@ class Done:
     Attributes:
         stage, stage_epoch: stages that are done, and epochs of the one in progress.
         lr: the last one applied.
+        lr_before: the last one applied before the stage in progress; None before any.
         trained: result of the last epoch.
         results: of the cycles so far.
         tickets: exported so far.
@@ -41,6 +42,7 @@ class Done:
     stage: int = 0
     stage_epoch: int = 0
     lr: float = 0.0
+    lr_before: float | None = None
     trained: EpochResult | None = None
     results: list[CycleResult] = field(default_factory=list)
     tickets: list[Exported] = field(default_factory=list)
@@ -52,6 +54,7 @@ class Done:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Stand where `state` says, which may hold other things too."""
         self.stage, self.stage_epoch, self.lr = state["stage"], state["stage_epoch"], state["lr"]
+        self.lr_before = state.get("lr_before", self.lr or None)  # older checkpoints: of constant rates it is the same
         self.trained = EpochResult(**state["trained"]) if state["trained"] else None
         self.results = [CycleResult(**result) for result in state["results"]]
         self.tickets = [Exported(**ticket) for ticket in state["tickets"]]
@@ -71,7 +74,7 @@ class Session:
         progress: what the run shows.
         checkpoints: where it saves.
         method: begins each cycle.
-        cycles: of each stage the one that it is or comes after; None where there is none.
+        cycles: of the stages that search, by their number from 0.
         open: the data of a cycle; by default what the loop has.
         interrupts: the signals it heeds.
         checkpoint_seconds: how much work a killed run may lose; a stage's end is saved besides.
@@ -89,7 +92,7 @@ class Session:
     progress: RunProgress
     checkpoints: Checkpoints
     method: Method = EDGE_POPUP
-    cycles: Sequence[Cycle | None] = ()
+    cycles: Mapping[int, Cycle] = field(default_factory=dict)
     open: Callable[[Cycle], Loaded] | None = None
     interrupts: Interrupts = field(default_factory=Interrupts)
     checkpoint_seconds: float = 60.0
@@ -214,17 +217,19 @@ class Session:
                 "that wrote it, or begin the run anew in another folder"
             ) from error
         self.seen.load_state_dict(state)
-        cycle = self.cycles[min(state["stage"], len(self.cycles) - 1)] if self.cycles else None
         self.optimiser = None
         if state["optimiser"] is not None:
-            training = self.loop.training
-            if cycle is None:
-                self.optimiser = training.optimiser(self.model)
-            else:
-                self.optimiser = self.method.optimiser(self.model, training, cycle)
+            self.optimiser = self._optimiser_of(state)
             self.optimiser.load_state_dict(state["optimiser"])
         self.loop.load_state_dict(state["loop"])
         self.done.load_state_dict(state)
-        if cycle:
-            self.enter(cycle)
+        if begun := [cycle for stage, cycle in self.cycles.items() if stage <= self.done.stage]:
+            self.enter(begun[-1])
         self.folder.rewind(state["lengths"])  # last: a state that does not fit costs nothing
+
+    def _optimiser_of(self, state: Mapping[str, Any]) -> torch.optim.Optimizer:
+        """A fresh one as the last cycle that made one had it: it had begun, and rewound the learning rate."""
+        training = self.loop.training
+        begun = state["stage"] + (state["stage_epoch"] > 0 or bool(state["loop"]["losses"]))
+        made = [cycle for stage, cycle in self.cycles.items() if stage < begun and cycle.lr == "rewind"]
+        return self.method.optimiser(self.model, training, made[-1]) if made else training.optimiser(self.model)

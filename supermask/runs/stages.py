@@ -3,6 +3,7 @@
 A stage is a frozen dataclass with `run(session)`; a new method is a new stage or a new list of cycles, not a new loop.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +18,7 @@ from supermask.runs.records import Evaluation, Exported
 from supermask.runs.session import Session
 from supermask.tickets.load import inspect, load
 from supermask.tickets.save import save
-from supermask.training.evaluate import batch_norms, recalibrate, right_of
+from supermask.training.evaluate import batch_norms, in_mode, recalibrate, right_of
 from supermask.training.loop import Loop
 from supermask.training.training import Training
 
@@ -58,12 +59,12 @@ class Search:
             rate=self.cycle.remaining,
         )
         if not session.begun:
+            done.lr_before = done.lr or None
             with torch.no_grad():
                 method.begin(model, self.cycle, recorder.number, session.initial)
             if self.cycle.lr == "rewind":
                 session.optimiser = method.optimiser(model, training, self.cycle)
-        # Within a cycle of constant rate the last rate applied is that rate, also after a stop.
-        session.train(method.schedule(training, self.cycle, done.lr), recorder)
+        session.train(method.schedule(training, self.cycle, done.lr_before), recorder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +128,20 @@ def measured(loop: Loop, model: nn.Module) -> dict[str, float]:
     """What the loop's method measures of `model`, by name.
 
     Raises:
-        TypeError: it gave something else than numbers by name.
+        TypeError, ValueError: it gave something else than finite numbers by name.
     """
-    found = loop.hooks.evaluate(model, lambda: accuracy_of(loop, model))
-    if not isinstance(found, Mapping) or not all(isinstance(value, int | float) for value in found.values()):
-        raise TypeError(f"{type(loop.hooks).__name__}.evaluate gave {found!r}: expected numbers by name")
+    devices = [loop.device] if loop.device.type == "cuda" else []
+    with in_mode(model, training=False), torch.random.fork_rng(devices=devices):
+        torch.manual_seed((loop.seed * 1_000_003 + loop.step) % (1 << 63))
+        found = loop.hooks.evaluate(model, lambda: accuracy_of(loop, model))
+    given = f"{type(loop.hooks).__name__}.evaluate gave"
+    if not isinstance(found, Mapping):
+        raise TypeError(f"{given} {found!r}: expected numbers by name")
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, int | float):
+            raise TypeError(f"{given} {name!r}: {value!r}: expected numbers by name")
+        if not math.isfinite(value):
+            raise ValueError(f"{given} {name} = {value}: a record holds finite numbers; leave it out where it is none")
     return {name: float(value) for name, value in found.items()}
 
 
@@ -172,9 +182,14 @@ class Export:
             raise RuntimeError(f"{path}: the reloaded network's logits differ from the searched one's")
         info = inspect(path)
         with loop.autocast():
-            reached = measured(loop, reloaded).get("accuracy")
+            found = measured(loop, reloaded)
         exported = Exported(
-            file=self.file, bytes=info.file_bytes, dense_bytes=info.dense_bytes, accuracy=reached, same_logits=same
+            file=self.file,
+            bytes=info.file_bytes,
+            dense_bytes=info.dense_bytes,
+            accuracy=found.pop("accuracy", None),
+            same_logits=same,
+            measures=found,
         )
         session.done.tickets.append(exported)
         session.folder.log(exported)

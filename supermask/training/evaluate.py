@@ -25,7 +25,7 @@ def accuracy(model: nn.Module, batches: Iterable[Batch]) -> float:
 def right_of(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
     """(classified right, all) of the inputs in `batches`: int64 [2], on the batches' device."""
     counted: Tensor | None = None
-    with _mode(model, training=False), selected_once(model):
+    with in_mode(model, training=False), selected_once(model):
         for inputs, labels in batches:
             if counted is None:
                 counted = torch.zeros(2, dtype=torch.int64, device=labels.device)
@@ -53,7 +53,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch]) -> None:
     if first is None:
         raise ValueError("no batch to make batch-norm statistics from")
     momenta = [norm.momentum for norm in norms]
-    with _mode(model, training=False):
+    with in_mode(model, training=False):
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # cumulative average
@@ -73,7 +73,8 @@ def batch_norms(model: nn.Module) -> list[nn.BatchNorm1d]:
 
 
 @contextmanager
-def _mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Within the block all modules of `model` are in that mode; then each is in its own again."""
     before = {module: module.training for module in model.modules()}
     model.train(training)
     try:

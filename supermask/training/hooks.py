@@ -1,9 +1,9 @@
 """What a method may do in the training loop, beside selecting: before a step, in its place, after it, at an epoch's
 end, the loss, and what is measured of the network.
 
-Every hook is called once at its place, also in a run that was killed and goes on: `step` and `epoch` say where. What a
-hook changes lies in the network's buffers, in place, so that checkpoints hold it and a captured step reads it. All but
-`loss` run without gradients.
+All but `evaluate` are called once at their place, also in a run that was killed and goes on: `step` and `epoch` say
+where. What a hook changes lies in the network's buffers, in place, so that checkpoints hold it and a captured step
+reads it. All but `loss` run without gradients.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,25 +26,29 @@ class Hooks:
             a search is stepped by torch.optim.SGD's own rule. Whoever overrides `loss` or `step` says which it is.
 
     Raises:
-        TypeError: a subclass has a public function named almost as a hook, which nothing would call, or its own `loss`
-            or `step` and says nothing of `whole_gradients`.
+        TypeError: a subclass has a function named almost as a hook, or a `loss` or `step` that is not Hooks' own, and
+            neither it nor whoever wrote these says `whole_gradients` (or two of them disagree).
     """
 
     whole_gradients: ClassVar[bool] = False
+    called: ClassVar[tuple[str, ...]] = ("before_step", "loss", "step", "after_step", "end_epoch", "evaluate")
+    """Names of all hooks."""
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        known = {name for base in cls.__bases__ for name in dir(base) if not name.startswith("_")}
-        for name, value in vars(cls).items():
-            public = callable(value) and not name.startswith("_") and name not in known
-            if public and (close := get_close_matches(name, known, n=1, cutoff=0.85)):
-                raise TypeError(f"{cls.__name__}.{name} is called by nothing: is it {close[0]}? If not, rename it")
-        own = [name for name in ("loss", "step") if name in vars(cls)]
-        if own and "whole_gradients" not in vars(cls):
+        for name in vars(cls).keys() - {name for base in cls.__bases__ for name in dir(base)} - set(cls.called):
+            if callable(vars(cls)[name]) and (close := get_close_matches(name, cls.called, n=1, cutoff=0.85)):
+                raise TypeError(
+                    f"{cls.__name__}.{name} is named almost as the hook {close[0]}, and nothing calls it: rename it, "
+                    f"to {close[0]} if it is meant to be that"
+                )
+        owners = [next(base for base in cls.__mro__ if name in vars(base)) for name in ("loss", "step")]
+        said = {vars(owner).get("whole_gradients") for owner in owners if owner is not Hooks}
+        if "whole_gradients" not in vars(cls) and said not in (set(), {cls.whole_gradients}):
             raise TypeError(
-                f"{cls.__name__} has its own {own[0]} and does not say whole_gradients: write whole_gradients = True "
-                "where the loss reads scores by another way than the weights, or step reads the gradients of scores; "
-                "otherwise False, and the fused step serves"
+                f"{cls.__name__} has its own loss or step and does not say whole_gradients: write whole_gradients = "
+                "True where the loss reads scores by another way than the weights, or step reads the gradients of "
+                "scores; otherwise False, and the fused step serves"
             )
 
     def before_step(self, model: nn.Module, step: int) -> None:
@@ -78,11 +82,15 @@ class Hooks:
         """After epoch `epoch`, counted from 1 over the whole run."""
 
     def evaluate(self, model: nn.Module, accuracy: Callable[[], float]) -> Mapping[str, float]:
-        """What is measured after a cycle, by name; reports know `accuracy`, which may be missing.
+        """What is measured after a cycle, by name, finite; reports know `accuracy`, which may be missing.
+
+        Called with the statistics of training, again where batch norms were recalibrated, and for the network that the
+        ticket makes, in eval mode, in the precision of training (autocast), with torch's generator seeded.
 
         Args:
-            model: the network, or the one that its ticket makes.
-            accuracy: of `model` as it is, on the whole test set, over all processes; each call is a pass over it.
+            model: the network, or the one that its ticket makes, which has no searched edges.
+            accuracy: of `model` as it is, on the whole test set: a pass over it, in which all processes take part. So
+                each of them calls it as often as the others.
         """
         return {"accuracy": accuracy()}
 

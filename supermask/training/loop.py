@@ -83,7 +83,7 @@ class Loop:
         group: the processes that share the batches.
         step: optimiser steps taken so far.
         epoch: epochs taken so far.
-        shift: how many epochs less order the batches: those of epoch e are in the order of epoch e - shift.
+        shift: epoch e takes the batches of epoch e - shift; not 0 only in a cycle that was rewound.
         tally: of the epoch in progress.
         took: the time of the last epoch.
         seconds, waited: of all epochs since the run was begun or resumed, and how much of it was waiting for batches.

@@ -33,7 +33,8 @@ class ScoreSGD(torch.optim.SGD):
     Args:
         model: a network with searched layers; all that it trains is stepped.
         lr: as in torch.optim.SGD. A tensor (float32 [] or [1], on the device of the scores) is read where a step runs:
-            changed in place, it is the rate of the next one, captured or not. torch looks at it here, once.
+            changed in place, it is the rate of the next one, captured or not. torch looks at it here, once, and at each
+            step of what is trained beside the scores, unless `param_groups[1]["fused"]` is True.
         momentum, nesterov: as in torch.optim.SGD.
         weight_decay: of the scores; biases and normalisation do not decay.
 
@@ -139,8 +140,9 @@ class ScoreSGD(torch.optim.SGD):
         raise TypeError("a ScoreSGD holds its model: copy or save its state_dict(), and load that into one of the copy")
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """What `load_state_dict` ends with. A rate takes the value loaded and stays what it is, a float or its tensor:
-        torch would put a copy in the tensor's place, of which a captured step knows nothing.
+        """What `load_state_dict` ends with. What a captured step reads stays where it lies and takes the value loaded:
+        momentum, and a rate that is a tensor (a float stays a float). torch would put copies in their places. `fused`
+        stays as it is.
 
         Raises:
             ValueError: groups that share a tensor are to have several rates.
@@ -154,8 +156,14 @@ class ScoreSGD(torch.optim.SGD):
                     f"the state has the rates {shared} for groups that share one tensor: give each group its own, as "
                     "group['lr'] = group['lr'].clone() does, and load again"
                 )
-        for group, rate, value in zip(state["param_groups"], held, loaded, strict=True):
+        for group, own, value in zip(state["param_groups"], self.param_groups, loaded, strict=True):
+            rate = own["lr"]
             group["lr"] = rate.fill_(value) if isinstance(rate, Tensor) else value
+            group["fused"] = own.get("fused")
+        for parameter, slots in state["state"].items():
+            momentum, found = self.state.get(parameter, {}).get("momentum_buffer"), slots.get("momentum_buffer")
+            if isinstance(momentum, Tensor) and isinstance(found, Tensor) and momentum.shape == found.shape:
+                slots["momentum_buffer"] = momentum.copy_(found)
         super().__setstate__(state)
 
     def _check(self, layers: Sequence[SearchedEdges]) -> None:

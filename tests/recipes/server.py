@@ -48,7 +48,7 @@ def become(request: dict[str, Any]) -> NoReturn:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path[0] = request["cwd"]
     sys.argv = [request["module"], *request["arguments"]]
-    status = 0
+    status, ended_by = 0, 0
     try:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
     except SystemExit as end:
@@ -58,14 +58,17 @@ def become(request: dict[str, Any]) -> NoReturn:
         status = 1
         if isinstance(error, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            status = -signal.SIGINT
+            ended_by = signal.SIGINT
     threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: it waits for threads, then exits
     atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    if status < 0:
-        os.kill(os.getpid(), -status)
-    os._exit(status)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        status = 120  # the interpreter's
+    if ended_by:
+        os.kill(os.getpid(), ended_by)
+    os._exit(status & 0xFF)
 
 
 def _status(code: object) -> int:

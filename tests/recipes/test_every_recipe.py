@@ -72,10 +72,10 @@ def test_paper_settings() -> None:
     small = cifar10_soft_iep.recipe()
     assert (small.training.lr, small.training.momentum, small.training.weight_decay) == (0.1, 0.9, 1e-4)
     assert (small.training.epochs, small.training.warmup, small.data.batch) == (100, 0, 128)  # type: ignore[attr-defined]
-    rates = [stage.cycle.remaining for stage in small.stages if hasattr(stage, "cycle")]
+    rates = [stage.cycle.remaining for stage in small.course if hasattr(stage, "cycle")]
     assert rates == pytest.approx([0.8**i for i in range(1, 16)])
     large = imagenet_hard_iep.recipe()
     assert (large.training.lr, large.training.momentum, large.training.weight_decay) == (0.3, 0.875, 3e-5)
     assert (large.training.epochs, large.training.warmup, large.data.batch) == (100, 5, 512)  # type: ignore[attr-defined]
-    rates = [stage.cycle.remaining for stage in large.stages if hasattr(stage, "cycle")]
+    rates = [stage.cycle.remaining for stage in large.course if hasattr(stage, "cycle")]
     assert rates == pytest.approx([0.3 ** (1 / 3), 0.3 ** (2 / 3), 0.3])

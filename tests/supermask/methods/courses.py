@@ -21,6 +21,7 @@ from supermask.kernels.base.keys import Threshold
 from supermask.kernels.select.op import select
 from supermask.methods.cycles import Cycle
 from supermask.methods.edge_popup import EP
+from supermask.methods.iep import IEP
 from supermask.methods.method import Method
 from supermask.training.training import Training
 
@@ -65,7 +66,7 @@ class Tuning(EP):
     def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
         return TunedEdges(shape, **given)
 
-    def schedule(self, training: Training, cycle: Cycle, last: float) -> list[float]:
+    def schedule(self, training: Training, cycle: Cycle, last: float | None) -> list[float]:
         rates = super().schedule(training, cycle, last)
         return [cycle.lr_tuned] * len(rates) if isinstance(cycle, Tune) else rates
 
@@ -232,3 +233,17 @@ class Draws(EP):
         for edges, own in zip(layers, scores, strict=True):
             edges.scores.copy_(own)
         return {"accuracy": sum(found) / len(found), "spread": max(found) - min(found)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Falling(IEP):
+    """Soft iEP with fine-tuning by Adam, whose rates fall from those of the cycle before."""
+
+    def schedule(self, training: Training, cycle: Cycle, last: float | None) -> list[float]:
+        begin = 0.1 if last is None else last
+        return [begin * 0.9**epoch for epoch in range(cycle.epochs(training.epochs))]
+
+    def optimiser(self, model: nn.Module, training: Training, cycle: Cycle) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        kind = torch.optim.Adam if cycle.scores == "initial" else torch.optim.SGD
+        return kind(trained, lr=training.lr)

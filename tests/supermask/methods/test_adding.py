@@ -1,6 +1,8 @@
 """The method that docs/methods.md adds runs as it stands there, and holds to what holds of all methods."""
 
 import re
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from supermask.edges.rules import Rule as NoRule
 from supermask.edges.searched import SearchedEdges
 from supermask.kernels.base.bits import unpack
 from supermask.kernels.base.keys import Threshold
+from supermask.runs.identity import read_config
 from supermask.runs.read import read_run
+from supermask.training.training import Training
 from tests.kernels.paths import path
 from tests.places import ROOT
 from tests.supermask.methods import test_every_method as every
-from tests.supermask.runs.small_runs import mlp, same
+from tests.supermask.runs.small_runs import BASE, Killed, a_save_every, left_by, mlp, placed, same, watched
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(), re.DOTALL)
 
@@ -46,9 +50,28 @@ def test_the_page_s_hook_forgets_unselected_scores() -> None:
         assert torch.equal(edges.scores != 0, mask)
 
 
+def test_the_page_s_phase_goes_on_at_a_tenth_and_resumes_so(tmp_path: Path) -> None:
+    space: dict[str, Any] = {"__name__": "a_file_of_ones_own"}
+    exec("\n".join([BLOCKS[0], BLOCKS[3]]), space)
+    made = replace(BASE, method=space["Settled"](remaining=0.5), stages=None, training=Training(epochs=3, lr=0.3))
+    with watched() as whole, a_save_every(1):
+        placed(made, tmp_path / "whole", checkpoint_seconds=1).execute()
+    rates = [epoch.lr for epoch in read_run(tmp_path / "whole").epochs]
+    assert rates[3:] == [0.1 * rates[2]] * 3
+    late = [n for n, name in enumerate(whole.names, start=1) if name == "before Loop.take_step"][-3]
+    with watched(late), a_save_every(1), suppress(Killed):
+        placed(made, tmp_path / "cut", checkpoint_seconds=1).execute()
+    placed(made, tmp_path / "cut", resume=True).execute()
+    assert same(left_by(tmp_path / "cut"), left_by(tmp_path / "whole"))
+    config = read_config(tmp_path / "cut")
+    assert config is not None
+    assert "type" not in config["stages"][0]["cycle"]
+    assert config["stages"][2]["cycle"]["type"] == "a_file_of_ones_own.Settling"
+
+
 def test_a_method_in_a_loop_of_one_s_own_draws_again() -> None:
     space: dict[str, Any] = {"__name__": "a_file_of_ones_own"}
-    exec("\n".join(["import torch", BLOCKS[3]]), space)
+    exec("\n".join(["import torch", BLOCKS[4]]), space)
     (edges,) = searched_edges(space["network"]).values()
     assert edges.flips is not None
     assert edges.flips.any()

@@ -1,39 +1,52 @@
 """Courses that are no cycles of edge-popup run like every other: recorded, killed, resumed to the bit, on two ranks."""
 
+import math
+import os
 import random
+import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from supermask.data.base import Loaded
 from supermask.edges.in_model import searched_edges
 from supermask.kernels.base.bits import count_bits
-from supermask.methods.cycles import Cycle
+from supermask.methods.cycles import Cycle, check_cycles
 from supermask.methods.edge_popup import EP
+from supermask.methods.iep import IEP
 from supermask.methods.method import Method
 from supermask.networks.convert import convert
-from supermask.runs.options import RecipeError
+from supermask.runs.options import Conversion, RecipeError
 from supermask.runs.read import read_run
 from supermask.runs.recipe import Recipe
+from supermask.runs.session import Session
 from supermask.runs.stages import search
 from supermask.tickets.errors import TicketError
 from supermask.tickets.save import save
 from supermask.training.loop import Loop
-from supermask.training.parallel import Group
 from supermask.training.training import Training
-from tests.supermask.methods.courses import Draws, Everywhere, Magnitudes, Moments, Shares, Tasks, TunedEdges, Tuning
+from tests.supermask.methods.courses import (
+    Draws,
+    Everywhere,
+    Falling,
+    Magnitudes,
+    Moments,
+    Shares,
+    Tasks,
+    Tuning,
+)
 from tests.supermask.runs.small_runs import (
     BASE,
+    Dropping,
     Killed,
     Points,
     a_save_every,
@@ -49,7 +62,7 @@ CPU = torch.device("cpu")
 
 
 def recipe(method: Method, *, exports: bool = True, **changes: Any) -> Recipe:
-    stages = () if exports else search(method.phases())
+    stages = None if exports else search(method.phases())
     return replace(BASE, method=method, stages=stages, training=Training(epochs=3, lr=0.3), **changes)
 
 
@@ -57,6 +70,13 @@ COURSES: Mapping[str, Recipe] = {
     "weights under a mask": recipe(Tuning(remaining=0.3), exports=False),
     "tasks": recipe(Tasks(remaining=0.5), data=Shares(), exports=False),
     "magnitudes, rewound": recipe(Magnitudes(), exports=False),
+    "weights, biases and norms under a mask": recipe(
+        Tuning(remaining=0.3),
+        exports=False,
+        network=lambda classes: Dropping(),
+        conversion=Conversion(bias="train", norm="train"),
+    ),
+    "fine-tuning at falling rates": recipe(Falling(given=(0.5, 0.3), lr="final")),
     "all layers together": recipe(Everywhere(remaining=0.3)),
     "a loss without logits": recipe(Moments(remaining=0.5)),
     "several draws": recipe(Draws(remaining=0.5)),
@@ -74,6 +94,22 @@ def test_killed_and_resumed_it_ends_the_same(label: str, tmp_path: Path) -> None
             placed(made, tmp_path / "cut", checkpoint_seconds=3, resume=kill > 0).execute()
     placed(made, tmp_path / "cut", resume=True).execute()
     assert same(left_by(tmp_path / "cut"), left_by(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("label", [label for label, made in COURSES.items() if len(made.cycles) > 1])
+def test_killed_where_a_cycle_begins_it_ends_the_same(label: str, tmp_path: Path) -> None:
+    """With all of the first cycle saved and nothing of the second, and with a little of the second."""
+    made = COURSES[label]
+    with watched() as whole, a_save_every(3):
+        placed(made, tmp_path / "whole", checkpoint_seconds=3).execute()
+    steps = [n for n, name in enumerate(whole.names, start=1) if name == "before Loop.take_step"]
+    first = made.cycles[0].epochs(made.training.epochs) * 5
+    for kill in (steps[first], steps[first + 7]):
+        folder = tmp_path / f"cut{kill}"
+        with watched(kill), a_save_every(3), suppress(Killed):
+            placed(made, folder, checkpoint_seconds=3).execute()
+        placed(made, folder, resume=True).execute()
+        assert same(left_by(folder), left_by(tmp_path / "whole"))
 
 
 def model_of(folder: Path, stage_epochs: int) -> dict[str, Tensor]:
@@ -207,7 +243,7 @@ def test_what_a_method_measures_is_in_the_record(tmp_path: Path) -> None:
         else:
             assert cycle.accuracy is cycle.train_accuracy is result.tickets[0].accuracy is None
             assert set(cycle.measures) == {"variance"}
-            assert '"train_accuracy"' not in (tmp_path / label / "metrics.jsonl").read_text()
+            assert '"train_accuracy": null' in (tmp_path / label / "metrics.jsonl").read_text()
 
 
 def test_a_measure_that_is_no_number_is_refused(tmp_path: Path) -> None:
@@ -221,34 +257,116 @@ def test_a_measure_that_is_no_number_is_refused(tmp_path: Path) -> None:
 
 def test_a_schedule_of_another_length_is_refused() -> None:
     class Short(EP):
-        def schedule(self, training: Training, cycle: Cycle, last: float) -> list[float]:
+        def schedule(self, training: Training, cycle: Cycle, last: float | None) -> list[float]:
             return [0.1]
 
     with pytest.raises(ValueError, match=r"Short.schedule gave 1 learning rates for the 3 epochs"):
         recipe(Short(remaining=0.5))
 
 
-def test_two_ranks_train_the_same_weights_under_the_mask(tmp_path: Path) -> None:
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
+def test_two_processes_take_every_course_alike(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_rank, (str(tmp_path), port), nprocs=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert one.keys() == COURSES.keys()
     assert same(one, other)
+    for label, made in COURSES.items():
+        run = read_run(tmp_path / label)
+        assert len(run.cycles) == len(made.cycles)
+        assert [epoch.lr for epoch in run.epochs] == rates_of(made)
 
 
-def _rank(rank: int, folder: str) -> None:
+def _rank(rank: int, folder: str, port: int) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    ranks = Group(rank=rank, ranks=2, control=dist.new_group(backend="gloo"))
-    method = Tuning(remaining=0.3)
-    model = convert(mlp(4).build(), 5, remaining=0.3, edges=method.edges)
-    loaded = Points().open(seed=0, device=CPU)
-    loop = Loop(model=model, loaded=loaded, training=Training(), device=CPU, hooks=method, group=ranks)
-    for number, cycle in enumerate(method.phases(), 1):
-        method.begin(model, cycle, number, {})
-        loop.run_epoch(method.optimiser(model, loop.training, cycle), 0.1)
-    weights = {}
-    for name, edges in searched_edges(model).items():
-        assert isinstance(edges, TunedEdges)
-        weights[name] = edges.weight.detach()
-        assert len(weights[name].unique()) > 10
-    torch.save(weights, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
+    os.environ.update({name: str(value) for name, value in meeting.items()})
+    found: dict[str, Any] = {}
+    end = Session.end_stage
+
+    def noted(self: Session, stages: int) -> None:
+        end(self, stages)
+        state = self.model.state_dict()
+        found[label] = {name: value for name, value in state.items() if "running" not in name}
+
+    Session.end_stage = noted  # type: ignore[method-assign]
+    for label, made in COURSES.items():
+        # A process that runs a second group reuses neither names nor places of the first.
+        os.environ["MASTER_PORT"] = str(port + list(COURSES).index(label))
+        placed(made, Path(folder) / label).execute()
+    torch.save(found, f"{folder}/{rank}.pt")
+
+
+def rates_of(made: Recipe) -> list[float]:
+    """The learning rate of each epoch, as the method has it of the one before."""
+    rates: list[float] = []
+    for cycle in made.cycles:
+        rates += made.method.schedule(made.training, cycle, rates[-1] if rates else None)
+    return rates
+
+
+class LooksAround(EP):
+    """Notes how `evaluate` finds the network and torch."""
+
+    seen: ClassVar[list[tuple[bool, float]]] = []
+
+    def evaluate(self, model: nn.Module, accuracy: Any) -> dict[str, float]:
+        self.seen.append((model.training, float(torch.rand(()))))
+        return {"accuracy": accuracy()}
+
+
+def test_a_network_is_measured_in_eval_mode_with_numbers_of_its_own(tmp_path: Path) -> None:
+    made = recipe(LooksAround(remaining=0.5), network=lambda classes: Dropping(), exports=False)
+    before = torch.get_rng_state()
+    for name in ("one", "other"):
+        torch.rand(3)
+        placed(made, tmp_path / name).execute()
+    torch.set_rng_state(before)
+    modes, numbers = zip(*LooksAround.seen, strict=True)
+    assert modes == (False,) * 4, "with the statistics of training and recalibrated, in both runs"
+    assert numbers[:2] == numbers[2:]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"perplexity": math.inf}, "evaluate gave perplexity = inf: a record holds finite numbers"),
+        ({3: 1.0}, "evaluate gave 3: 1.0: expected numbers by name"),
+        ([0.5], r"evaluate gave \[0.5\]: expected numbers by name"),
+    ],
+)
+def test_what_is_no_finite_number_by_name_is_refused(given: Any, says: str, tmp_path: Path) -> None:
+    class Odd(EP):
+        def evaluate(self, model: Any, accuracy: Any) -> Any:
+            return given
+
+    with pytest.raises((TypeError, ValueError), match=says):
+        placed(recipe(Odd(remaining=0.5)), tmp_path / "run").execute()
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, -0.1])
+def test_a_rate_that_is_none_is_refused_before_anything_begins(rate: float) -> None:
+    class Off(EP):
+        def schedule(self, training: Training, cycle: Cycle, last: float | None) -> list[float]:
+            return [0.1, rate, 0.1]
+
+    with pytest.raises(ValueError, match=f"Off.schedule gave the learning rate {rate} in Cycle"):
+        recipe(Off(remaining=0.5))
+
+
+def test_a_recipe_s_stages_are_its_method_s_unless_given() -> None:
+    made = recipe(EP(remaining=0.5))
+    other = replace(made, method=IEP(given=(0.5, 0.3)))
+    assert made.stages is other.stages is None
+    assert [cycle.remaining for cycle in made.cycles] == [0.5]
+    assert [cycle.remaining for cycle in other.cycles] == [0.5, 0.3]
+    with pytest.raises(ValueError, match="no cycle: a search has at least one"):
+        replace(made, stages=())
+    with pytest.raises(ValueError, match="Method has no cycles of its own: give a recipe stages=, or a method="):
+        replace(made, method=Method())
+
+
+def test_the_first_cycle_rewinds_to_nothing() -> None:
+    with pytest.raises(ValueError, match=r"cycle 1 is .*rewind_to=2.*with the first epoch of the schedule"):
+        check_cycles([Cycle(remaining=0.5, rewind_to=2)])

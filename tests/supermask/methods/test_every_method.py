@@ -64,7 +64,7 @@ SHORT["multicoated, linear"] = short(Multicoated(spacing="linear", coats=2))  # 
 
 
 def recipe(method: Method) -> Recipe:
-    return replace(BASE, method=method, stages=())
+    return replace(BASE, method=method, stages=None)
 
 
 def network(method: Method, seed: int = 5) -> nn.Module:

@@ -213,7 +213,7 @@ def test_metrics_without_room_end_the_run_with_the_file_and_the_way_on(whole: di
 
 def test_what_a_resumed_run_repeats_it_does_not_log_twice(tmp_path: Path) -> None:
     """The wall-clock times alone may have lines of what was done twice."""
-    recipe = replace(BASE, stages=BASE.stages[:1])
+    recipe = replace(BASE, stages=BASE.course[:1])
     with watched() as passed:
         placed(recipe, tmp_path / "whole").execute()
     last_step = len(passed.names) - passed.names[::-1].index("after Loop.take_step")
@@ -321,7 +321,7 @@ class Damage:
 
 def test_a_summary_that_cannot_be_made_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    result = placed(replace(BASE, stages=(*BASE.stages, Damage())), folder).execute()
+    result = placed(replace(BASE, stages=(*BASE.course, Damage())), folder).execute()
     assert result.tickets
     assert len(result.cycles) == 2
     said = f"{folder}/metrics.jsonl line 1 is damaged: not a JSON object: the run ended, without summary.json; mend"
@@ -329,7 +329,7 @@ def test_a_summary_that_cannot_be_made_ends_no_run(tmp_path: Path, capsys: pytes
     assert not (folder / "summary.json").exists()
     with (folder / "metrics.jsonl").open("r+b") as file:
         file.write(b"{")
-    placed(replace(BASE, stages=(*BASE.stages, Damage())), folder, resume=True).execute()
+    placed(replace(BASE, stages=(*BASE.course, Damage())), folder, resume=True).execute()
     assert read_summary(folder).finished
     assert (folder / "summary.json").exists()
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from supermask.data.base import Batch
 from supermask.edges.in_model import searched_edges
+from supermask.methods.edge_popup import EP
 from supermask.networks.convert import convert
 from supermask.training.hooks import Hooks
 from supermask.training.loop import Loop
@@ -152,7 +153,7 @@ def test_a_loss_that_reads_scores_gets_all_of_its_gradient(reads: bool) -> None:
 
 
 def test_a_hook_that_nothing_would_call_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match=r"Late.before_steps is called by nothing: is it before_step\?"):
+    with pytest.raises(TypeError, match=r"Late.before_steps is named almost as the hook before_step,"):
 
         class Late(Hooks):
             def before_steps(self, model: nn.Module, step: int) -> None:
@@ -166,7 +167,7 @@ def test_a_hook_that_nothing_would_call_is_refused_by_name() -> None:
 @pytest.mark.parametrize("name", ["loss", "step"])
 def test_an_own_loss_or_step_says_which_gradients_it_needs(name: str) -> None:
     body = {name: lambda self, *given: None}
-    with pytest.raises(TypeError, match=f"Mute has its own {name} and does not say whole_gradients"):
+    with pytest.raises(TypeError, match="Mute has its own loss or step and does not say whole_gradients"):
         type("Mute", (Hooks,), body)
     said = type("Said", (Hooks,), {**body, "whole_gradients": True})
     with pytest.raises(TypeError, match="Heir has its own"):  # what the base needs says nothing of another loss
@@ -184,3 +185,27 @@ def test_a_loss_without_logits_counts_no_accuracy() -> None:
     result = loop.run_epoch(optimiser, 0.3)
     assert result.accuracy is None
     assert result.loss > 0
+
+
+def test_where_a_loss_comes_from_says_which_gradients_it_needs() -> None:
+    def body(**said: bool) -> dict[str, Any]:
+        return {"loss": lambda self, *given: None, **said}
+
+    mixin = type("Mixin", (), body())
+    with pytest.raises(TypeError, match="Mixed has its own loss"):
+        type("Mixed", (mixin, Hooks), {})
+    assert type("Mixed", (mixin, Hooks), {"whole_gradients": True}).whole_gradients
+    reads = type("Reads", (Hooks,), body(whole_gradients=True))
+    steps = type("Steps", (Hooks,), {"step": lambda self, *given: False, "whole_gradients": False})
+    for bases in ((reads, steps), (steps, reads)):
+        with pytest.raises(TypeError, match="Both has its own loss"):
+            type("Both", bases, {})
+    assert type("Heir", (reads,), {}).whole_gradients
+
+
+def test_helpers_are_free_to_be_called_what_they_are() -> None:
+    named = ("score", "rate", "cycle", "begins_with", "evaluation_set")
+    type("Free", (EP,), {name: lambda self: None for name in named})
+    for name, hook in (("optimizer", "optimiser"), ("end_epochs", "end_epoch"), ("evaluated", "evaluate")):
+        with pytest.raises(TypeError, match=f"{name} is named almost as the hook {hook}"):
+            type("Late", (EP,), {name: lambda self: None})

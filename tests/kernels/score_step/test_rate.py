@@ -36,8 +36,7 @@ def stepped(rates: list[float | Tensor], rule: Rule, name: str) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", PATHS)
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("form", ["[]", "[1]", "parameter", "view"])
+@pytest.mark.parametrize(("form", "rule"), [*zip(["[]", "[1]", "parameter", "view"], (*RULES, RULES[1]), strict=True)])
 def test_a_tensor_is_its_float_to_the_bit(form: str, rule: Rule, name: str) -> None:
     def tensor(rate: float) -> Tensor:
         if form == "view":

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -34,6 +33,7 @@ from supermask.tickets.errors import TicketError
 from supermask.tickets.save import save
 from supermask.training.loop import Loop
 from supermask.training.training import Training
+from tests.ranks import on_ranks
 from tests.supermask.methods.courses import (
     Draws,
     Everywhere,
@@ -268,7 +268,7 @@ def test_two_processes_take_every_course_alike(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_rank, (str(tmp_path), port), nprocs=2)
+    on_ranks(_rank, str(tmp_path), port)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert one.keys() == COURSES.keys()
     assert same(one, other)
@@ -279,7 +279,6 @@ def test_two_processes_take_every_course_alike(tmp_path: Path) -> None:
 
 
 def _rank(rank: int, folder: str, port: int) -> None:
-    torch.set_num_threads(1)
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
     os.environ.update({name: str(value) for name, value in meeting.items()})
     found: dict[str, Any] = {}

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from supermask.edges.in_model import searched_edges
@@ -31,6 +30,7 @@ from supermask.training.loop import Loop
 from supermask.training.parallel import ALONE, Group
 from supermask.training.training import Training
 from tests.kernels.paths import path
+from tests.ranks import on_ranks
 from tests.supermask.runs.small_runs import (
     BASE,
     RATES,
@@ -146,14 +146,13 @@ def test_interpreted_kernels_search_as_the_cpu_does(label: str) -> None:
 
 
 def test_two_ranks_hold_the_same_network(tmp_path: Path) -> None:
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
+    on_ranks(_rank, str(tmp_path))
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     assert one.keys() == SHORT.keys()
     assert same(one, other)
 
 
 def _rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     ranks = Group(rank=rank, ranks=2, control=dist.new_group(backend="gloo"))
     torch.manual_seed(rank)  # what a method draws from torch's own generator would differ

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from supermask.edges.in_model import searched_edges
 from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import unpack
+from tests.ranks import on_ranks
 from tests.supermask.networks.layer_cases import CASES, ONE_OF_EACH, attention, draw, input_of, make, small_network
 
 
@@ -115,7 +116,6 @@ def test_inductor_selects_the_masks_of_eager_code() -> None:
 
 
 def train_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     model = small_network()
     optimiser = torch.optim.SGD(model.parameters(), 0.5, momentum=0.9)
@@ -132,7 +132,7 @@ def train_rank(rank: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_data_parallel_ranks_hold_the_same_masks(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(train_rank, (os.fspath(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    on_ranks(train_rank, os.fspath(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     initial = searched_edges(small_network())
     for name, (scores, mask) in first.items():

@@ -2,6 +2,7 @@
 
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from supermask.runs.options import RecipeError
 from supermask.runs.read import read_metrics
+from tests.supermask.methods.courses import Draws
 from tests.supermask.runs.small_runs import BASE, Killed, a_save_every, placed, watched
 
 
@@ -25,7 +27,9 @@ def expected(folder: Path) -> dict[str, list[tuple[int, Any]]]:
     step, found = 0, defaultdict(list)
     for event in read_metrics(folder):
         step = event.get("step", step)
-        for name, value in event.items():
+        groups = ("measures", "measures_recalibrated")
+        measures = {f"{group}/{name}": value for group in groups for name, value in event.get(group, {}).items()}
+        for name, value in {**event, **measures}.items():
             if isinstance(value, int | float) and name not in ("step", "epoch", "cycle"):
                 found[f"{event['event']}/{name}"].append((step, pytest.approx(float(value), rel=1e-6)))
     return dict(found)
@@ -41,6 +45,14 @@ def test_each_number_of_the_metrics_once_at_its_step(resumed: bool, tmp_path: Pa
     assert found == expected(tmp_path / "run")
     assert [step for step, _ in found["epoch/loss"]] == [5, 10, 15, 20]
     assert {"cycle/dying", "evaluate/recalibrated", "export/bytes"} <= found.keys()
+
+
+def test_what_a_method_measures_is_there(tmp_path: Path) -> None:
+    made = replace(BASE, method=Draws(remaining=0.5), stages=None)
+    placed(made, tmp_path / "run", tensorboard=True).execute()
+    found = scalars(tmp_path / "run" / "tensorboard")
+    assert found == expected(tmp_path / "run")
+    assert {"evaluate/measures/spread", "export/measures/spread"} <= found.keys()
 
 
 def test_without_the_package_the_run_is_refused_before_anything_is_written(

@@ -123,6 +123,24 @@ def suicide(run: RunOptions) -> Recipe:
     return digits_ep.recipe(run=run)
 
 
+@pytest.mark.parametrize("said", ["one", "other"])
+def test_workers_have_the_environment_of_this_moment(
+    said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("SAID_TO_WORKERS", said)
+    told = Job(recipe=telling, arguments={}, run=RunOptions(device="cpu"), parent=tmp_path)
+    with pytest.raises(ValueError, match=f"was told {said}"):
+        run_grid([told], workers=1)
+
+
+def telling(run: RunOptions) -> Recipe:
+    """A recipe whose worker says what it was told."""
+    if multiprocessing.parent_process() is not None:
+        raise ValueError(f"was told {os.environ.get('SAID_TO_WORKERS')}")
+    return digits_ep.recipe(run=run)
+
+
 def test_the_folder_says_device_and_data_but_not_how_they_are_had(tmp_path: Path) -> None:
     def folder(device: str = "cpu", **options: object) -> Path:
         data = CIFAR10(**options)  # type: ignore[arg-type]

@@ -303,7 +303,7 @@ def test_a_dry_run_writes_nothing(
 
 
 def test_stages_of_another_method_are_refused() -> None:
-    with pytest.raises(ValueError, match="give stages"):
+    with pytest.raises(ValueError, match="leave stages out, or give"):
         replace(BASE, method=IteRand(remaining=0.1), stages=search(IteRand(remaining=0.9).phases()))
 
 

@@ -21,7 +21,7 @@ from supermask.runs.folder import RunFolderError
 from supermask.runs.interrupts import Interrupted
 from supermask.runs.options import RecipeError
 from supermask.runs.read import read_summary
-from supermask.runs.session import VERSION, Session
+from supermask.runs.session import VERSION, Done, Session
 from supermask.training.loop import Loop
 from supermask.training.parallel import Group
 from supermask.training.training import Training
@@ -254,9 +254,13 @@ def test_the_layout_of_a_checkpoint_is_that_of_its_version(tmp_path: Path) -> No
     assert state["version"] == VERSION == 1
     assert set(state) == {
         "version", "lengths", "model", "loop", "optimiser", "ever", "cumulative",
-        "stage", "stage_epoch", "lr", "trained", "results", "tickets",
+        "stage", "stage_epoch", "lr", "lr_before", "trained", "results", "tickets",
     }  # fmt: skip
     assert set(state["loop"]) == {"step", "epoch", "losses", "right", "count"}
+    del state["lr_before"]  # which came later, and can be told from the rest
+    done = Done()
+    done.load_state_dict(state)
+    assert done.lr_before == done.lr == state["lr"]
 
 
 def test_a_summary_goes_when_its_end_is_lost(

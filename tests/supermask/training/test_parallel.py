@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from supermask.data.base import Loaded, in_memory
@@ -20,6 +19,7 @@ from supermask.training.global_norm import synchronise
 from supermask.training.loop import Loop
 from supermask.training.parallel import ALONE, Group, RanksDisagree, group
 from supermask.training.training import Training
+from tests.ranks import on_ranks
 
 CPU = torch.device("cpu")
 NORMS: dict[str, Callable[[], nn.Module]] = {
@@ -33,7 +33,7 @@ NORMS: dict[str, Callable[[], nn.Module]] = {
 
 def workers(task: str, folder: Path, ranks: int = 2) -> list[Any]:
     """What `TASKS[task]` gives in each of `ranks` gloo processes."""
-    mp.spawn(_work, (task, str(folder), ranks), nprocs=ranks)
+    on_ranks(_work, task, str(folder), ranks, ranks=ranks)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
 
 

@@ -183,3 +183,30 @@ def test_a_step_at_what_is_no_rate_is_refused(lr: float | Tensor, error: type[Ex
 def test_what_torch_refuses_at_the_beginning_is_refused(lr: Tensor) -> None:
     with pytest.raises(ValueError, match=r"Invalid learning rate|1-element"):
         ScoreSGD(network(), lr=lr)
+
+
+@pytest.mark.parametrize("loads", [False, True])
+def test_what_a_captured_step_reads_stays_where_it_is(loads: bool) -> None:
+    model = network(**TRAINED)
+    own = ScoreSGD(model, lr=0.1, momentum=0.9)
+    own.param_groups[1]["fused"] = True
+    one, other, third = batches(3)
+    fused_step(model, own, one)
+    saved, scores = copy.deepcopy(own.state_dict()), copy.deepcopy(model.state_dict())
+    saved["param_groups"][1]["fused"] = None
+    fused_step(model, own, other)
+    held = [slots["momentum_buffer"] for slots in own.state.values()]
+    if loads:
+        model.load_state_dict(scores)
+        own.load_state_dict(saved)
+        assert all(one is slots["momentum_buffer"] for one, slots in zip(held, own.state.values(), strict=True))
+        assert own.param_groups[1]["fused"] is True
+        for momentum, slots in zip(held, saved["state"].values(), strict=True):
+            assert torch.equal(momentum, slots["momentum_buffer"])
+        fused_step(model, own, other)  # again, from there
+    fused_step(model, own, third)
+    expected, plain = network(**TRAINED), [one, other, third]
+    stepping = ScoreSGD(expected, lr=0.1, momentum=0.9)
+    for batch in plain:
+        fused_step(expected, stepping, batch)
+    assert equal(model, expected)

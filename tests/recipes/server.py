@@ -7,6 +7,7 @@ processes begin as if each had imported for itself. They end with the exit statu
 """
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -25,6 +26,7 @@ import supermask.recipes.digits_soft_iep  # noqa: F401
 
 def serve() -> None:
     """Answer requests until there are no more."""
+    gc.freeze()  # so that collections in the processes copy nothing of what was imported
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()

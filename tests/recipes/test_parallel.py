@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from supermask.recipes import digits_soft_iep
+from supermask.recipes import digits_dense, digits_soft_iep
 from supermask.recipes._settings import DIGITS
 from supermask.runs.options import RunOptions
 from supermask.runs.read import read_metrics
+from tests.ranks import free_port, meet, on_ranks
 from tests.recipes.command import run
 from tests.supermask.runs.small_runs import last_state, left_by, same
 
@@ -79,7 +80,11 @@ def test_a_rank_that_fails_ends_the_job_with_its_error(how: str, says: str, tmp_
 
 
 def test_dense_training(tmp_path: Path) -> None:
-    options = "--nproc_per_node=2", "-m", "recipes.digits_dense", "--training.epochs", 1, "--run.folder", "run"
-    done = run("torch.distributed.run", "--standalone", *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    on_ranks(dense, str(tmp_path), free_port())
     assert read_metrics(tmp_path / "run")[-1] == {"event": "end"}
+
+
+def dense(rank: int, folder: str, port: int) -> None:
+    meet(rank, port)
+    options = RunOptions(folder=Path(folder) / "run", device="cpu", quiet=True)
+    digits_dense.recipe(training=replace(DIGITS, epochs=1), run=options).execute()

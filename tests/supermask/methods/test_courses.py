@@ -1,9 +1,7 @@
 """Courses that are no cycles of edge-popup run like every other: recorded, killed, resumed to the bit, on two ranks."""
 
 import math
-import os
 import random
-import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -33,7 +31,7 @@ from supermask.tickets.errors import TicketError
 from supermask.tickets.save import save
 from supermask.training.loop import Loop
 from supermask.training.training import Training
-from tests.ranks import on_ranks
+from tests.ranks import free_port, meet, on_ranks
 from tests.supermask.methods.courses import (
     Draws,
     Everywhere,
@@ -264,23 +262,25 @@ def test_a_schedule_of_another_length_is_refused() -> None:
         recipe(Short(remaining=0.5))
 
 
-def test_two_processes_take_every_course_alike(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    on_ranks(_rank, str(tmp_path), port)
+# Of all that is different between processes: what is trained, whose data, which batches, who ranks, who measures.
+ALIKE = [
+    "weights, biases and norms under a mask", "tasks", "magnitudes, rewound", "all layers together", "several draws"
+]  # fmt: skip
+
+
+def test_two_processes_take_a_course_alike(tmp_path: Path) -> None:
+    on_ranks(_rank, str(tmp_path), [free_port() for _ in ALIKE])
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
-    assert one.keys() == COURSES.keys()
+    assert list(one) == ALIKE
     assert same(one, other)
-    for label, made in COURSES.items():
+    for label in ALIKE:
+        made = COURSES[label]
         run = read_run(tmp_path / label)
         assert len(run.cycles) == len(made.cycles)
         assert [epoch.lr for epoch in run.epochs] == rates_of(made)
 
 
-def _rank(rank: int, folder: str, port: int) -> None:
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2}
-    os.environ.update({name: str(value) for name, value in meeting.items()})
+def _rank(rank: int, folder: str, ports: list[int]) -> None:
     found: dict[str, Any] = {}
     end = Session.end_stage
 
@@ -290,10 +290,9 @@ def _rank(rank: int, folder: str, port: int) -> None:
         found[label] = {name: value for name, value in state.items() if "running" not in name}
 
     Session.end_stage = noted  # type: ignore[method-assign]
-    for label, made in COURSES.items():
-        # A process that runs a second group reuses neither names nor places of the first.
-        os.environ["MASTER_PORT"] = str(port + list(COURSES).index(label))
-        placed(made, Path(folder) / label).execute()
+    for label, port in zip(ALIKE, ports, strict=True):
+        meet(rank, port)
+        placed(COURSES[label], Path(folder) / label).execute()
     torch.save(found, f"{folder}/{rank}.pt")
 
 

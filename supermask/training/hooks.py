@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from supermask.data.base import Batch
 
+# What a hook is called elsewhere.
+_ELSEWHERE = {name: ["end_epoch"] for name in ("after_epoch", "epoch_end", "on_epoch_end", "end_of_epoch")}
+
 
 class Hooks:
     """Edge-popup's: cross-entropy, and nothing else.
@@ -37,10 +40,11 @@ class Hooks:
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
         for name in vars(cls).keys() - {name for base in cls.__bases__ for name in dir(base)} - set(cls.called):
-            if callable(vars(cls)[name]) and (close := get_close_matches(name, cls.called, n=1, cutoff=0.85)):
+            close = _ELSEWHERE.get(name) or get_close_matches(name, cls.called, n=1, cutoff=0.85)
+            if close and callable(vars(cls)[name]):
                 raise TypeError(
-                    f"{cls.__name__}.{name} is named almost as the hook {close[0]}, and nothing calls it: rename it, "
-                    f"to {close[0]} if it is meant to be that"
+                    f"{cls.__name__}.{name} may be meant to be the hook {close[0]}, and nothing calls it: rename it, "
+                    f"to {close[0]} if it is"
                 )
         owners = [next(base for base in cls.__mro__ if name in vars(base)) for name in ("loss", "step")]
         said = {vars(owner).get("whole_gradients") for owner in owners if owner is not Hooks}

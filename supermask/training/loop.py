@@ -164,7 +164,13 @@ class Loop:
             self.hooks.before_step(self.model, self.step)
         with searching():
             with self.autocast():
-                loss, logits = self.hooks.loss(self.model, self.runner, batch, self.training.label_smoothing)
+                found = self.hooks.loss(self.model, self.runner, batch, self.training.label_smoothing)
+            if not isinstance(found, tuple) or len(found) != 2:
+                raise TypeError(
+                    f"{type(self.hooks).__name__}.loss gave {type(found).__name__}: expected a pair, the loss and the "
+                    "logits [batch, classes], or None for these"
+                )
+            loss, logits = found
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
                 raise self._broke_down(f"at step {self.step} with loss {loss.item()}", inputs)
             loss.backward()

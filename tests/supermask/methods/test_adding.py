@@ -69,6 +69,18 @@ def test_the_page_s_phase_goes_on_at_a_tenth_and_resumes_so(tmp_path: Path) -> N
     assert config["stages"][2]["cycle"]["type"] == "a_file_of_ones_own.Settling"
 
 
+def test_the_page_s_loss_and_measure(tmp_path: Path) -> None:
+    space: dict[str, Any] = {"__name__": "a_file_of_ones_own"}
+    exec("\n".join([BLOCKS[0], BLOCKS[2], BLOCKS[5]]), space)
+    largest = {}
+    for penalty in (0.0, 0.1):
+        method = space["Penalised"](remaining=0.5, penalty=penalty)
+        result = placed(replace(BASE, method=method, stages=None), tmp_path / str(penalty)).execute()
+        assert result.tickets[0].accuracy is not None
+        largest[penalty] = read_run(tmp_path / str(penalty)).cycles[-1].measures["largest"]
+    assert 0 < largest[0.1] < largest[0.0], "the penalty reaches the scores"
+
+
 def test_a_method_in_a_loop_of_one_s_own_draws_again() -> None:
     space: dict[str, Any] = {"__name__": "a_file_of_ones_own"}
     exec("\n".join(["import torch", BLOCKS[4]]), space)

@@ -153,7 +153,7 @@ def test_a_loss_that_reads_scores_gets_all_of_its_gradient(reads: bool) -> None:
 
 
 def test_a_hook_that_nothing_would_call_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match=r"Late.before_steps is named almost as the hook before_step,"):
+    with pytest.raises(TypeError, match=r"Late.before_steps may be meant to be the hook before_step,"):
 
         class Late(Hooks):
             def before_steps(self, model: nn.Module, step: int) -> None:
@@ -172,6 +172,18 @@ def test_an_own_loss_or_step_says_which_gradients_it_needs(name: str) -> None:
     said = type("Said", (Hooks,), {**body, "whole_gradients": True})
     with pytest.raises(TypeError, match="Heir has its own"):  # what the base needs says nothing of another loss
         type("Heir", (said,), body)
+
+
+def test_a_loss_that_is_no_pair_is_told_what_is_wanted() -> None:
+    class Single(Hooks):
+        whole_gradients = False
+
+        def loss(self, model: nn.Module, network: Any, batch: Batch, label_smoothing: float) -> Any:
+            return network(batch[0]).square().mean()
+
+    loop, optimiser = loop_of(Single())
+    with pytest.raises(TypeError, match=r"Single.loss gave Tensor: expected a pair, the loss and the logits"):
+        loop.run_epoch(optimiser, 0.3)
 
 
 def test_a_loss_without_logits_counts_no_accuracy() -> None:
@@ -206,6 +218,11 @@ def test_where_a_loss_comes_from_says_which_gradients_it_needs() -> None:
 def test_helpers_are_free_to_be_called_what_they_are() -> None:
     named = ("score", "rate", "cycle", "begins_with", "evaluation_set")
     type("Free", (EP,), {name: lambda self: None for name in named})
-    for name, hook in (("optimizer", "optimiser"), ("end_epochs", "end_epoch"), ("evaluated", "evaluate")):
-        with pytest.raises(TypeError, match=f"{name} is named almost as the hook {hook}"):
+    for name, hook in (
+        ("optimizer", "optimiser"),
+        ("end_epochs", "end_epoch"),
+        ("evaluated", "evaluate"),
+        ("after_epoch", "end_epoch"),
+    ):
+        with pytest.raises(TypeError, match=f"{name} may be meant to be the hook {hook},"):
             type("Late", (EP,), {name: lambda self: None})

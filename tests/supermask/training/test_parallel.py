@@ -121,7 +121,27 @@ def disagreement(ranks: Group) -> str:
     return ""
 
 
-TASKS: dict[str, Callable[[Group], Any]] = {"norms": norms, "steps": steps, "disagreement": disagreement}
+def turned(ranks: Group) -> str:
+    """A sign that one process alone has turned."""
+    model = convert(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2)), 0, remaining=0.5)
+    edges = searched_edges(model)["1"]
+    edges.make_room_for_draws()
+    ranks.check_masks(model)
+    if ranks.rank == 1:
+        edges.draw_weights(edges.mask(), 1)
+    try:
+        ranks.check_masks(model)
+    except RanksDisagree as error:
+        return str(error)
+    return ""
+
+
+TASKS: dict[str, Callable[[Group], Any]] = {
+    "norms": norms,
+    "steps": steps,
+    "disagreement": disagreement,
+    "turned": turned,
+}
 
 
 def all_tasks(ranks: Group) -> dict[str, Any]:
@@ -190,3 +210,8 @@ def test_one_process_is_left_as_it_is() -> None:
     assert ALONE.wrap(model) is model
     with group("cpu") as (ranks, device):
         assert (ranks, device) == (ALONE, "cpu")
+
+
+def test_buffers_that_differ_are_named_on_every_rank(two: list[dict[str, Any]]) -> None:
+    for rank in two:
+        assert "rank 1 selects other edges than rank 0 in layer 1" in rank["turned"]

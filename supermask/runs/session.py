@@ -54,8 +54,9 @@ class Done:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Stand where `state` says, which may hold other things too."""
         self.stage, self.stage_epoch, self.lr = state["stage"], state["stage_epoch"], state["lr"]
-        self.lr_before = state.get("lr_before", self.lr or None)  # older checkpoints: of constant rates it is the same
         self.trained = EpochResult(**state["trained"]) if state["trained"] else None
+        # Older checkpoints have it not; of constant rates, which alone go by it there, it is the last one.
+        self.lr_before = state.get("lr_before", self.lr if self.trained else None)
         self.results = [CycleResult(**result) for result in state["results"]]
         self.tickets = [Exported(**ticket) for ticket in state["tickets"]]
 

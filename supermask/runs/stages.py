@@ -59,7 +59,7 @@ class Search:
             rate=self.cycle.remaining,
         )
         if not session.begun:
-            done.lr_before = done.lr or None
+            done.lr_before = done.lr if done.trained else None
             with torch.no_grad():
                 method.begin(model, self.cycle, recorder.number, session.initial)
             if self.cycle.lr == "rewind":

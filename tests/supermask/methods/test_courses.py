@@ -353,6 +353,15 @@ def test_a_rate_that_is_none_is_refused_before_anything_begins(rate: float) -> N
         recipe(Off(remaining=0.5))
 
 
+def test_a_rate_of_zero_is_the_last_one_too(tmp_path: Path) -> None:
+    class Stopped(IEP):
+        def schedule(self, training: Training, cycle: Cycle, last: float | None) -> list[float]:
+            return [0.1, 0.1, 0.0] if cycle.lr == "rewind" else super().schedule(training, cycle, last)
+
+    placed(recipe(Stopped(given=(0.5, 0.3), lr="final")), tmp_path / "run").execute()
+    assert [epoch.lr for epoch in read_run(tmp_path / "run").epochs] == [0.1, 0.1, 0.0, 0.0, 0.0, 0.0]
+
+
 def test_a_recipe_s_stages_are_its_method_s_unless_given() -> None:
     made = recipe(EP(remaining=0.5))
     other = replace(made, method=IEP(given=(0.5, 0.3)))

@@ -105,8 +105,10 @@ def selected_edges(model: nn.Module) -> dict[str, int]:
 def _thresholds(
     everything: Sequence[SearchedEdges], found: Mapping[SearchedEdges, Found]
 ) -> dict[SearchedEdges, Threshold]:
-    """The threshold of each layer: known, or selected, all of one rule in one call."""
-    known = {
+    """The threshold of each layer: that of a block around this one, known, or selected, all of one rule in one call."""
+    around = {edges: edges.selection.threshold for edges in everything}
+    known = {edges: threshold for edges, threshold in around.items() if threshold is not None}
+    known |= {
         edges: found[edges].threshold for edges in everything if edges in found and found[edges].state.holds(edges)
     }
     for rule, layers in by_rule(edges for edges in everything if edges not in known):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from supermask.edges import rules
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.packed import PackedEdges
+from supermask.edges.rules import TopKept
 from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import pack
 from supermask.networks.layers import SupermaskConv2d, SupermaskLinear
@@ -165,3 +166,16 @@ def test_a_copy_made_inside_one_selection_selects_for_itself() -> None:
         for edges in searched_edges(twin).values():
             edges.scores.mul_(-2).add_(0.01)
             assert int(chosen(edges).sum()) == int(edges.kept)
+
+
+def test_a_block_within_another_goes_by_its_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = (SupermaskLinear(9, 7, seed=0, remaining=0.5), SupermaskLinear(7, 3, seed=0, layer=1, remaining=0.5))
+    model = nn.Sequential(*layers)
+    calls: list[int] = []
+    found = TopKept.found
+    monkeypatch.setattr(TopKept, "found", lambda self, layers: calls.append(len(layers)) or found(self, layers))
+    with one_selection(model):
+        around = [edges.mask() for edges in searched_edges(model).values()]
+        with one_selection(model):
+            assert all(map(torch.equal, around, (edges.mask() for edges in searched_edges(model).values())))
+    assert calls == [2]

@@ -154,6 +154,8 @@ ABOUT: dict[str, About] = {
         loop=True,
         variant=lambda known: "momentum" if known["MOMENTUM"] else "plain",
     ),
+    "table": About(edges=None, bytes=None, bytes_are="8 a number, in a captured graph"),
+    "spread": About(edges=None, bytes=None, bytes_are="8 a tile; a program a layer"),
     "score_source": About(edges=None, bytes=None, bytes_are="a program a layer"),
     "score_bracket": About(edges=None, bytes=None, bytes_are="a program a layer"),
     "subnet": About(

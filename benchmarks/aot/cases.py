@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from supermask.kernels.base import bits, philox
+from supermask.kernels.base import bits, philox, table
 from supermask.kernels.base.keys import Threshold
 from supermask.kernels.base.planes import Planes
 from supermask.kernels.base.sgd import Sgd
@@ -67,6 +67,8 @@ def _scores() -> None:
     kept = torch.ones(len(scores), dtype=torch.int64)
     thetas = [Theta(seed, layer, 0, torch.ones(1)) for layer, (_, _, seed) in enumerate(_LAYERS)]
     brackets = torch.tensor([(1, 0)] * len(scores), dtype=torch.int32)
+    rows, _ = select.layer_rows(scores, survivors)
+    table.carried(rows, _CPU)
     for absolute in (True, False):
         select.select_triton(scores, kept, survivors, absolute)
     select.select_triton(scores, kept[:, None].repeat(1, 3), survivors, True)

@@ -6,16 +6,25 @@ once for all of them and the compiler knows the rest. Places are 32-bit offsets 
 of which there is one a program: in 64 bits an edge, addresses would cost more than everything else.
 """
 
-from supermask.kernels.base.launch import interpreted, jit, tl
+from supermask.kernels.base.launch import jit, tl
+from supermask.kernels.base.sizes import INTERPRETED, Row, Sizes
 
-__all__ = ["is_set", "sign_of", "tile_of_edges", "tile_of_words", "tile_rows", "words_of"]
+__all__ = ["SIZES", "is_set", "sign_of", "tile_of_edges", "tile_of_words", "words_of"]
 
 
-def tile_rows(cols: int) -> int:
-    """BLOCK_R of a kernel that works on tiles of 128 columns: places within a program fit 32 bits."""
-    if cols >= 1 << 27:
-        return 1
-    return 64 if interpreted() else 16
+def _row(block_r: int, warps: int, **when: int) -> Row:
+    return Row({"BLOCK_R": block_r, "num_warps": warps}, when)
+
+
+SIZES = Sizes(
+    "edge_tile",
+    {
+        # Places within a program fit 32 bits.
+        **dict.fromkeys(("sm", "gfx"), (_row(16, 4, cols=(1 << 27) - 1), _row(1, 4))),
+        INTERPRETED: (_row(64, 4, cols=(1 << 27) - 1), _row(1, 4)),
+    },
+)
+"""Of kernels that work on tiles of 128 columns: BLOCK_R rows of them."""
 
 
 @jit

@@ -15,16 +15,17 @@ those it is a convolution of stride 1. No atomics: every result is one program's
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.launch import cdiv, interpreted, jit, launch, tl
 from supermask.kernels.base.planes import Planes
+from supermask.kernels.base.sizes import fitting
 from supermask.kernels.base.theta import Theta
-from supermask.kernels.base.tile import sign_quad, warps_of, weight_tile, weights
+from supermask.kernels.base.tile import sign_quad, weight_tile, weights
 from supermask.kernels.masked_conv2d.arguments import Window
+from supermask.kernels.masked_conv2d.sizes import SIZES
 from supermask.kernels.masked_conv2d.taps import tap_codes
 
 __all__ = ["masked_conv2d_backward_triton", "masked_conv2d_triton"]
@@ -204,32 +205,6 @@ _WIDE = 1 << 31  # from here on, places are counted in 64 bits
 _STEPS = "STEP_H", "STEP_W", "PAD_H", "PAD_W", "DILATION_H", "DILATION_W"
 
 
-class _Block(NamedTuple):
-    """What one program makes, and how."""
-
-    rows: int
-    positions: int
-    warps: int
-    stages: int
-
-
-def _block(rows: int, dtype: torch.dtype, natural: bool, scattered: bool, wide: bool) -> _Block:
-    """For `rows` of a group, in `natural` order or by taps; `scattered` where each element of x is loaded alone, `wide`
-    where places take 64 bits."""
-    if interpreted():
-        return _Block(32, 64, 4, 1)
-    warps, positions, stages = warps_of(128), 64, 2
-    if scattered and warps == 2:  # 64 lanes a warp, and two scalar registers for every bounds check
-        warps, positions, stages = 4, 16, 1
-    elif scattered:
-        positions = 16 if wide else 32
-    elif dtype is torch.float32:
-        positions = 32  # three products a weight, and four bytes an element of x
-    elif natural and warps == 4:
-        stages = 3  # with two, some compilers want more registers than there are
-    return _Block(min(128, max(16, 1 << (rows - 1).bit_length())), positions, warps, stages)
-
-
 def _aligned(x: Tensor, channels: int) -> bool:
     """Whether channels of x are loaded several at once; `channels` are those of a group."""
     return x.stride(1) == 1 and not any(size % 16 for size in (channels, *x.stride()[2:]))
@@ -265,10 +240,13 @@ def _start(
     wide = max(y.numel() + 64 * rows, 2 * reach, phases * positions + 64) >= _WIDE
     channels = x.shape[1] // groups
     scattered = not _aligned(x, channels) or (tile is None and tuple(kernel) != (1, 1))
-    block = _block(group_rows, x.dtype, tile is None, scattered, wide)
+    exact = x.dtype is torch.float32
+    sizes = dict(SIZES.of(scattered=scattered, wide=wide, exact=exact, natural=tile is None))
+    sizes["BLOCK_R"] = fitting(group_rows, 16, sizes["BLOCK_R"])
+    programs = cdiv(group_rows, sizes["BLOCK_R"]) * groups * phases * cdiv(positions, sizes["BLOCK_M"])
     launch(
         _masked_conv2d_kernel,
-        (cdiv(group_rows, block.rows) * groups * phases * cdiv(positions, block.positions),),
+        (programs,),
         x, *weights, bias, y, *theta.counter(),
         images, x.shape[2], x.shape[3], y_height, y_width, channels, rows, group_rows,
         mask.shape[2] // (tile or 4),
@@ -282,11 +260,8 @@ def _start(
         TILE=tile or 8,
         INDEX=tl.int64 if wide else tl.int32,
         DTYPE=tl.float32 if interpreted() else tl.float16 if x.dtype is torch.float16 else tl.bfloat16,
-        EXACT=x.dtype is torch.float32,
-        BLOCK_R=block.rows,
-        BLOCK_M=block.positions,
-        num_warps=block.warps,
-        num_stages=block.stages,
+        EXACT=exact,
+        **sizes,
     )  # fmt: skip
     return y.to(x.dtype).permute(0, 3, 1, 2)
 

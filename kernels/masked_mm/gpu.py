@@ -8,7 +8,9 @@ from torch import Tensor
 
 from supermask.kernels.base.launch import cdiv, interpreted, jit, launch, tl
 from supermask.kernels.base.planes import Planes
-from supermask.kernels.base.tile import sign_quad, warps_of, weight_tile
+from supermask.kernels.base.sizes import fitting
+from supermask.kernels.base.tile import sign_quad, weight_tile
+from supermask.kernels.masked_mm.sizes import SIZES
 
 
 @jit
@@ -108,18 +110,6 @@ def _masked_mm_sum_kernel(partial_ptr, constant_ptr, bias_ptr, y_ptr, size, N, s
 _PROGRAMS = 256  # with fewer, a GPU of some hundred processors has idle ones
 
 
-def _blocks(M: int, exact: bool, single: bool, coats: int, transposed: bool) -> tuple[int, int]:
-    """Rows of x and of W in a program, as large as registers allow.
-
-    Multiply-adds in place of tensor cores (`exact`), a second coat and loads of single elements take more of them.
-    """
-    most, block_n = 64, 128
-    if not interpreted():
-        most = 16 if single or (exact and (transposed or coats > 1)) else 32 if exact or coats > 1 else 64
-        block_n = 128 >> exact + (single or (exact and coats > 1))
-    return next(block for block in (16, 32, 64) if block >= min(M, most)), block_n
-
-
 def _matrix(x: Tensor) -> Tensor:
     """[..., cols] as [M, cols]: a view wherever there is one, and always of a vector or a matrix."""
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
@@ -133,7 +123,9 @@ def _product(
     (coats, _, words), M, dtype = mask.shape, left.shape[0], left.dtype
     exact = dtype is torch.float32
     single = left.stride(1) != 1 or any(size % 16 for size in (left.shape[1], left.stride(0)))
-    block_m, block_n = _blocks(M, exact, single, coats, transposed)
+    sizes = dict(SIZES.of(exact=exact, single=single, several=coats > 1, transposed=transposed, rows=M))
+    block_m, block_n = fitting(M, 16, sizes["BLOCK_M"]), sizes["BLOCK_N"]
+    sizes["BLOCK_M"] = block_m
     columns, blocks, steps = (K, words // 4, cdiv(N, block_n)) if transposed else (N, cdiv(N, block_n), words // 4)
 
     programs = max(1, cdiv(M, block_m) * blocks)
@@ -145,9 +137,6 @@ def _product(
     dtype = torch.float32 if interpreted() and dtype is torch.bfloat16 else dtype
     out = torch.empty(M, columns, dtype=dtype, device=left.device)
     partial = out if splits == 1 else torch.empty(splits, M, columns, dtype=torch.float32, device=left.device)
-    warps = warps_of(128)
-    # Compiled for 64 lanes, single elements each keep a bounds check of their own: fewer a thread, and none in advance.
-    stages = (1 if single else 2) if warps == 2 else 2 if exact or single else 3
     launch(
         kernel,
         (cdiv(M, block_m), blocks, splits),
@@ -164,10 +153,7 @@ def _product(
         COATS=coats,
         DTYPE=getattr(tl, str(dtype).removeprefix("torch.")),
         PARTIAL=splits > 1,
-        BLOCK_N=block_n,
-        BLOCK_M=block_m,
-        num_warps=4 if single else warps,
-        num_stages=stages,
+        **sizes,
     )
     if splits > 1:
         grid = (cdiv(out.numel(), 256),)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from supermask.kernels.base.edge_tile import is_set, tile_of_edges, tile_of_words, tile_rows
+from supermask.kernels.base.edge_tile import SIZES, is_set, tile_of_edges, tile_of_words
 from supermask.kernels.base.launch import cdiv, jit, launch, tl
 from supermask.kernels.base.theta import BITS_DTYPE, Theta, signed_tile
 
@@ -32,10 +32,10 @@ def packed_weight_triton(mask: Tensor, shape: Sequence[int], theta: Theta, dtype
     cols = math.prod(shape[1:])
     as_bits = BITS_DTYPE[dtype]
     weight = torch.empty(shape, dtype=dtype, device=mask.device)
-    block = tile_rows(cols)
+    sizes = SIZES.of(cols=cols)
     launch(
         _packed_weight_kernel,
-        (cdiv(rows, block), words // 4),
+        (cdiv(rows, sizes["BLOCK_R"]), words // 4),
         mask,
         theta.constant.to(dtype).view(as_bits),
         theta.launched_words(rows, cols, mask.device),
@@ -44,6 +44,6 @@ def packed_weight_triton(mask: Tensor, shape: Sequence[int], theta: Theta, dtype
         rows,
         cols,
         words,
-        BLOCK_R=block,
+        **sizes,
     )
     return weight

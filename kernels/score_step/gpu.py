@@ -2,9 +2,9 @@
 
 One pass over all layers updates the scores, counts those above each layer's bracket and compacts those inside, in any
 order, which no count sees. Then a launch of a program a layer writes the table from which the launches of the select
-(kernels/select/gpu.py) learn what to count, compacted scores or all; ties it resolves over the whole layer. With it
-and one for the next brackets there are 8 launches, one more where signs are drawn from a seed, two memsets and one copy
-of a table of addresses, whatever the number of layers.
+(kernels/select/gpu.py) learn what to count, compacted scores or all; ties it resolves over the whole layer. With it,
+one for the next brackets and one that tells each tile its layer there are 9 launches, two more where signs are drawn
+from a seed, two memsets and one copy of a table of addresses, whatever the number of layers.
 
 A step moves 12 bytes an edge, 8 more with momentum, 4 more where theta0 is dense, a bit for signs, one for survivors.
 Signs are drawn in a launch before, where a thread makes the Philox call of 128 edges: here every thread of these would
@@ -21,31 +21,37 @@ from torch import Tensor
 from supermask.kernels.base.keys import Threshold, score_key
 from supermask.kernels.base.launch import interpreted, jit, launch, tl
 from supermask.kernels.base.sgd import Sgd
+from supermask.kernels.base.table import dealt, on_device, spread
 from supermask.kernels.base.theta import Theta
-from supermask.kernels.base.tile import warps_of
+from supermask.kernels.score_step.sizes import SIZES
+from supermask.kernels.select import sizes as select_sizes
 from supermask.kernels.select.gpu import (
     DIGIT_BITS,
     FIELDS,
+    FIRST_TILE,
     layer_rows,
-    on_device,
     select_launches,
     tile_of,
-    tile_sizes,
     word_and_bit,
 )
 
-STEPS = 10  # fields of a layer: addresses of gradient, momentum, signs, theta0, constant, compacted; room there; Philox
+# Fields of a layer: addresses of gradient, momentum, signs, theta0, constant, compacted; room there; Philox' three; how
+# many launches' worth of Philox calls come before.
+STEPS, FIRST_CALL = 11, 10
 ROOM = 16  # the bracket may hold so many times fewer edges than the layer has
 SIDE = 100  # and is meant to hold so many times fewer on each side of tau
 
 
 @jit
-def _score_signs_kernel(steps_ptr, table_ptr, call_ptr, FIELDS: tl.constexpr, STEPS: tl.constexpr, CALLS: tl.constexpr):
+def _score_signs_kernel(
+    steps_ptr, table_ptr, layer_ptr, FIELDS: tl.constexpr, STEPS: tl.constexpr, FIRST_CALL: tl.constexpr,
+    CALLS: tl.constexpr,
+):  # fmt: skip
     """Sign words of `CALLS` Philox calls of a layer: 128 edges each, none made twice."""
     pid = tl.program_id(0)
-    layer = tl.load(call_ptr + 2 * pid)
-    first = tl.load(call_ptr + 2 * pid + 1)
+    layer = tl.load(layer_ptr + pid)
     step_ptr = steps_ptr + layer * STEPS
+    first = (pid - tl.load(step_ptr + FIRST_CALL)) * CALLS
     row_ptr = table_ptr + layer * FIELDS
     calls = tl.load(row_ptr + 4) // 4  # in a row
     total = tl.load(row_ptr + 2) // tl.load(row_ptr + 3) * calls
@@ -217,11 +223,9 @@ def score_step_triton(
     thetas: Sequence[Theta], kept: Tensor, brackets: Tensor, sgd: Sgd, absolute: bool,
 ) -> Threshold:  # fmt: skip
     device, count = kept.device, len(scores)
-    TILE, _ = tile_sizes()
-    # An edge has some twenty registers on its way: four edges a thread leave room for them on every device.
-    BLOCK = 128 if interpreted() else 512
-    CALLS, slack = (32, 16) if interpreted() else (512, 1024)
-    rows, tile_layers = layer_rows(scores, survivors)
+    sizes, tile = dict(SIZES.of()), select_sizes.SIZES.of()["TILE"]
+    calls, slack = sizes.pop("CALLS"), 16 if interpreted() else 1024
+    rows, tiles = layer_rows(scores, survivors)
     edges = rows[:, 2]
     room = np.minimum(edges, edges // ROOM + slack)
     seeded = [theta.signs is None and theta.base is None for theta in thetas]
@@ -235,12 +239,18 @@ def score_step_triton(
     fields[:, 2] += np.where(words > 0, drawn.data_ptr() + 4 * (words.cumsum() - words), 0)
     fields[:, 5] = compacted.data_ptr() + 4 * (room.cumsum() - room)
     fields[:, 6] = room
-    fields[:, 7:] = np.array([theta.counter() for theta in thetas], np.int64).reshape(count, 3)
-    starts = [(layer, call) for layer in range(count) for call in range(0, words[layer] // 4, CALLS)]
-    table, layer_of, steps, calls = on_device((rows, tile_layers, fields, np.array(starts, np.int64)), device)
+    fields[:, 7:FIRST_CALL] = np.array([theta.counter() for theta in thetas], np.int64).reshape(count, 3)
+    fields[:, FIRST_CALL], draws = dealt(-(-words // (4 * calls)))
+    table, steps = on_device(np.concatenate([rows.reshape(-1), fields.reshape(-1)]), device).split(
+        [rows.size, fields.size]
+    )
+    layer_of = spread(table, tiles, field=FIRST_TILE, fields=FIELDS)
 
     rows_of = {"FIELDS": FIELDS, "STEPS": STEPS}
-    launch(_score_signs_kernel, (len(starts),), steps, table, calls, CALLS=CALLS, num_warps=4, **rows_of)
+    if draws:
+        drawing = spread(steps, draws, field=FIRST_CALL, fields=STEPS)
+        placed = {"FIRST_CALL": FIRST_CALL, "CALLS": calls, "num_warps": 4}
+        launch(_score_signs_kernel, (draws,), steps, table, drawing, **placed, **rows_of)
     counts = torch.zeros(2 * count, dtype=torch.int64, device=device)
     launch(
         _score_step_kernel,
@@ -257,10 +267,8 @@ def score_step_triton(
         DECAY=sgd.weight_decay != 0,
         MOMENTUM=sgd.momentum != 0,
         NESTEROV=sgd.nesterov,
-        TILE=TILE,
-        BLOCK=BLOCK,
-        STRIPS=4,
-        num_warps=warps_of(128),
+        TILE=tile,
+        **sizes,
         enable_fp_fusion=False,  # a product and a sum round twice, where tl.fma is not written
         **rows_of,
     )

@@ -4,10 +4,11 @@ Scores are ranked by rank = key ^ 2**31, an unsigned number, in three digits of 
 one bit with its predecessor, which does no harm, as its candidates agree in it). A pass counts the digits of the edges
 that have the digits found so far. There is no launch between passes to find the digit: every program of the next one
 scans its layer's 2048 counts itself. Then one launch counts the ties of each tile, and one finds the tile and in it the
-edge of the last tie; both read scores only in layers where not all ties are selected. That makes 5 launches, one memset
-and one copy of a table of addresses, whatever the number of layers, and 12 bytes read an edge (16 in a layer whose ties
-are cut), plus 1 bit an edge and pass where there are survivors. Counts and indices are int64, so a layer may have more
-than 2**31 edges. All arithmetic is integer: the result is the same whatever order the atomics take.
+edge of the last tie; both read scores only in layers where not all ties are selected. With one before, that tells each
+tile its layer, these are 6 launches, one memset and one copy of a table of addresses (kernels/base/table.py), whatever
+the number of layers, and 12 bytes read an edge (16 in a layer whose ties are cut), plus 1 bit an edge and pass where
+there are survivors. Counts and indices are int64, so a layer may have more than 2**31 edges. All arithmetic is integer:
+the result is the same whatever order the atomics take.
 
 A threshold is a line: a layer has one a coat, one after the other. The first digit's counts serve all coats of a
 layer. After it each coat has digits of its own, and so a histogram, made by a program of its own, since histograms are
@@ -27,12 +28,14 @@ from torch import Tensor
 
 from supermask.kernels.base.bits import words_per_row
 from supermask.kernels.base.keys import Threshold, score_key
-from supermask.kernels.base.launch import cdiv, interpreted, jit, launch, tl
+from supermask.kernels.base.launch import jit, launch, tl
+from supermask.kernels.base.table import dealt, on_device, spread
+from supermask.kernels.select.sizes import SIZES
 
 DIGITS = 3
 DIGIT_BITS = 11
 # A row of a table, 64 bytes: addresses of scores and survivors, edges, cols, words, first tile, `reciprocal` of cols.
-FIELDS = 8
+FIELDS, FIRST_TILE = 8, 5
 
 
 @jit
@@ -207,12 +210,6 @@ def _select_threshold_kernel(
     tl.store(last_ptr + line, last)
 
 
-def tile_sizes() -> tuple[int, int]:
-    """Edges a program handles, and at a time."""
-    # The interpreter takes milliseconds a program or step, so small layers must do to reach every loop's second step.
-    return (256, 128) if interpreted() else (32768, 2048)
-
-
 def reciprocal(divisor: int) -> tuple[int, int]:
     """A factor m < 2**32 and a number of bits b, for which t = n * m >> 32 gives every 0 <= n < 2**32 divided by
     `divisor`, as t + (n - t >> min(b, 1)) >> max(b, 1) - 1 (Granlund and Montgomery 1994, figure 4.1).
@@ -223,34 +220,16 @@ def reciprocal(divisor: int) -> tuple[int, int]:
     return (2**32 * (2**bits - divisor) // divisor + 1) % 2**32, bits
 
 
-def layer_rows(scores: Sequence[Tensor], survivors: Sequence[Tensor | None]) -> tuple[Any, Any]:
-    """The FIELDS of each layer, and the layer of each tile; int64."""
-    tile, _ = tile_sizes()
-    rows, first = np.zeros((len(scores), FIELDS), np.int64), 0
+def layer_rows(scores: Sequence[Tensor], survivors: Sequence[Tensor | None]) -> tuple[Any, int]:
+    """The FIELDS of each layer, int64, and the tiles of all."""
+    tile = SIZES.of()["TILE"]
+    rows = np.zeros((len(scores), FIELDS), np.int64)
     for row, s, alive in zip(rows, scores, survivors, strict=True):
         edges, cols = s.numel(), s.numel() // s.shape[0]
-        row[:6] = s.data_ptr(), 0 if alive is None else alive.data_ptr(), edges, cols, words_per_row(cols), first
-        row[6:] = reciprocal(cols)
-        first += cdiv(edges, tile)
-    return rows, np.repeat(np.arange(len(rows)), np.diff([*rows[:, 5], first]))
-
-
-def on_device(tables: Sequence[Any], device: torch.device) -> Sequence[Tensor]:
-    """Int64 arrays as flat tensors on `device`, in one copy that the host does not wait for.
-
-    Raises:
-        RuntimeError: a CUDA graph is being captured.
-    """
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        raise RuntimeError(
-            "this call cannot be captured in a CUDA graph: it copies a table of addresses from host memory, which a "
-            "replay would find reused; call it outside the graph"
-        )
-    sizes = [table.size for table in tables]
-    # From pinned memory, so that the copy waits for nothing; the allocator keeps the memory until the copy is done.
-    host = torch.empty(sum(sizes), dtype=torch.int64, pin_memory=device.type == "cuda")
-    np.concatenate([table.reshape(-1) for table in tables], out=host.numpy())
-    return host.to(device, non_blocking=True).split(sizes)
+        row[:FIRST_TILE] = s.data_ptr(), 0 if alive is None else alive.data_ptr(), edges, cols, words_per_row(cols)
+        row[FIRST_TILE + 1 :] = reciprocal(cols)
+    rows[:, FIRST_TILE], tiles = dealt(-(-rows[:, 2] // tile))
+    return rows, tiles
 
 
 def select_launches(
@@ -271,22 +250,22 @@ def select_launches(
     """
     device, lines = kept.device, kept.numel()
     coats = kept.shape[1] if kept.ndim == 2 else 1
-    TILE, BLOCK = tile_sizes()
+    sizes = dict(SIZES.of())
+    tiles = sizes.pop("TILES")
     state = torch.zeros(DIGITS * lines * (2 + (1 << DIGIT_BITS)), dtype=torch.int64, device=device)
     state, counts = state[: DIGITS * lines * 2], state[DIGITS * lines * 2 :]
     ties = torch.empty(layer_of.numel() * coats, dtype=torch.int32, device=device)
     tau = torch.empty(kept.shape, dtype=torch.int32, device=device)
     last_tied = torch.empty(kept.shape, dtype=torch.int64, device=device)
-    meta = {"ABSOLUTE": absolute, "DIGIT_BITS": DIGIT_BITS, "FIELDS": FIELDS, "TILE": TILE, "BLOCK": BLOCK}
-    meta["num_warps"] = 8
+    meta = {"ABSOLUTE": absolute, "DIGIT_BITS": DIGIT_BITS, "FIELDS": FIELDS, **sizes}
     known = state, counts
     for step in range(DIGITS):
         programs = coats if step else 1
-        grid, sizes = (layer_of.numel() * programs,), (lines, coats, programs, step)
-        launch(_select_count_kernel, grid, source, layer_of, kept, *known, *sizes, **meta)
+        grid, counted = (layer_of.numel() * programs,), (lines, coats, programs, step)
+        launch(_select_count_kernel, grid, source, layer_of, kept, *known, *counted, **meta)
     meta["DIGITS"] = DIGITS
     launch(_select_ties_kernel, (ties.numel(),), table, layer_of, kept, *known, ties, lines, coats, **meta)
-    meta["TILES"] = 2 if interpreted() else 1024
+    meta["TILES"] = tiles
     launch(_select_threshold_kernel, (lines,), table, kept, *known, ties, tau, last_tied, lines, coats, **meta)
     return Threshold(tau, last_tied), counts[: lines << DIGIT_BITS].view(len(kept), coats, 1 << DIGIT_BITS)
 
@@ -294,5 +273,7 @@ def select_launches(
 def select_triton(
     scores: Sequence[Tensor], kept: Tensor, survivors: Sequence[Tensor | None], absolute: bool
 ) -> Threshold:
-    table, layer_of = on_device(layer_rows(scores, survivors), kept.device)
+    rows, tiles = layer_rows(scores, survivors)
+    table = on_device(rows, kept.device)
+    layer_of = spread(table, tiles, field=FIRST_TILE, fields=FIELDS)
     return select_launches(table, table, layer_of, kept, absolute)[0]

@@ -1,10 +1,12 @@
 """subnet and its backward in Triton: a program handles a tile of rows by 128 columns."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from supermask.kernels.base.bits import words_per_row
-from supermask.kernels.base.edge_tile import is_set, sign_of, tile_of_edges, tile_of_words, tile_rows, words_of
+from supermask.kernels.base.edge_tile import SIZES, is_set, sign_of, tile_of_edges, tile_of_words, words_of
 from supermask.kernels.base.keys import Threshold, score_key
 from supermask.kernels.base.launch import cdiv, jit, launch, tl
 from supermask.kernels.base.theta import BITS_DTYPE, Theta, signed_tile, times_tile
@@ -86,7 +88,7 @@ def subnet_triton(
     if dtype not in BITS_DTYPE:  # float64 is for checks, and exact from float32
         weight, mask = subnet_triton(scores, threshold, survivors, theta, absolute, torch.float32, ever)
         return weight.to(dtype), mask
-    rows, cols, words, grid, block = _shape(scores)
+    rows, cols, words, grid, sizes = _shape(scores)
     coats, as_bits = threshold.tau.numel(), BITS_DTYPE[dtype]
     # Of one coat a weight is rounded before it is copied, of several their product.
     source = dtype if coats == 1 else torch.float32
@@ -111,8 +113,7 @@ def subnet_triton(
         ABSOLUTE=absolute,
         COATS=coats,
         DTYPE=getattr(tl, str(dtype).removeprefix("torch.")),
-        BLOCK_R=block,
-        num_warps=4,
+        **sizes,
     )
     return weight, mask
 
@@ -120,7 +121,7 @@ def subnet_triton(
 def subnet_backward_triton(
     grad_weight: Tensor, scores: Tensor, survivors: Tensor | None, theta: Theta, absolute: bool
 ) -> Tensor:
-    rows, cols, words, grid, block = _shape(scores)
+    rows, cols, words, grid, sizes = _shape(scores)
     grad_scores = torch.empty_like(scores)
     launch(
         _subnet_backward_kernel,
@@ -136,15 +137,14 @@ def subnet_backward_triton(
         cols,
         words,
         ABSOLUTE=absolute,
-        BLOCK_R=block,
-        num_warps=4,
+        **sizes,
     )
     return grad_scores
 
 
-def _shape(scores: Tensor) -> tuple[int, int, int, tuple[int, int], int]:
-    """rows, cols, words, grid and rows a program."""
+def _shape(scores: Tensor) -> tuple[int, int, int, tuple[int, int], Mapping[str, int]]:
+    """rows, cols, words, grid and the sizes of a program."""
     rows, cols = matrix_of(scores)
     words = words_per_row(cols)
-    block = tile_rows(cols)
-    return rows, cols, words, (cdiv(rows, block), words // 4), block
+    sizes = SIZES.of(cols=cols)
+    return rows, cols, words, (cdiv(rows, sizes["BLOCK_R"]), words // 4), sizes

@@ -21,6 +21,7 @@ from tests.kernels.paths import (
     random_mask,
     random_reals,
     random_words,
+    sizes,
     unpack_plain,
 )
 
@@ -28,7 +29,7 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 SOURCES = ["seed", "signs", "base"]
 GENERATIONS = st.sampled_from([0, 1, 2**22 - 1])
 CONVOLUTIONS = [(65, 3, 3, 3), (2, 43, 1, 1), (33, 29, 2, 2)]
-SHAPES = st.tuples(ROWS, COLS) | st.sampled_from([*CONVOLUTIONS, (3, 5, 7), (1, 1), (7,)])
+SHAPES = st.tuples(ROWS, COLS) | sizes([*CONVOLUTIONS, (3, 5, 7), (1, 1), (7,)], [(300, 1030), (129, 40, 3, 3)])
 
 
 def theta_of(
@@ -90,7 +91,7 @@ class Case:
 
     @property
     def threshold(self) -> Threshold:
-        return Threshold(self.tau, torch.tensor([self.last]))
+        return Threshold(self.tau, torch.tensor([self.last], device=self.scores.device))
 
     def run(self, scores: Tensor | None = None, ever: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return subnet(

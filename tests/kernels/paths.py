@@ -1,4 +1,5 @@
-"""All ways to an op's code on CPU, and the plain statements of packed bits and special values the tests share."""
+"""All ways to an op's code, where each has its tensors, and the plain statements of packed bits and special values
+that the tests share."""
 
 import math
 import os
@@ -12,9 +13,14 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from supermask.kernels.base.launch import interpreted
 from supermask.kernels.select import cpu as threshold_cpu
+from tests.devices import CPU, DEVICE, On, home, kernels_of
 
 PATHS = ("torch", "native", "triton")
+COMPILED = not interpreted()
+"""Whether Triton's kernels take blocks of hundreds and thousands of edges, as compiled ones do, where the interpreter's
+have tens: larger layers are needed then to fill several."""
 GUARD = 1 << 16  # elements around every output, more than the widest block a kernel could write past its end
 POISON = {torch.int32: -0x5A5A5A5B, torch.int64: -0x5A5A5A5B, torch.bool: True}  # NaN for the real dtypes
 AS_BITS = {
@@ -31,16 +37,22 @@ COLS = st.sampled_from([1, 2, 31, 32, 33, 97, 127, 128, 129, 160, 257])
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1e-45, -1e-45, 1.2e-38, 3.4e38, math.inf, -math.inf, math.nan, -math.nan)
 
 
+def sizes(few: list[Any], compiled: list[Any]) -> st.SearchStrategy[Any]:
+    """One of `few`, or, where kernels are compiled, of larger ones."""
+    return st.sampled_from([*few, *(compiled if COMPILED else [])])
+
+
 @contextmanager
-def path(name: str) -> Iterator[None]:
-    """CPU tensors take the PyTorch implementation ("torch"), the C extension where it was built ("native"), or the
-    Triton launcher, interpreted ("triton").
+def path(name: str) -> Iterator[On]:
+    """Ops take the PyTorch implementation ("torch") or, where it was built, the C extension ("native"), both of the CPU
+    alone, or the Triton launcher ("triton"): on a GPU where tests have one, else interpreted, for CPU tensors. What is
+    given takes tensors to where the path has them.
 
     The first in blocks so small that many a test's layer takes several.
     """
     small = mock.patch.object(threshold_cpu, "_BLOCK", 500)  # private: it changes no result, so none but tests set it
-    with mock.patch.dict(os.environ, SUPERMASK_KERNELS=name), small:
-        yield
+    with mock.patch.dict(os.environ, SUPERMASK_KERNELS=kernels_of(name)), small:
+        yield On(DEVICE if name == "triton" else CPU)
 
 
 @contextmanager
@@ -51,12 +63,13 @@ def guarded() -> Iterator[None]:
     def empty(*shape: Any, dtype: torch.dtype = torch.float32, device: Any = "cpu", pin_memory: bool = False) -> Tensor:
         sizes = tuple(shape[0]) if not isinstance(shape[0], int) else shape
         count = math.prod(sizes)
-        store = torch.full((count + 2 * GUARD,), POISON.get(dtype, math.nan), dtype=dtype, device=device)
+        options: dict[str, Any] = {"dtype": dtype, "device": device, "pin_memory": pin_memory}
+        store = torch.full((count + 2 * GUARD,), POISON.get(dtype, math.nan), **options)
         made.append((store, count))
         return store[GUARD : GUARD + count].view(sizes)
 
     def empty_like(tensor: Tensor) -> Tensor:
-        return empty(*tensor.shape, dtype=tensor.dtype)
+        return empty(*tensor.shape, dtype=tensor.dtype, device=tensor.device)
 
     with mock.patch.multiple(torch, empty=empty, empty_like=empty_like):
         yield
@@ -66,12 +79,13 @@ def guarded() -> Iterator[None]:
         assert intact.all(), f"{int((~intact).sum())} elements outside an output were written"
 
 
-def every_path(call: Callable[[], Any]) -> list[Any]:
-    """What `call` returns on each of PATHS; an op without native code takes the PyTorch path for it."""
+def every_path(call: Callable[[On], Any]) -> list[Any]:
+    """What `call(on)` returns on each of PATHS, brought home; `on` takes tensors to where the path has them. An op
+    without native code takes the PyTorch path for it."""
     results = []
     for name in PATHS:
-        with path(name), guarded():
-            results.append(call())
+        with path(name) as on, guarded():
+            results.append(home(call(on)))
     return results
 
 

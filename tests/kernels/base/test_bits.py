@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from supermask.kernels.base.bits import check_words, count_bits, pack, popcount, unpack, words_per_row
+from tests.devices import On, home
 from tests.kernels.paths import (
     COLS,
     ROWS,
@@ -36,7 +37,7 @@ def test_pack_is_numpys_on_padded_rows(rows: int, cols: int, density: float, dat
     mask = random_mask(rows, cols, density, data)
     expected = pack_plain(mask)
     assert expected.shape == (rows, words_per_row(cols))
-    for words in every_path(lambda: pack(mask)):
+    for words in every_path(lambda on: pack(on(mask))):
         assert same(words, expected)
 
 
@@ -44,7 +45,7 @@ def test_pack_is_numpys_on_padded_rows(rows: int, cols: int, density: float, dat
 def test_unpack_undoes_pack(rows: int, cols: int, density: float, data: int) -> None:
     mask = random_mask(rows, cols, density, data)
     words = pack_plain(mask)
-    for found in every_path(lambda: unpack(words, cols)):
+    for found in every_path(lambda on: unpack(on(words), cols)):
         assert same(found, mask)
 
 
@@ -53,14 +54,14 @@ def test_unpack_reads_only_the_columns(rows: int, cols: int, data: int) -> None:
     """Set padding bits end up nowhere."""
     words = random_words(rows, cols, data)
     expected = unpack_plain(words, cols)
-    for found in every_path(lambda: unpack(words, cols)):
+    for found in every_path(lambda on: unpack(on(words), cols)):
         assert same(found, expected)
 
 
 @given(rows=st.sampled_from([1, 2, 7]), cols=COLS, density=DENSITIES, data=DATA)
 def test_popcount_counts_each_row(rows: int, cols: int, density: float, data: int) -> None:
     mask = random_mask(rows, cols, density, data)
-    for counts in every_path(lambda: popcount(pack_plain(mask))):
+    for counts in every_path(lambda on: popcount(on(pack_plain(mask)))):
         assert same(counts, mask.sum(1))
     assert count_bits(pack_plain(mask)) == int(mask.sum())
 
@@ -71,7 +72,7 @@ def test_popcount_of_every_bit_of_long_rows(words: int) -> None:
     full = torch.full((3, words), -1, dtype=torch.int32)
     full[1] = torch.arange(words, dtype=torch.int32) - 2**31
     expected = [32 * words, sum(1 + word.bit_count() for word in range(words)), 32 * words]
-    for counts in every_path(lambda: popcount(full)):
+    for counts in every_path(lambda on: popcount(on(full))):
         assert counts.tolist() == expected
 
 
@@ -79,15 +80,15 @@ def test_popcount_of_every_bit_of_long_rows(words: int) -> None:
 def test_strided_matrices_are_read_as_they_look(name: str) -> None:
     mask = random_mask(129, 67, 0.4, 1).t()
     words = random_words(12, 40, 2).t()
-    with path(name), guarded():
-        assert same(pack(mask), pack_plain(mask.contiguous()))
-        assert same(unpack(words, 300), unpack_plain(words, 300))
-        assert popcount(words).tolist() == [sum((w % 2**32).bit_count() for w in row) for row in words.tolist()]
+    with path(name) as on, guarded():
+        assert same(home(pack(on(mask))), pack_plain(mask.contiguous()))
+        assert same(home(unpack(on(words), 300)), unpack_plain(words, 300))
+        assert popcount(on(words)).tolist() == [sum((w % 2**32).bit_count() for w in row) for row in words.tolist()]
 
 
 @pytest.mark.parametrize("cols", [1, 33, 128, 257])
-def test_compiled_unpack_is_unpack(cols: int) -> None:
-    words = random_words(67, cols, 3)
+def test_compiled_unpack_is_unpack(cols: int, on: On) -> None:
+    words = on(random_words(67, cols, 3))
     compiled = torch.compile(lambda words: unpack(words, cols), fullgraph=True, backend="aot_eager")
     assert same(compiled(words), unpack(words, cols))
 
@@ -155,8 +156,8 @@ OPS = {
 @pytest.mark.parametrize("name", ["torch", "triton"])
 @pytest.mark.parametrize("op", OPS)
 def test_opcheck(op: str, name: str) -> None:
-    with path(name):
-        torch.library.opcheck(getattr(torch.ops.supermask, op), OPS[op][0]("cpu"))
+    with path(name) as on:
+        torch.library.opcheck(getattr(torch.ops.supermask, op), OPS[op][0](on.device))
 
 
 @pytest.mark.parametrize("op", OPS)

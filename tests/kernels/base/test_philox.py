@@ -23,6 +23,7 @@ from supermask.kernels.base.philox import (
     stream,
     uniform,
 )
+from tests.devices import On, home
 from tests.kernels.paths import COLS, ROWS, SEEDS, every_path, guarded, path, same
 
 LAYERS = st.integers(0, 1000)
@@ -79,27 +80,27 @@ def _four_words_kernel(words_ptr, seed, position, row, layer, stream):
 
 
 @pytest.mark.parametrize(("place", "words"), WORDS.items())
-def test_known_answers(place: tuple[int, tuple[int, ...]], words: tuple[int, ...]) -> None:
+def test_known_answers(place: tuple[int, tuple[int, ...]], words: tuple[int, ...], on_triton: On) -> None:
     seed, counter = place
     assert philox(seed, *counter) == words
     position, row, layer, stream = counter
     drawn = _philox_torch(torch.tensor(position), torch.tensor(row), layer, stream, as_int64(seed))
     assert tuple(int(word) for word in drawn) == words
-    out = torch.zeros(4, dtype=torch.int32)
+    out = on_triton(torch.zeros(4, dtype=torch.int32))
     signed = [word - 2**32 if word >> 31 else word for word in counter]
     launch(_four_words_kernel, (1,), out, as_int64(seed), *signed)
     assert tuple(word % 2**32 for word in out.tolist()) == words
 
 
 def test_example_of_a_layer() -> None:
-    for words in every_path(lambda: sign_words(0x0123456789ABCDEF, 3, 7, 300)):
+    for words in every_path(lambda on: sign_words(0x0123456789ABCDEF, 3, 7, 300, device=on.device)):
         assert [word % 2**32 for word in words[5, 4:8].tolist()] == [0xC44ECAA8, 0xCB535223, 0x76BCB759, 0xB48FD465]
 
 
 @given(seed=SEEDS, layer=LAYERS, rows=ROWS, cols=COLS, generation=GENERATIONS)
 def test_sign_words_are_the_definition(seed: int, layer: int, rows: int, cols: int, generation: int) -> None:
     expected = sign_words_plain(seed, layer, rows, cols, generation)
-    for words in every_path(lambda: sign_words(seed, layer, rows, cols, generation=generation)):
+    for words in every_path(lambda on: sign_words(seed, layer, rows, cols, generation=generation, device=on.device)):
         assert same(words, expected)
 
 
@@ -121,9 +122,8 @@ def test_uniform_is_the_definition(
     unit = (words >> 8).astype(np.float32) * np.float32(2.0**-24)
     scaled = (np.float32(high) - np.float32(low)) * unit
     expected = torch.from_numpy(np.float32(low) + scaled)
-    for draw in every_path(
-        lambda: uniform(seed, layer, rows, cols, low=low, high=high, purpose=purpose, generation=generation)
-    ):
+    place = {"purpose": purpose, "generation": generation}
+    for draw in every_path(lambda on: uniform(seed, layer, rows, cols, low=low, high=high, **place, device=on.device)):
         assert same(draw, expected)
 
 
@@ -139,7 +139,8 @@ def test_normal_is_the_definition_to_two_ulp(
     radius, angle = np.sqrt(-2 * np.log(unit[:, pair] + 2.0**-24)), 2 * math.pi * unit[:, pair + 1]
     exact = np.float64(np.float32(std)) * radius * np.where(np.arange(cols) % 2 == 0, np.cos(angle), np.sin(angle))
     expected = torch.from_numpy(exact.astype(np.float32))
-    for draw in every_path(lambda: normal(seed, layer, rows, cols, std=std, purpose=purpose, generation=generation)):
+    place = {"purpose": purpose, "generation": generation}
+    for draw in every_path(lambda on: normal(seed, layer, rows, cols, std=std, **place, device=on.device)):
         assert draw.isfinite().all()
         assert draw.shape == expected.shape
         assert ulps(draw, expected) <= 2
@@ -148,18 +149,20 @@ def test_normal_is_the_definition_to_two_ulp(
 @pytest.mark.parametrize(("rows", "cols"), [(1, 8193), (300, 5), (5, 128 * 64 + 3)])
 def test_layers_wider_or_taller_than_a_program(rows: int, cols: int) -> None:
     """The Triton path splits these, the PyTorch path does not."""
-    words = every_path(lambda: sign_words(7, 1, rows, cols))
-    draws = every_path(lambda: uniform(7, 1, min(rows, 300), min(cols, 300), low=-1.0, high=1.0, purpose=SCORES))
+    few = min(rows, 300), min(cols, 300)
+    words = every_path(lambda on: sign_words(7, 1, rows, cols, device=on.device))
+    draws = every_path(lambda on: uniform(7, 1, *few, low=-1.0, high=1.0, purpose=SCORES, device=on.device))
     for first, *others in (words, draws):
         assert all(same(other, first) for other in others)
 
 
 @pytest.mark.parametrize("name", ["torch", "triton"])
 def test_an_edge_is_drawn_alike_in_a_layer_of_any_size(name: str) -> None:
-    with path(name), guarded():
-        large, small = sign_words(5, 2, 70, 300), sign_words(5, 2, 33, 131)
-        wide, narrow = (uniform(5, 2, *shape, low=-1.0, high=1.0, purpose=SCORES) for shape in ((70, 261), (33, 131)))
-        tall, short = (normal(5, 2, *shape, std=1.0, purpose=WEIGHTS) for shape in ((70, 261), (33, 131)))
+    shapes, scores = ((70, 261), (33, 131)), {"low": -1.0, "high": 1.0, "purpose": SCORES}
+    with path(name) as on, guarded():
+        large, small = (home(sign_words(5, 2, *shape, device=on.device)) for shape in ((70, 300), (33, 131)))
+        wide, narrow = (home(uniform(5, 2, *shape, **scores, device=on.device)) for shape in shapes)
+        tall, short = (home(normal(5, 2, *shape, std=1.0, purpose=WEIGHTS, device=on.device)) for shape in shapes)
     assert torch.equal(large[:33, :4], small[:, :4])
     assert torch.equal(large[:33, 4] & 7, small[:, 4])
     assert torch.equal(wide[:33, :131], narrow)
@@ -175,13 +178,13 @@ def test_blocks_of_rows_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(whole[1], uniform(5, 2, *shape, low=0.0, high=1.0, purpose=SCORES))
 
 
-def test_draws_spread_as_their_distribution() -> None:
+def test_draws_spread_as_their_distribution(on: On) -> None:
     n = 512 * 512
-    draw = uniform(11, 0, 512, 512, low=-1.0, high=3.0, purpose=SCORES).double()
+    draw = uniform(11, 0, 512, 512, low=-1.0, high=3.0, purpose=SCORES, device=on.device).double()
     assert -1 <= draw.min() < -0.999 < 2.999 < draw.max() <= 3
     assert abs(draw.mean() - 1) < 5 * (4 / 12**0.5) / n**0.5
     assert abs(draw.std() - 4 / 12**0.5) < 0.01
-    draw = normal(11, 0, 512, 512, std=0.5, purpose=WEIGHTS).double()
+    draw = normal(11, 0, 512, 512, std=0.5, purpose=WEIGHTS, device=on.device).double()
     assert abs(draw.mean()) < 5 * 0.5 / n**0.5
     assert abs(draw.std() - 0.5) < 5 * 0.5 / (2 * n) ** 0.5
     assert abs((draw.abs() < 0.5).double().mean() - 0.6827) < 0.005
@@ -248,8 +251,8 @@ OPS = {
 @pytest.mark.parametrize("name", ["torch", "triton"])
 @pytest.mark.parametrize("op", OPS)
 def test_opcheck(op: str, name: str) -> None:
-    with path(name):
-        torch.library.opcheck(getattr(torch.ops.supermask, op), (*OPS[op][0], torch.device("cpu")))
+    with path(name) as on:
+        torch.library.opcheck(getattr(torch.ops.supermask, op), (*OPS[op][0], on.device))
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.masked_conv2d.op import masked_conv2d
+from tests.devices import CPU, On
 from tests.kernels.cases import theta_of, theta_plain
-from tests.kernels.paths import SEEDS, random_words, unpack_plain
+from tests.kernels.paths import SEEDS, random_words, sizes, unpack_plain
 
 Pair = tuple[int, int]
 
@@ -71,17 +72,18 @@ class Conv:
     def steps(self) -> dict[str, Any]:
         return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
 
-    def bound(self) -> Callable[[Tensor, Tensor | None], Tensor]:
-        """masked_conv2d of x and bias, all else made."""
-        mask, theta, flips, steps = self.mask(), self.theta, self.flip_words(), self.steps()
+    def bound(self, device: torch.device = CPU) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """masked_conv2d of x and bias on `device`, all else made there."""
+        mask, theta, flips = On(device)((self.mask(), self.theta, self.flip_words()))
+        steps = self.steps()
         return lambda x, bias: masked_conv2d(x, mask, theta, self.kernel, bias=bias, flips=flips, **steps)
 
     def run(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return self.bound()(x, bias)
+        return self.bound(x.device)(x, bias)
 
     def plain(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """PyTorch's, in the dtype of x."""
-        return F.conv2d(x, self.weight().to(x.dtype), bias, **self.steps())
+        """PyTorch's, in the dtype of x and where x is."""
+        return F.conv2d(x, self.weight().to(x), bias, **self.steps())
 
     def magnitudes(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """The sums of the absolute values of what the convolution adds, for x and bias not negative."""
@@ -107,27 +109,29 @@ def forward_and_backward(
     call: Callable[[Tensor, Tensor | None], Tensor],
     draw: Callable[[tuple[int, ...]], Tensor],
     dtype: torch.dtype | None = None,
+    on: On = On(CPU),
 ) -> tuple[Tensor | None, ...]:
     """y and the gradients of x and bias; in `dtype`, of values that the case's dtype holds."""
-    x, bias = (None if one is None else one.to(dtype or case.dtype).requires_grad_() for one in case.tensors(draw))
+    given = on(case.tensors(draw))
+    x, bias = (None if one is None else one.to(dtype or case.dtype).requires_grad_() for one in given)
     y = call(x, bias)
-    y.backward(draw(tuple(y.shape)).to(case.dtype).to(y.dtype))
+    y.backward(draw(tuple(y.shape)).to(case.dtype).to(y))
     return y.detach(), x.grad, None if bias is None else bias.grad
 
 
 @st.composite
 def convs(draw: st.DrawFn, **fixed: Any) -> Conv:
     groups = draw(st.sampled_from([1, 1, 1, 2]))
-    wide = [1, 3, 13, 31, 33] if groups == 1 else [1, 17, 31]
+    wide = sizes([1, 3, 13, 31, 33] if groups == 1 else [1, 17, 31], [64, 144])
     kernel = draw(st.sampled_from([(1, 1), (1, 1), (3, 3), (2, 3), (1, 4)]))
     dilation = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (3, 2)]))
     padding = draw(st.sampled_from([(0, 0), (1, 1), (0, 2), (3, 1)]))
     least = [max(1, dilation[i] * (kernel[i] - 1) + 1 - 2 * padding[i]) for i in range(2)]
     case = Conv(
         images=draw(st.sampled_from([1, 2])),
-        channels=groups * draw(st.sampled_from(wide)),
-        size=(least[0] + draw(st.integers(0, 3)), least[1] + draw(st.integers(0, 3))),
-        rows=groups * draw(st.sampled_from([1, 2, 7, 33])),
+        channels=groups * draw(wide),
+        size=tuple(each + draw(sizes([0, 1, 2, 3], [9, 14])) for each in least),
+        rows=groups * draw(sizes([1, 2, 7, 33], [129, 260])),
         kernel=kernel,
         stride=draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (1, 3), (2, 2)])),
         padding=padding,

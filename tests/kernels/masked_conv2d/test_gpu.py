@@ -1,5 +1,6 @@
 """masked_conv2d is the convolution with the weights that the bits stand for, forward and for x, on every path."""
 
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -11,6 +12,7 @@ from supermask.kernels.masked_conv2d import gpu as module
 from supermask.kernels.masked_conv2d.op import masked_conv2d
 from supermask.kernels.masked_conv2d.taps import tap_codes
 from supermask.kernels.packed_weight.op import packed_weight
+from tests.devices import On, home
 from tests.kernels.cases import theta_plain
 from tests.kernels.masked_conv2d.convs import Conv, Pair, convs, forward_and_backward, normal, whole_numbers
 from tests.kernels.paths import PATHS, every_path, guarded, path, random_words, same, unpack_plain
@@ -33,9 +35,8 @@ EXPLICIT = [
 
 def check_exact(case: Conv) -> None:
     exact = forward_and_backward(case, case.plain, whole_numbers, torch.float64)
-    for name, results in zip(
-        PATHS, every_path(lambda: forward_and_backward(case, case.run, whole_numbers)), strict=True
-    ):
+    every = every_path(lambda on: forward_and_backward(case, case.run, whole_numbers, on=on))
+    for name, results in zip(PATHS, every, strict=True):
         if name == "torch" and case.dtype is not torch.float32:
             continue  # PyTorch's own sums round to 16 bits more than once
         for found, expected in zip(results, exact, strict=True):
@@ -60,9 +61,13 @@ def test_corner_cases_are_exact(case: Conv) -> None:
 def test_errors_are_at_most_twice_those_of_pytorch(case: Conv) -> None:
     """Against float64. A sum can be right by luck, hence half a unit in the last place of the sum of magnitudes."""
     exact = forward_and_backward(case, case.plain, normal, torch.float64)
-    own = forward_and_backward(case, case.plain, normal)
     sizes = forward_and_backward(case, case.magnitudes, lambda shape: normal(shape).abs(), torch.float64)
-    for results in every_path(lambda: forward_and_backward(case, case.run, normal)):
+
+    def run(on: On) -> list[Any]:
+        """Ours, and PyTorch's own where ours is."""
+        return [forward_and_backward(case, call, normal, on=on) for call in (case.run, case.plain)]
+
+    for results, own in every_path(run):
         for found, expected, rival, size in zip(results, exact, own, sizes, strict=True):
             if found is None:
                 continue
@@ -79,13 +84,13 @@ def test_the_gradient_is_the_derivative(stride: Pair) -> None:
     assert torch.autograd.gradcheck(case.run, (x, bias))
 
 
-def test_only_x_and_bias_have_a_gradient() -> None:
+def test_only_x_and_bias_have_a_gradient(on: On) -> None:
     case = Conv()
-    constant = case.theta.constant.clone().requires_grad_()
-    x, bias = case.tensors(normal)
-    theta = case.theta._replace(constant=constant)
-    assert not masked_conv2d(x, case.mask(), theta, case.kernel, bias=bias).requires_grad
-    y = masked_conv2d(x.requires_grad_(), case.mask(), theta, case.kernel, bias=bias.requires_grad_())
+    mask, theta, (x, bias) = on((case.mask(), case.theta, case.tensors(normal)))
+    constant = theta.constant.clone().requires_grad_()
+    theta = theta._replace(constant=constant)
+    assert not masked_conv2d(x, mask, theta, case.kernel, bias=bias).requires_grad
+    y = masked_conv2d(x.requires_grad_(), mask, theta, case.kernel, bias=bias.requires_grad_())
     y.sum().backward()
     assert x.grad is not None
     assert bias.grad is not None
@@ -99,7 +104,7 @@ def test_weights_are_those_of_packed_weight() -> None:
     mask = case.mask()[0]
     weight = packed_weight(mask, (case.rows, 17, 3, 3), case.theta)
     expected = F.conv2d(x, weight, stride=2, padding=1)
-    for y in every_path(lambda: masked_conv2d(x, mask, case.theta, 3, stride=2, padding=1)):
+    for y in every_path(lambda on: masked_conv2d(*on((x, mask, case.theta)), 3, stride=2, padding=1)):
         assert torch.equal(y, expected)
 
 
@@ -113,7 +118,7 @@ def test_x_is_read_through_its_strides(channels: int) -> None:
         wide[:, :1, 3:, 4:].expand(-1, channels, -1, -1),
     ):
         expected = case.plain(x, None)
-        for y in every_path(lambda x=x: case.run(x, None)):
+        for y in every_path(lambda on, x=x: case.run(on(x), None)):
             assert torch.equal(y, expected)
 
 
@@ -133,7 +138,8 @@ def test_infinities_and_nan_pass(kernel: Pair) -> None:
     dense = theta_plain(case.theta, 3, case.cols).view(3, 20, *kernel)
     for mask, weight in ((every, dense), (case.mask(), case.weight().float())):
         expected = F.conv2d(x, weight, padding=case.padding)
-        for y in every_path(lambda mask=mask: masked_conv2d(x, mask, case.theta, kernel, padding=case.padding)):
+        given = x, mask, case.theta, kernel
+        for y in every_path(lambda on, given=given: masked_conv2d(*on(given), padding=case.padding)):
             assert same(y.nan_to_num(1e30, 1e31, -1e31).sign(), expected.nan_to_num(1e30, 1e31, -1e31).sign())
             assert torch.equal(y.isfinite(), expected.isfinite())
 
@@ -142,8 +148,8 @@ def test_infinities_and_nan_pass(kernel: Pair) -> None:
 def test_codes_are_the_edges_tap_by_tap(groups: int | None) -> None:
     taps, channels, rows = 3, 19, 70
     mask, signs = random_words(rows, taps * channels, 1), random_words(rows, taps * channels, 2)
-    with path("triton"), guarded():
-        codes = tap_codes(mask[None], signs, taps, channels, 2, groups)[0]
+    with path("triton") as on, guarded():
+        codes = home(tap_codes(on(mask[None]), on(signs), taps, channels, 2, groups)[0])
     edge = unpack_plain(mask, taps * channels).int() + 2 * unpack_plain(signs, taps * channels).int()
     edge = edge.view(groups or 1, -1, channels, taps)
     # [row, tap, channel], or for the gradient [group and channel, tap, row]

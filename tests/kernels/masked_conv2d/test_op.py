@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.masked_conv2d.op import masked_conv2d
+from tests.devices import On
 from tests.kernels.masked_conv2d.convs import Conv, forward_and_backward, normal, whole_numbers
 from tests.kernels.paths import path, random_words, same
 
@@ -26,26 +27,26 @@ CHECKED = [
 @pytest.mark.parametrize("name", ["torch", "triton"])
 @pytest.mark.parametrize("case", CHECKED, ids=["seed", "signs", "one", "none"])
 def test_opcheck(case: Conv, name: str) -> None:
-    x, bias = case.tensors(normal)
-    with path(name):
+    with path(name) as on:
+        x, bias = on(case.tensors(normal))
         y = case.run(x, bias)
-        torch.library.opcheck(torch.ops.supermask.masked_conv2d, (x.requires_grad_(), *case.op_args(bias)))
+        torch.library.opcheck(torch.ops.supermask.masked_conv2d, (x.requires_grad_(), *on(case.op_args(bias))))
         torch.library.opcheck(
-            torch.ops.supermask.masked_conv2d_backward, (y, *case.op_args([case.channels, *case.size]))
+            torch.ops.supermask.masked_conv2d_backward, (y, *on(case.op_args([case.channels, *case.size])))
         )
 
 
 @pytest.mark.parametrize("case", CHECKED[:3], ids=["seed", "signs", "one"])
-def test_compiled_equals_eager(case: Conv) -> None:
-    with path("torch"):
-        call = case.bound()
+def test_compiled_equals_eager(case: Conv, on: On) -> None:
+    with path("torch"):  # on the CPU; a GPU's tensors take the kernels
+        call = case.bound(on.device)
         compiled = torch.compile(lambda x, bias: call(x * 1, bias), fullgraph=True, backend="aot_eager")
-        expected = forward_and_backward(case, call, whole_numbers)
-        for found, wanted in zip(forward_and_backward(case, compiled, whole_numbers), expected, strict=True):
+        every = [forward_and_backward(case, each, whole_numbers, on=on) for each in (compiled, call)]
+        for found, wanted in zip(*every, strict=True):
             assert found is wanted is None or same(found, wanted)
 
 
-def test_batches_of_any_size_share_one_graph() -> None:
+def test_batches_of_any_size_share_one_graph(on: On) -> None:
     case = Conv()
     graphs: list[Any] = []
 
@@ -53,8 +54,8 @@ def test_batches_of_any_size_share_one_graph() -> None:
         graphs.append(graph)
         return graph
 
-    x, bias = case.tensors(normal)
-    compiled = torch.compile(case.bound(), fullgraph=True, backend=backend)
+    x, bias = on(case.tensors(normal))
+    compiled = torch.compile(case.bound(on.device), fullgraph=True, backend=backend)
     for images in (2, 3, 5):
         batch = x[:1].repeat(images, 1, 1, 1)
         torch._dynamo.mark_dynamic(batch, 0)
@@ -62,15 +63,15 @@ def test_batches_of_any_size_share_one_graph() -> None:
     assert len(graphs) == 1
 
 
-def test_exported_equals_eager() -> None:
+def test_exported_equals_eager(on: On) -> None:
     case = Conv()
-    call = case.bound()
+    call = case.bound(on.device)
 
     class Module(torch.nn.Module):
         def forward(self, x: Tensor, bias: Tensor) -> Tensor:
             return call(x, bias)
 
-    x, bias = case.tensors(normal)
+    x, bias = on(case.tensors(normal))
     exported = torch.export.export(Module(), (x, bias)).module()
     assert same(exported(x, bias), case.run(x, bias))
 
@@ -96,11 +97,11 @@ def test_traces_for_a_gpu(dtype: torch.dtype) -> None:
 def test_under_autocast_x_is_converted(name: str) -> None:
     case = Conv(images=1)
     low = replace(case, dtype=torch.bfloat16)
-    x, bias = case.tensors(normal)
-    with path(name), torch.autocast("cpu", torch.bfloat16):
-        found = case.run(x.requires_grad_(), bias)
-        found.sum().backward()
-    with path(name):
+    with path(name) as on:
+        x, bias = on(case.tensors(normal))
+        with torch.autocast(on.device.type, torch.bfloat16):
+            found = case.run(x.requires_grad_(), bias)
+            found.sum().backward()
         assert same(found, low.run(x.bfloat16(), bias))
     assert x.grad.dtype is torch.float32
 
@@ -160,5 +161,5 @@ def test_refused(error: type[Exception], said: str, changes: dict[str, Any]) -> 
 
 def test_kernels_do_not_take_float64() -> None:
     case = Conv(dtype=torch.float64)
-    with path("triton"), pytest.raises(TypeError, match=r"x is torch.float64: .*PyTorch path"):
-        case.run(*case.tensors(normal))
+    with path("triton") as on, pytest.raises(TypeError, match=r"x is torch.float64: .*PyTorch path"):
+        case.run(*on(case.tensors(normal)))

@@ -12,18 +12,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from supermask.kernels.base.sizes import tried
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.masked_mm import gpu as module
 from supermask.kernels.masked_mm.op import masked_mm
+from tests.devices import On, home
 from tests.kernels.cases import GENERATIONS
 from tests.kernels.packed_cases import Packed, errs_at_most_twice, packed_of, small_integers
-from tests.kernels.paths import PATHS, SEEDS, every_path, guarded, path, random_reals, same
+from tests.kernels.paths import PATHS, SEEDS, every_path, guarded, path, random_reals, same, sizes
+from tests.kernels.shares import shared_out
 
 REALS = [torch.float32, torch.bfloat16, torch.float16]
 DTYPES = [*REALS, torch.float64]
-ROWS = st.sampled_from([1, 2, 31, 33, 64, 67])
-COLS = st.sampled_from([1, 31, 33, 127, 128, 129, 251, 257])
-COUNTS = st.sampled_from([0, 1, 3, 17, 33])
+ROWS = sizes([1, 2, 31, 33, 64, 67], [130, 300])
+COLS = sizes([1, 31, 33, 127, 128, 129, 251, 257], [640, 1030])
+COUNTS = sizes([0, 1, 3, 17, 33], [65, 130])
 LAYOUTS = st.sampled_from(["rows", "columns", "gaps"])
 COATS = st.sampled_from([None, 1, 2, 3])
 
@@ -54,9 +57,17 @@ def forward_and_gradient(x: Tensor, packed: Packed, bias: Tensor | None, grad: T
     return y.detach(), grad_x
 
 
-@settings(max_examples=30)
-@given(
-    count=COUNTS, rows=ROWS, cols=COLS, coats=COATS, layout=LAYOUTS, dtype=st.sampled_from(REALS), seed=SEEDS,
+def in_this_thread(x: Tensor, packed: Packed, bias: Tensor | None, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """The same with the backward called as an op: on a GPU autograd has a thread for it, where nobody tries sizes."""
+    _, coats, constant, signs, flips, *_, seed, layer, stream = arguments(packed, x, bias)
+    y = masked_mm(x, packed.mask, packed.theta, bias=bias, flips=packed.flips)
+    return y, torch.ops.supermask.masked_mm_backward(
+        grad, coats, constant, signs, flips, seed, layer, stream, x.shape[-1]
+    )
+
+
+@shared_out(
+    REALS, 30, count=COUNTS, rows=ROWS, cols=COLS, coats=COATS, layout=LAYOUTS, seed=SEEDS,
     generation=GENERATIONS, given=st.booleans(), flips=st.booleans(), biased=st.booleans(),
     density=st.sampled_from([0.0, 0.05, 0.5, 1.0]), least=st.sampled_from([1, 2, 256]), data=st.integers(0, 2**31),
 )  # fmt: skip
@@ -74,9 +85,9 @@ def test_integers_are_exact(
     weights = packed.weights()
     y = x.double() @ weights.t() + (bias.double() if bias is not None else 0)
     expected = y.to(dtype), (grad.double() @ weights).to(dtype)
+    arguments = laid_out(x, layout), packed, bias, laid_out(grad, layout)
     with programs(least):
-        given_x, given_grad = laid_out(x, layout), laid_out(grad, layout)
-        for found in every_path(lambda: forward_and_gradient(given_x, packed, bias, given_grad)):
+        for found in every_path(lambda on: forward_and_gradient(*on(arguments))):
             for one, wanted in zip(found, expected, strict=True):
                 assert torch.equal(one, wanted)
 
@@ -94,24 +105,34 @@ def test_errs_at_most_twice_as_much_as_torch(
     x, grad = random_reals((count, cols), data + 1).to(dtype), random_reals((count, rows), data + 2).to(dtype)
     bias = random_reals((rows,), data + 3).to(dtype) if biased else None
     weights = packed.weights()
-    plain_weights = weights.to(dtype)
-    plain = torch.nn.functional.linear(x, plain_weights, bias), grad @ plain_weights
+    arguments = x, packed, bias, grad
     added = torch.zeros(rows) if bias is None else bias
     exact = x.double() @ weights.t() + added.double(), grad.double() @ weights
     scales = x.double().abs() @ weights.abs().t() + added.double().abs(), grad.double().abs() @ weights.abs()
+
+    def run(on: On) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Ours, and PyTorch's own where ours is."""
+        x, _, bias, grad = on(arguments)
+        plain_weights = on(weights.to(dtype))
+        plain = torch.nn.functional.linear(x, plain_weights, bias), grad @ plain_weights
+        return forward_and_gradient(*on(arguments)), plain
+
     with programs(least):
-        for found in every_path(lambda: forward_and_gradient(x, packed, bias, grad)):
-            for arguments in zip(found, plain, exact, scales, strict=True):
-                errs_at_most_twice(*arguments)
+        for found, plain in every_path(run):
+            for compared in zip(found, plain, exact, scales, strict=True):
+                errs_at_most_twice(*compared)
 
 
-@pytest.mark.parametrize("blocks", [(16, 32), (32, 64), (64, 128)], ids=str)
-def test_the_size_of_a_program_changes_nothing(blocks: tuple[int, int]) -> None:
+@pytest.mark.parametrize("block", [16, 32, 64])
+def test_the_size_of_a_program_changes_nothing(block: int) -> None:
     packed = packed_of(130, 129, coats=2, constant=1.0)
     x, grad = small_integers((65, 129), torch.float16, 1), small_integers((65, 130), torch.float16, 2)
     weights = packed.weights()
-    with path("triton"), mock.patch.object(module, "_blocks", return_value=blocks):
-        y, grad_x = forward_and_gradient(x, packed, None, grad)
+    watched = mock.patch.object(module, "launch", wraps=module.launch)
+    with path("triton") as on, tried("masked_mm", {"BLOCK_M": block, "BLOCK_N": 2 * block}), watched as launch:
+        y, grad_x = home(in_this_thread(*on((x, packed, None, grad))))
+    sizes = [call.kwargs["BLOCK_M"] for call in launch.call_args_list if "BLOCK_M" in call.kwargs]
+    assert sizes == [block, block]
     assert torch.equal(y, (x.double() @ weights.t()).half())
     assert torch.equal(grad_x, (grad.double() @ weights).half())
 
@@ -122,8 +143,9 @@ def test_a_sum_split_among_programs_is_the_same(count: int) -> None:
     x, grad = small_integers((count, 641), torch.float32, 1), small_integers((count, 130), torch.float32, 2)
     bias, weights = small_integers((130,), torch.float32, 3), packed.weights()
     watched = mock.patch.object(module, "launch", wraps=module.launch)
-    with path("triton"), guarded(), mock.patch.object(module, "_blocks", return_value=(16, 32)), watched as launch:
-        y, grad_x = forward_and_gradient(x, packed, bias, grad)
+    small = tried("masked_mm", {"BLOCK_M": 16, "BLOCK_N": 32})
+    with path("triton") as on, guarded(), small, watched as launch:
+        y, grad_x = home(in_this_thread(*on((x, packed, bias, grad))))
     grids = [call.args[1] for call in launch.call_args_list]
     assert [grid[2] for grid in grids if len(grid) == 3] == [3, 2]
     assert torch.equal(y, (x.double() @ weights.t() + bias.double()).float())
@@ -136,7 +158,7 @@ def test_leading_axes_are_kept(shape: tuple[int, ...]) -> None:
     x = small_integers(shape, torch.float32, 1)
     expected = (x.double() @ packed.weights().t()).float()
     grad = small_integers((*shape[:-1], 5), torch.float32, 2)
-    for y, grad_x in every_path(lambda: forward_and_gradient(x, packed, None, grad)):
+    for y, grad_x in every_path(lambda on: forward_and_gradient(*on((x, packed, None, grad)))):
         assert torch.equal(y, expected)
         assert torch.equal(grad_x, (grad.double() @ packed.weights()).float())
 
@@ -146,7 +168,7 @@ def test_an_infinity_stays_in_its_sums() -> None:
     packed = packed_of(33, 129, density=1.0)
     x = torch.ones(2, 129)
     x[1, 128] = float("inf")
-    for y in every_path(lambda: masked_mm(x, packed.mask, packed.theta)):
+    for y in every_path(lambda on: masked_mm(*on((x, packed.mask, packed.theta)))):
         assert y[0].isfinite().all()
         assert torch.equal(y[1], packed.weights()[:, 128].sign().float() * float("inf"))
 
@@ -157,9 +179,9 @@ def test_bias_is_added_before_rounding_and_has_its_gradient(bias_dtype: torch.dt
     x = small_integers((3, 131), torch.bfloat16, 1)
     bias = torch.tensor([0.25, 1.0, -3.0, 0.0, 7.5]).to(bias_dtype)
 
-    def run() -> tuple[Tensor, Tensor]:
-        leaf = bias.clone().requires_grad_()
-        y = masked_mm(x, packed.mask, packed.theta, bias=leaf)
+    def run(on: On) -> tuple[Tensor, Tensor]:
+        leaf = on(bias).requires_grad_()
+        y = masked_mm(*on((x, packed.mask, packed.theta)), bias=leaf)
         y.sum().backward()
         return y.detach(), leaf.grad
 
@@ -183,10 +205,10 @@ def test_gradient_and_its_own_are_the_derivatives() -> None:
         assert torch.autograd.gradgradcheck(call, (x, bias))
 
 
-def test_only_x_and_bias_have_a_gradient() -> None:
-    packed = packed_of(5, 131)
+def test_only_x_and_bias_have_a_gradient(on: On) -> None:
+    packed = on(packed_of(5, 131))
     constant = packed.theta.constant.clone().requires_grad_()
-    y = masked_mm(torch.ones(2, 131), packed.mask, packed.theta._replace(constant=constant))
+    y = masked_mm(on(torch.ones(2, 131)), packed.mask, packed.theta._replace(constant=constant))
     assert not y.requires_grad
 
 
@@ -204,9 +226,9 @@ def test_opcheck(dtype: torch.dtype, name: str) -> None:
     forward = arguments(packed, x, torch.ones(5, dtype=dtype))
     _, mask, constant, signs, flips, *_ = forward
     backward = torch.ones(2, 3, 5, dtype=dtype), mask, constant, signs, flips, *forward[7:], 131
-    with path(name):
-        torch.library.opcheck(torch.ops.supermask.masked_mm, forward)
-        torch.library.opcheck(torch.ops.supermask.masked_mm_backward, backward)
+    with path(name) as on:
+        torch.library.opcheck(torch.ops.supermask.masked_mm, on(forward))
+        torch.library.opcheck(torch.ops.supermask.masked_mm_backward, on(backward))
 
 
 def layer(packed: Packed) -> Callable[[Tensor, Tensor], Tensor]:
@@ -216,15 +238,15 @@ def layer(packed: Packed) -> Callable[[Tensor, Tensor], Tensor]:
 def run_and_gradients(call: Callable[[Tensor, Tensor], Tensor], x: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     x, bias = x.clone().requires_grad_(), bias.clone().requires_grad_()
     y = call(x * 1, bias)
-    y.backward(small_integers(tuple(y.shape), y.dtype, 6))
+    y.backward(small_integers(tuple(y.shape), y.dtype, 6).to(y.device))
     return y.detach(), x.grad, bias.grad
 
 
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("given", [False, True])
-def test_compiled_equals_eager(given: bool, count: int) -> None:
-    packed = packed_of(5, 131, coats=2, given=given, flips=True, constant=0.5)
-    x, bias = small_integers((count, 131), torch.float32, 1), small_integers((5,), torch.float32, 2)
+def test_compiled_equals_eager(given: bool, count: int, on: On) -> None:
+    packed = on(packed_of(5, 131, coats=2, given=given, flips=True, constant=0.5))
+    x, bias = on((small_integers((count, 131), torch.float32, 1), small_integers((5,), torch.float32, 2)))
     expected = run_and_gradients(layer(packed), x, bias)
     compiled = torch.compile(layer(packed), fullgraph=True, backend="aot_eager")
     for found, wanted in zip(run_and_gradients(compiled, x, bias), expected, strict=True):
@@ -233,9 +255,9 @@ def test_compiled_equals_eager(given: bool, count: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
-def test_inductor_equals_eager(count: int) -> None:
-    packed = packed_of(67, 257, given=True, flips=True, constant=0.5)
-    x, bias = small_integers((count, 257), torch.float32, 1), small_integers((67,), torch.float32, 2)
+def test_inductor_equals_eager(count: int, on: On) -> None:
+    packed = on(packed_of(67, 257, given=True, flips=True, constant=0.5))
+    x, bias = on((small_integers((count, 257), torch.float32, 1), small_integers((67,), torch.float32, 2)))
     expected = run_and_gradients(layer(packed), x, bias)
     compiled = torch.compile(layer(packed), fullgraph=True)
     for found, wanted in zip(run_and_gradients(compiled, x, bias), expected, strict=True):
@@ -253,12 +275,12 @@ class _Layer(torch.nn.Module):
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_exported_equals_eager(given: bool) -> None:
+def test_exported_equals_eager(given: bool, on: On) -> None:
     """Of any number of rows."""
-    module = _Layer(packed_of(5, 131, given=given, constant=0.5))
+    module = _Layer(on(packed_of(5, 131, given=given, constant=0.5)))
     count = torch.export.Dim("count", min=2)
-    program = torch.export.export(module, (torch.ones(4, 131),), dynamic_shapes={"x": {0: count}})
-    x = small_integers((7, 131), torch.float32, 1)
+    program = torch.export.export(module, (on(torch.ones(4, 131)),), dynamic_shapes={"x": {0: count}})
+    x = on(small_integers((7, 131), torch.float32, 1))
     assert torch.equal(program.module()(x), module(x))
 
 

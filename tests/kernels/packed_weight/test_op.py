@@ -13,6 +13,7 @@ from supermask.kernels.base.theta import Theta
 from supermask.kernels.packed_weight.op import packed_weight
 from supermask.kernels.select.op import select
 from supermask.kernels.subnet.op import subnet
+from tests.devices import On
 from tests.kernels.cases import DTYPES, GENERATIONS, SHAPES, SOURCES, theta_of, theta_plain
 from tests.kernels.paths import PATHS, SEEDS, every_path, pack_plain, path, random_mask, random_reals, same
 
@@ -34,7 +35,7 @@ def test_weights_are_the_plain_statement(
     theta = theta_of(rows, cols, source, seed=seed, generation=generation, data=data, special=0.1)
     mask = random_mask(rows, cols, density, data)
     expected = torch.where(mask, theta_plain(theta, rows, cols), 0.0).to(dtype).view(shape)
-    for weight in every_path(lambda: packed_weight(pack_plain(mask), shape, theta, dtype)):
+    for weight in every_path(lambda on: packed_weight(on(pack_plain(mask)), shape, on(theta), dtype)):
         assert same(weight, expected)
 
 
@@ -46,9 +47,9 @@ def test_weights_are_the_searched_layers(source: str, dtype: torch.dtype) -> Non
     scores = random_reals(shape, 1, special=0.3)
     threshold = select([scores], torch.tensor([2000]), [None])
 
-    def run() -> tuple[Tensor, Tensor]:
-        searched, mask = subnet(scores, threshold, theta, dtype=dtype)
-        return searched, packed_weight(mask, shape, theta, dtype)
+    def run(on: On) -> tuple[Tensor, Tensor]:
+        searched, mask = subnet(*on((scores, threshold, theta)), dtype=dtype)
+        return searched, packed_weight(mask, shape, on(theta), dtype)
 
     for searched, packed in every_path(run):
         assert same(packed, searched)
@@ -59,14 +60,15 @@ def test_padding_bits_of_a_mask_make_no_weights() -> None:
     """Set ones end up nowhere, not in the next row either."""
     theta = theta_of(5, 131, "seed")
     expected = theta_plain(theta, 5, 131)
-    for weight in every_path(lambda: packed_weight(torch.full((5, 8), -1, dtype=torch.int32), (5, 131), theta)):
+    full = torch.full((5, 8), -1, dtype=torch.int32)
+    for weight in every_path(lambda on: packed_weight(on(full), (5, 131), on(theta))):
         assert same(weight, expected)
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_compiled_equals_eager(source: str) -> None:
-    theta = theta_of(5, 131, source)
-    mask = pack_plain(random_mask(5, 131, 0.4, 3))
+def test_compiled_equals_eager(source: str, on: On) -> None:
+    theta = on(theta_of(5, 131, source))
+    mask = on(pack_plain(random_mask(5, 131, 0.4, 3)))
     compiled = torch.compile(
         lambda mask: packed_weight(mask, (5, 131), theta, torch.bfloat16), fullgraph=True, backend="aot_eager"
     )
@@ -78,8 +80,8 @@ def test_compiled_equals_eager(source: str) -> None:
 def test_opcheck(source: str, name: str) -> None:
     theta = theta_of(5, 131, source)
     args = pack_plain(random_mask(5, 131, 0.4, 3)), [5, 131, 1], *theta.schema(), torch.bfloat16
-    with path(name):
-        torch.library.opcheck(torch.ops.supermask.packed_weight, args)
+    with path(name) as on:
+        torch.library.opcheck(torch.ops.supermask.packed_weight, on(args))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -1,7 +1,7 @@
 """Layers stepped by score_step, and by torch.optim.SGD and a selection; scores that come to be what a test wants."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.score_step.op import NO_BRACKET, score_step
 from supermask.kernels.select.op import select
+from tests.devices import On, home
 from tests.kernels.cases import theta_of, theta_plain
-from tests.kernels.paths import guarded, pack_plain, path, random_mask, random_reals, unpack_plain
+from tests.kernels.paths import COMPILED, guarded, pack_plain, path, random_mask, random_reals, unpack_plain
 
 INT32 = -(2**31), 2**31 - 1
 NUMBERS = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
@@ -48,21 +49,19 @@ class Layer:
     def sizes(self) -> tuple[int, int]:
         return self.scores.shape[0], self.scores.numel() // self.scores.shape[0]
 
-    def fresh(self) -> "Layer":
-        return replace(self, scores=self.scores.clone())
-
 
 def steps_of(layers: list[Layer], rule: Rule, grads: list[list[Tensor]], name: str) -> Iterator[list[Tensor]]:
     """After each step, for each layer: scores, momentum, tau, last_tied; then the brackets."""
-    layers = [layer.fresh() for layer in layers]
-    brackets = torch.tensor([layer.bracket for layer in layers], dtype=torch.int32)
-    kept = torch.tensor([layer.kept for layer in layers])
+    with path(name) as on:
+        layers = on(layers)
+    brackets = on(torch.tensor([layer.bracket for layer in layers], dtype=torch.int32))
+    kept = on(torch.tensor([layer.kept for layer in layers]))
     survivors = [layer.survivors for layer in layers]
     for incoming in grads:
         with path(name), guarded():
             tau, last_tied = score_step(
                 [layer.scores for layer in layers],
-                incoming,
+                on(incoming),
                 [layer.momentum if rule.momentum else None for layer in layers],
                 survivors,
                 [layer.theta for layer in layers],
@@ -71,7 +70,7 @@ def steps_of(layers: list[Layer], rule: Rule, grads: list[list[Tensor]], name: s
                 **vars(rule),
             )
         states = [layer.scores for layer in layers] + [layer.momentum for layer in layers if rule.momentum]
-        yield [tensor.clone() for tensor in (*states, tau, last_tied, brackets)]
+        yield [home(tensor).clone() for tensor in (*states, tau, last_tied, brackets)]
 
 
 def plain_steps(layers: list[Layer], rule: Rule, grads: list[list[Tensor]]) -> Iterator[list[Tensor]]:
@@ -113,9 +112,14 @@ def steered(targets: list[Tensor], *, absolute: bool, **changes: Any) -> tuple[L
     return layer, Rule(lr=1.0, absolute=absolute), grads
 
 
-ROWS, COLS = SIZES = 3, 128  # two tiles in the interpreter
+ROWS, COLS = SIZES = (300, 128) if COMPILED else (3, 128)  # two tiles
 EDGES = ROWS * COLS
-ROOM = EDGES // 16 + 16  # there
+KEPT = EDGES // 4 + 4
+
+
+def room(edges: int) -> int:
+    """How many edges of a layer a bracket may hold."""
+    return min(edges, edges // 16 + (1024 if COMPILED else 16))
 
 
 def spread(seed: int = 0) -> Tensor:
@@ -128,14 +132,14 @@ def some(density: float) -> Tensor:
 
 
 def arguments(scores: Tensor, grad: Tensor, *, rule: Rule | None = None, **changes: Any) -> Callable[[], Any]:
-    """A call for one layer, with `changes`."""
-    given: dict[str, Any] = {
+    """A call for one layer, with `changes`; what is not given lies where the scores do."""
+    rows = scores.shape[0]
+    made: dict[str, Any] = {
         "momenta": [None],
         "survivors": [None],
-        "thetas": [theta_of(ROWS, COLS, "seed")],
+        "thetas": [theta_of(rows, scores.numel() // rows, "seed")],
         "kept": torch.tensor([100]),
         "brackets": torch.tensor([NO_BRACKET], dtype=torch.int32),
-        **vars(rule or Rule()),
-        **changes,
     }
+    given = On(scores.device)(made) | vars(rule or Rule()) | changes
     return lambda: score_step([scores], [grad], **given)

@@ -9,17 +9,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.select.op import select
+from tests.devices import home
 from tests.kernels.cases import theta_of
 from tests.kernels.paths import path
-from tests.kernels.score_step.steps import EDGES, ROWS, SIZES, arguments, spread, steered, steps_of
+from tests.kernels.score_step.steps import EDGES, arguments, spread, steered, steps_of
+
+ROWS, COLS = SIZES = 3, 128
 
 
 @pytest.mark.parametrize("kept", [-5, 0, EDGES + 1, 10**6])
 def test_unchecked_counts_stay_inside_the_layer(kept: int) -> None:
     """A GPU does not look at `kept`; what is out of range must still give what the select gives."""
     layer, rule, grads = steered([spread()] * 3, absolute=True, kept=kept)
-    with path("triton"):
-        expected = select([spread()], torch.tensor([kept]), [None])
+    with path("triton") as on:
+        expected = home(select(on([spread()]), on(torch.tensor([kept])), [None]))
     for _, tau, last_tied, _ in steps_of([layer], rule, grads, "triton"):
         assert torch.equal(tau, expected[0])
         assert torch.equal(last_tied, expected[1])
@@ -29,7 +32,7 @@ def test_unchecked_counts_stay_inside_the_layer(kept: int) -> None:
 def test_a_count_out_of_range_is_named_before_anything_changes(name: str) -> None:
     layer, rule, grads = steered([spread(), spread() + 1], absolute=True, kept=EDGES + 1)
     before = layer.scores.clone()
-    with path(name), pytest.raises(ValueError, match=r"layer 0: kept is 385.*1 to 384"):
+    with path(name), pytest.raises(ValueError, match=rf"layer 0: kept is {EDGES + 1}.*1 to {EDGES}"):
         arguments(layer.scores, grads[0][0], kept=torch.tensor([EDGES + 1]), rule=rule)()
     assert torch.equal(layer.scores, before)
 

@@ -12,8 +12,20 @@ from supermask.kernels.base import native
 from supermask.kernels.base.keys import NAN_KEY, score_keys
 from supermask.kernels.base.launch import launcher, start
 from supermask.kernels.score_step.op import NO_BRACKET
-from tests.kernels.paths import pack_plain, random_mask, random_reals, same, unpack_plain
-from tests.kernels.score_step.steps import COLS, EDGES, INT32, ROOM, SIZES, plain_steps, some, spread, steered, steps_of
+from tests.kernels.paths import COMPILED, pack_plain, random_mask, random_reals, same, unpack_plain
+from tests.kernels.score_step.steps import (
+    COLS,
+    EDGES,
+    INT32,
+    KEPT,
+    SIZES,
+    plain_steps,
+    room,
+    some,
+    spread,
+    steered,
+    steps_of,
+)  # fmt: skip
 
 
 @contextmanager
@@ -32,18 +44,21 @@ def counted() -> Iterator[list[list[int]]]:
 
 @pytest.mark.parametrize("absolute", [True, False])
 def test_a_kept_bracket_leaves_little_to_count(absolute: bool) -> None:
-    scores = random_reals((16, 128), 0)
-    moves = [scores + step / 512 * random_reals((16, 128), 1) for step in range(4)]
-    survivors = pack_plain(random_mask(16, 128, 0.8, 4)) if absolute else None
-    layer, rule, grads = steered(moves, absolute=absolute, kept=600 if absolute else 1024, survivors=survivors)
+    rows = 300 if COMPILED else 16
+    scores = random_reals((rows, 128), 0)
+    edges = scores.numel()
+    moves = [scores + step / 512 * random_reals((rows, 128), 1) for step in range(4)]
+    survivors = pack_plain(random_mask(rows, 128, 0.8, 4)) if absolute else None
+    kept = int(0.3 * edges) if absolute else edges // 2
+    layer, rule, grads = steered(moves, absolute=absolute, kept=kept, survivors=survivors)
     with counted() as calls:
         for (_, tau, last_tied, _), (_, *threshold) in zip(
             steps_of([layer], rule, grads, "triton"), plain_steps([layer], rule, grads), strict=True
         ):
             assert all(map(torch.equal, (tau, last_tied), threshold))
     (first,), *rest = calls
-    assert first == scores.numel()
-    assert all(10 <= count <= scores.numel() // 16 + 16 for (count,) in rest)
+    assert first == edges
+    assert all(10 <= count <= room(edges) for (count,) in rest)
 
 
 def brackets_around(scores: Tensor, kept: int) -> dict[str, tuple[tuple[int, int], bool]]:
@@ -56,8 +71,8 @@ def brackets_around(scores: Tensor, kept: int) -> dict[str, tuple[tuple[int, int
         "tau highest": ((keys[kept + 20], tau), True),
         "just above": ((tau + 1, keys[kept - 20]), False),
         "just below": ((keys[kept + 20], tau - 1), False),
-        "as many as there is room for": ((keys[kept + 5], keys[kept + 6 - ROOM]), True),
-        "one too many": ((keys[kept + 5], keys[kept + 5 - ROOM]), False),
+        "as many as there is room for": ((keys[kept + 5], keys[kept + 6 - room(EDGES)]), True),
+        "one too many": ((keys[kept + 5], keys[kept + 5 - room(EDGES)]), False),
         "everything": (INT32, False),
         "nothing": (NO_BRACKET, False),
         "crossed": ((INT32[1], INT32[0]), False),
@@ -68,10 +83,10 @@ def brackets_around(scores: Tensor, kept: int) -> dict[str, tuple[tuple[int, int
 SCORES = torch.randperm(EDGES, generator=torch.Generator().manual_seed(1)).float().view(SIZES) - EDGES // 2
 
 
-@pytest.mark.parametrize("which", brackets_around(SCORES, 100))
+@pytest.mark.parametrize("which", brackets_around(SCORES, KEPT))
 def test_any_bracket_gives_the_same_threshold(which: str) -> None:
-    bracket, hit = brackets_around(SCORES, 100)[which]
-    layer, rule, grads = steered([SCORES] * 2, absolute=False, kept=100, bracket=bracket)
+    bracket, hit = brackets_around(SCORES, KEPT)[which]
+    layer, rule, grads = steered([SCORES] * 2, absolute=False, kept=KEPT, bracket=bracket)
     with counted() as calls:
         (found,) = steps_of([layer], rule, grads, "triton")
     (expected,) = plain_steps([layer], rule, grads)
@@ -115,7 +130,7 @@ def test_the_next_bracket_holds_tau_and_about_one_in_fifty(rate: float, absolute
 @pytest.mark.parametrize("name", BRACKETING)
 def test_fewer_survivors_than_kept_leave_no_bracket(name: str) -> None:
     survivors = some(0.3)
-    layer, rule, grads = steered([spread()] * 3, absolute=True, kept=200, survivors=survivors)
+    layer, rule, grads = steered([spread()] * 3, absolute=True, kept=EDGES // 2, survivors=survivors)
     layer.bracket = INT32
     for _, tau, last_tied, brackets in steps_of([layer], rule, grads, name):
         assert (int(tau), int(last_tied), brackets.tolist()) == (NAN_KEY, EDGES - 1, [list(NO_BRACKET)])

@@ -6,7 +6,7 @@ To the bit where torch adds with a fused multiply-add, as it does on every proce
 import ctypes
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,9 +19,21 @@ from supermask.kernels.base.keys import NAN_KEY
 from supermask.kernels.base.launch import launcher, start
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.score_step.op import NO_BRACKET, score_step
-from tests.capabilities import interpreter_fuses
+from tests.capabilities import kernels_fuse
+from tests.devices import home
 from tests.kernels.cases import SOURCES, theta_of, theta_plain
-from tests.kernels.paths import PATHS, SEEDS, pack_plain, path, random_mask, random_reals, same, unpack_plain
+from tests.kernels.paths import (
+    COMPILED,
+    PATHS,
+    SEEDS,
+    pack_plain,
+    path,
+    random_mask,
+    random_reals,
+    same,
+    sizes,
+    unpack_plain,
+)
 from tests.kernels.score_step.steps import (
     EDGES,
     INT32,
@@ -55,8 +67,11 @@ EXACT = st.builds(  # whose products need no rounding, so that a sum with one is
 ) | st.builds(
     Rule, lr=st.just(1.0), momentum=st.just(1.0), weight_decay=st.sampled_from([0.0, 1.0]), nesterov=st.just(True)
 )
-LAUNCHED = st.deferred(lambda: RULES if interpreter_fuses() else EXACT)
-SHAPES = st.sampled_from([(1, 1), (3, 43), (2, 129), (33, 7), (1, 257), (2, 5, 3, 3), (300,), (129, 2), (2, 128)])
+LAUNCHED = st.deferred(lambda: RULES if kernels_fuse() else EXACT)
+SHAPES = sizes(
+    [(1, 1), (3, 43), (2, 129), (33, 7), (1, 257), (2, 5, 3, 3), (300,), (129, 2), (2, 128)],
+    [(300, 331), (1, 70_001), (40_000,), (65, 64, 3, 3)],
+)
 KEYS = st.sampled_from([*INT32, NAN_KEY, 0, 0x3F800000, -0x3F800000, 0x7F800000]) | st.integers(*INT32)
 
 
@@ -162,9 +177,24 @@ def test_thresholds_at_both_ends(kept: int, name: str) -> None:
         assert all(map(same, state[:-1], wanted))
 
 
+def words_at(address: int, size: int, device: torch.device) -> Tensor:
+    """A copy of the words that lie there."""
+    if not size or device.type == "cpu":
+        words = list((ctypes.c_int32 * size).from_address(address)) if size else []
+        return torch.tensor(words, dtype=torch.int32)
+
+    class There:
+        __cuda_array_interface__: ClassVar[dict[str, Any]] = {
+            "shape": (size,), "typestr": "<i4", "data": (address, False), "version": 2,
+        }  # fmt: skip
+
+    return home(torch.as_tensor(There(), device=device))
+
+
 def test_signs_are_drawn_once_for_all_layers() -> None:
     """Where a program draws for many rows, for part of one, and for parts of several."""
-    shapes = [(67, 3), (1, 4500), (3, 2100), (2, 40)]
+    times = 16 if COMPILED else 1  # as many more words does a program draw
+    shapes = [(67 * times, 3), (1, 4500 * times), (3, 2100 * times), (2, 40)]
     sources = ["seed", "seed", "seed", "base"]
     layers = [
         Layer(scores=torch.zeros(s), theta=theta_of(*s, source), kept=1)
@@ -173,13 +203,14 @@ def test_signs_are_drawn_once_for_all_layers() -> None:
     drawn: list[Tensor] = []
 
     def draw(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], meta: dict[str, Any]) -> None:
-        if kernel.__name__ != "_score_signs_kernel":
+        if kernel.__name__ not in ("_spread_kernel", "_score_signs_kernel"):
             return
         start(kernel, grid, args, meta)
+        if kernel.__name__ == "_spread_kernel":
+            return
         for (rows, cols), address in zip(shapes, args[0].view(len(shapes), -1)[:, 2].tolist(), strict=True):
             size = rows * 4 * -(-cols // 128) if address else 0
-            words = list((ctypes.c_int32 * size).from_address(address)) if address else []
-            drawn.append(torch.tensor(words, dtype=torch.int32).view(rows, -1))
+            drawn.append(words_at(address, size, args[0].device).view(rows, -1))
 
     with launcher(draw):
         list(steps_of(layers, Rule(), [[layer.scores for layer in layers]], "triton"))
@@ -200,27 +231,27 @@ def test_launches_do_not_grow_with_layers(monkeypatch: pytest.MonkeyPatch) -> No
         return started
 
     assert launches(1, "seed") == launches(9, "seed")
-    assert len(launches(9, "seed")) == 9
-    assert len(launches(9, "base")) == 8
+    assert len(launches(9, "seed")) == 11
+    assert len(launches(9, "base")) == 9
 
 
 @pytest.mark.parametrize("name", PATHS)
 def test_no_layers(name: str) -> None:
-    with path(name):
-        tau, last_tied = score_step(
-            [], [], [], [], [], torch.empty(0, dtype=torch.int64), torch.empty(0, 2, dtype=torch.int32), lr=0.1
-        )
+    with path(name) as on:
+        counts, brackets = on((torch.empty(0, dtype=torch.int64), torch.empty(0, 2, dtype=torch.int32)))
+        tau, last_tied = score_step([], [], [], [], [], counts, brackets, lr=0.1)
     assert tau.shape == last_tied.shape == (0,)
 
 
-def test_parameters_are_stepped_in_place() -> None:
+@pytest.mark.parametrize("name", PATHS)
+def test_parameters_are_stepped_in_place(name: str) -> None:
     """And what they were saved for knows."""
-    scores = torch.nn.Parameter(spread())
-    version = scores._version
-    with path("torch"):
-        arguments(scores, torch.ones(SIZES))()
+    with path(name) as on:
+        scores = on(torch.nn.Parameter(spread()))
+        version = scores._version
+        arguments(scores, on(torch.ones(SIZES)))()
     assert scores._version > version
-    assert not torch.equal(scores, spread())
+    assert not torch.equal(home(scores), spread())
 
 
 @pytest.mark.parametrize("name", ["torch", "triton"])
@@ -234,11 +265,9 @@ def test_opcheck(name: str, momentum: float) -> None:
     schemas = [list(part) for part in zip(*(theta.schema() for theta in thetas), strict=True)]
     brackets = torch.tensor([NO_BRACKET, INT32], dtype=torch.int32)
     rates = (torch.tensor(0.1), momentum, 0.01, momentum > 0, True)
-    with path(name):
-        torch.library.opcheck(
-            torch.ops.supermask.score_step.default,
-            (scores, [s + 1 for s in scores], momenta, survivors, *schemas, torch.tensor([7, 3]), brackets, *rates),
-        )
+    with path(name) as on:
+        given = scores, [s + 1 for s in scores], momenta, survivors, *schemas, torch.tensor([7, 3]), brackets, *rates
+        torch.library.opcheck(torch.ops.supermask.score_step.default, on(given))
 
 
 def test_traces_for_a_gpu_without_one() -> None:

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from supermask.kernels.base.launch import launcher, start
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.score_step.op import NO_BRACKET, score_step
+from tests.devices import On, home
 from tests.kernels.cases import theta_of
 from tests.kernels.paths import PATHS, guarded, path, same
 from tests.kernels.score_step.steps import COLS, ROWS, SIZES, Rule, arguments, spread
@@ -24,14 +25,16 @@ RULES = (
 
 def stepped(rates: list[float | Tensor], rule: Rule, name: str) -> list[Tensor]:
     """Scores, momentum and thresholds after a step at each of `rates`."""
-    scores, momentum = spread(), torch.full(SIZES, -0.0)
+    with path(name) as on:
+        scores, momentum = on((spread(), torch.full(SIZES, -0.0)))
     found: list[Tensor] = []
-    brackets = torch.tensor([NO_BRACKET], dtype=torch.int32)
+    brackets = on(torch.tensor([NO_BRACKET], dtype=torch.int32))
     for step, lr in enumerate(rates):
         momenta = [momentum if rule.momentum else None]
         with path(name), guarded():
-            threshold = arguments(scores, spread(step), rule=rule, momenta=momenta, brackets=brackets, lr=lr)()
-        found += [scores.clone(), momentum.clone(), *threshold]
+            given: dict[str, Any] = {"momenta": momenta, "brackets": brackets, "lr": on(lr)}
+            threshold = arguments(scores, on(spread(step)), rule=rule, **given)()
+        found += home([scores.clone(), momentum.clone(), *threshold])
     return found
 
 
@@ -51,26 +54,28 @@ def test_a_tensor_is_its_float_to_the_bit(form: str, rule: Rule, name: str) -> N
 
 @pytest.mark.parametrize("name", PATHS)
 def test_a_rate_changed_in_place_is_that_of_the_next_step(name: str) -> None:
-    lr, scores, expected = torch.zeros(()), spread(), spread()
+    with path(name) as on:
+        lr, scores, expected = on((torch.zeros(()), spread(), spread()))
     for step, rate in enumerate(RATES):
         lr.fill_(rate)
         for stepped_scores, given in ((scores, lr), (expected, rate)):
             with path(name):
-                arguments(stepped_scores, spread(step), lr=given)()
-        assert same(scores, expected)
+                arguments(stepped_scores, on(spread(step)), lr=given)()
+        assert same(home(scores), home(expected))
         assert float(lr) == float(torch.tensor(rate))
 
 
-def test_the_kernel_is_given_the_tensor_itself() -> None:
-    lr, addresses = torch.tensor(0.1), []
+def test_the_kernel_is_given_the_tensor_itself(on_triton: On) -> None:
+    lr, scores, grad = on_triton((torch.tensor(0.1), spread(), spread()))
+    addresses = []
 
     def spy(kernel: Any, grid: tuple[int, ...], args: tuple[Any, ...], meta: dict[str, Any]) -> None:
         if kernel.__name__ == "_score_step_kernel":
             addresses.append([arg.data_ptr() for arg in args if isinstance(arg, Tensor)])
         start(kernel, grid, args, meta)
 
-    with launcher(spy), path("triton"):
-        arguments(spread(), spread(), lr=lr)()
+    with launcher(spy):
+        arguments(scores, grad, lr=lr)()
     assert [lr.data_ptr() in each for each in addresses] == [True]
 
 
@@ -91,22 +96,23 @@ def test_the_host_does_not_look_at_a_tensor() -> None:
 
 @pytest.mark.parametrize("name", PATHS)
 def test_compiled_it_is_read_at_every_call(name: str) -> None:
-    theta, kept = theta_of(ROWS, COLS, "signs"), torch.tensor([100])
+    with path(name) as on:
+        theta, kept, grad = on((theta_of(ROWS, COLS, "signs"), torch.tensor([100]), spread(1)))
 
     def step(scores: Tensor, grad: Tensor, brackets: Tensor, lr: float | Tensor) -> Tensor:
         tau, last_tied = score_step([scores], [grad], [None], [None], [theta], kept, brackets, lr=lr)
         return tau + last_tied
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    lr, brackets = torch.zeros(()), torch.tensor([NO_BRACKET], dtype=torch.int32)
-    scores, expected = spread(), spread()
+    lr, brackets = on((torch.zeros(()), torch.tensor([NO_BRACKET], dtype=torch.int32)))
+    scores, expected = on((spread(), spread()))
     with path(name):
-        compiled(spread(), spread(), brackets.clone(), lr)
+        compiled(*on((spread(), spread())), brackets.clone(), lr)
         with torch._dynamo.config.patch(error_on_recompile=True):
             for rate in RATES:
-                found = compiled(scores, spread(1), brackets.clone(), lr.fill_(rate))
-                assert torch.equal(found, step(expected, spread(1), brackets.clone(), rate))
-                assert same(scores, expected)
+                found = compiled(scores, grad, brackets.clone(), lr.fill_(rate))
+                assert torch.equal(found, step(expected, grad, brackets.clone(), rate))
+                assert same(home(scores), home(expected))
 
 
 @pytest.mark.parametrize(

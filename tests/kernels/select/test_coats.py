@@ -14,8 +14,9 @@ from supermask.kernels.base.launch import launcher
 from supermask.kernels.select import cpu as threshold_cpu
 from supermask.kernels.select.cpu import select_layer
 from supermask.kernels.select.op import reference, select, selected
-from tests.kernels.paths import PATHS, every_path, guarded, pack_plain, path, random_mask, random_reals
-from tests.kernels.select.test_op import Layer, layers
+from tests.devices import On, home
+from tests.kernels.paths import COMPILED, PATHS, every_path, guarded, pack_plain, path, random_mask, random_reals
+from tests.kernels.select.test_op import TILE, Layer, layers
 
 RATES = st.lists(st.sampled_from([0.0, 0.03, 0.3, 0.5, 0.9, 1.0]) | st.floats(0, 1), min_size=1, max_size=5)
 KEYS = st.integers(-(2**31), 2**31 - 1)
@@ -42,7 +43,7 @@ def equal(found: Threshold, expected: Threshold) -> bool:
 def test_every_path_gives_what_sorting_does(call: list[Layer], rates: list[float], absolute: bool) -> None:
     scores, kept, survivors = made(call, rates)
     expected = reference(scores, kept, survivors, absolute)
-    for found in every_path(lambda: select(scores, kept, survivors, absolute)):
+    for found in every_path(lambda on: select(*on((scores, kept, survivors)), absolute)):
         assert equal(found, expected)
 
 
@@ -100,28 +101,31 @@ def test_fewer_survivors_than_some_coats_keep(name: str) -> None:
     scores = torch.arange(260.0).view(2, 130)
     alive = torch.zeros(2, 130, dtype=torch.bool)
     alive[1, 5:10] = True
-    with path(name), guarded():
-        tau, last_tied = select([scores], torch.tensor([[200, 6, 5, 2]]), [pack_plain(alive)])
+    with path(name) as on, guarded():
+        tau, last_tied = select(*on(([scores], torch.tensor([[200, 6, 5, 2]]), [pack_plain(alive)])))
     keys = scores.view(torch.int32)
     assert tau.tolist() == [[NAN_KEY, NAN_KEY, int(keys[1, 5]), int(keys[1, 8])]]
     assert last_tied.tolist() == [[259] * 4]
 
 
-def test_ties_in_different_tiles(interpreted: None) -> None:
-    """Coats that cut the ties of one key, and of another, in tiles of their own, 256 edges each in the interpreter."""
-    scores = torch.full((7, 331), 0.5)
+def test_ties_in_different_tiles(on_triton: On) -> None:
+    """Coats that cut the ties of one key, and of another, in tiles of their own (select/test_op.py)."""
+    times = 128 if COMPILED else 1
+    scores = torch.full((7, 331 * times), 0.5)
     scores[3, :7] = 2.0
-    call = [scores], torch.tensor([[2000, 1100, 300, 3]]), [None]
-    found = select(*call)
-    assert found.last_tied.tolist() == [[1999, 1099, 292, 995]]
+    counts = [2000 * times, 1100 * times, 300 * times, 3]
+    call = [scores], torch.tensor([counts]), [None]
+    found = home(select(*on_triton(call)))
+    assert found.last_tied.tolist() == [[counts[0] - 1, counts[1] - 1, counts[2] - 8, 3 * scores.shape[1] + 2]]
+    assert len({last // TILE for last in found.last_tied[0].tolist()}) == 4
     assert equal(found, reference(*call, True))
 
 
-def test_launches_do_not_grow_with_coats(interpreted: None) -> None:
+def test_launches_do_not_grow_with_coats(on_triton: On) -> None:
     def launches(kept: Tensor) -> list[str]:
         started: list[str] = []
         with launcher(lambda kernel, *_: started.append(kernel.__name__)):
-            select([random_reals((3, 300), 1)], kept, [None])
+            select(*on_triton(([random_reals((3, 300), 1)], kept)), [None])
         return started
 
     assert launches(torch.tensor([5])) == launches(torch.tensor([[5, 4, 3, 2]]))
@@ -131,10 +135,9 @@ def test_launches_do_not_grow_with_coats(interpreted: None) -> None:
 def test_op_is_registered_right(name: str) -> None:
     scores = [random_reals((3, 43), 1), random_reals((2, 3, 5), 2)]
     survivors = [None, pack_plain(random_mask(2, 15, 0.5, 3))]
-    with path(name):
-        torch.library.opcheck(
-            torch.ops.supermask.select.default, (scores, torch.tensor([[7, 3], [9, 9]]), survivors, True)
-        )
+    with path(name) as on:
+        given = on((scores, torch.tensor([[7, 3], [9, 9]]), survivors, True))
+        torch.library.opcheck(torch.ops.supermask.select.default, given)
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -145,8 +148,8 @@ def test_compiles_into_one_graph(name: str) -> None:
         found = select([scores], kept, [None])
         return selected(scores, Threshold(*(each[0] for each in found)), absolute=True)
 
-    with path(name):
-        chosen = torch.compile(masks, fullgraph=True, backend="aot_eager")(scores, kept)
+    with path(name) as on:
+        chosen = home(torch.compile(masks, fullgraph=True, backend="aot_eager")(*on((scores, kept))))
     assert torch.equal(chosen, masks(scores, kept))
     assert chosen.sum((1, 2)).tolist() == [100, 30, 7]
 

@@ -1,7 +1,5 @@
 """The selection against a stable sort of the scores themselves, on every path, to the bit."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +15,11 @@ from supermask.kernels.base.keys import NAN_KEY, REMOVED_KEY, Threshold, score_k
 from supermask.kernels.base.launch import jit, launch, launcher, tl
 from supermask.kernels.select.gpu import reciprocal
 from supermask.kernels.select.op import select, selected
-from tests.kernels.paths import PATHS
+from tests.devices import On, home
+from tests.kernels.paths import COMPILED, PATHS, guarded, path, sizes
 
 INT32_MIN = -(2**31)
+TILE, TILES = (32768, 1024) if COMPILED else (256, 2)  # edges of a tile, and tiles searched for ties at a time
 
 SPECIAL = [0.0, -0.0, 1e-45, -1e-45, 1e-38, 1.0, -1.0, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan, -np.nan]
 VALUES = {
@@ -60,9 +60,9 @@ class Layer(NamedTuple):
 
 @st.composite
 def layers(draw: st.DrawFn) -> Layer:
-    size = st.sampled_from([1, 2, 3, 31, 33, 127, 128, 129, 257, 521])
+    size = sizes([1, 2, 3, 31, 33, 127, 128, 129, 257, 521], [1031, 40_009])
     rows = draw(size)
-    inner = draw(size.filter(lambda cols: rows * cols <= 700))
+    inner = draw(size.filter(lambda cols: rows * cols <= (130_000 if COMPILED else 700)))
     return Layer(
         shape=draw(st.sampled_from([(rows, inner), (rows, inner, 1)] + ([(rows,)] if inner == 1 else []))),
         values=draw(st.sampled_from(sorted(VALUES))),
@@ -70,19 +70,6 @@ def layers(draw: st.DrawFn) -> Layer:
         kept=draw(st.sampled_from([0.0, 0.03, 0.3, 0.5, 0.97, 1.0])),
         alive=draw(st.sampled_from([None, None, 0.0, 0.1, 0.6, 1.0])),
     )
-
-
-@contextmanager
-def kernels_through(path: str) -> Iterator[None]:
-    """CPU tensors take `path`, and whatever it leaves unwritten is no number anyone expects."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SUPERMASK_KERNELS", path)
-        patch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(False)
 
 
 def oracle(scores: Tensor, kept: int, alive: Tensor | None, absolute: bool) -> tuple[Tensor, int, int]:
@@ -105,17 +92,18 @@ def oracle(scores: Tensor, kept: int, alive: Tensor | None, absolute: bool) -> t
     return mask, tau, n - 1 if bool((tied & mask).eq(tied).all()) else last
 
 
-def check(path: str, call: list[Layer], absolute: bool) -> None:
+def check(name: str, call: list[Layer], absolute: bool) -> None:
     made = [layer.make() for layer in call]
     scores = [s for s, _, _ in made]
     kept = torch.tensor([k for _, k, _ in made])
     survivors = [None if alive is None else pack(alive) for _, _, alive in made]
-    arguments = [*scores, kept, *(words for words in survivors if words is not None)]
-    before = [argument.clone() for argument in arguments]
-    with kernels_through(path):
-        tau, last_tied = select(scores, kept, survivors, absolute)
-    for argument, copy in zip(arguments, before, strict=True):
-        assert torch.equal(argument.view(torch.uint8), copy.view(torch.uint8))  # NaN equals itself
+    with path(name) as on, guarded():
+        given = on((scores, kept, survivors))
+        tau, last_tied = home(select(*given, absolute))
+    for before, after in zip((scores, [kept], survivors), home((given[0], [given[1]], given[2])), strict=True):
+        for one, other in zip(before, after, strict=True):
+            if one is not None:
+                assert torch.equal(one.view(torch.uint8), other.view(torch.uint8))  # NaN equals itself
 
     expected = [oracle(s, k, alive, absolute) for s, k, alive in made]
     assert torch.equal(tau, torch.tensor([key for _, key, _ in expected], dtype=torch.int32))
@@ -148,8 +136,8 @@ def edge_cases(test: Any) -> Any:
 @given(call=st.lists(layers(), min_size=1, max_size=4), absolute=st.booleans())
 @settings(max_examples=100)
 def test_torch_select_keeps_exactly_the_highest(call: list[Layer], absolute: bool) -> None:
-    for path in ("torch", "native"):
-        check(path, call, absolute)
+    for name in ("torch", "native"):
+        check(name, call, absolute)
 
 
 @edge_cases
@@ -159,21 +147,23 @@ def test_triton_select_keeps_exactly_the_highest(call: list[Layer], absolute: bo
     check("triton", call, absolute)
 
 
-def test_no_layers(interpreted: None) -> None:
-    tau, last_tied = select([], torch.empty(0, dtype=torch.int64), [])
+def test_no_layers(on_triton: On) -> None:
+    tau, last_tied = select([], on_triton(torch.empty(0, dtype=torch.int64)), [])
     assert tau.shape == last_tied.shape == (0,)
 
 
-def test_tie_in_the_last_of_many_tiles(interpreted: None) -> None:
-    """The search for the tile takes several steps, of two tiles of 256 edges in the interpreter."""
-    scores = torch.zeros(7, 331)
-    scores.view(-1)[4::7] = -1.0
-    scores.view(-1)[-1] = 2.0
-    kept = torch.tensor([int((scores != 0).sum()) - 1])
-    _, tau, last_tied = oracle(scores, int(kept), None, True)
-    assert last_tied // 256 == scores.numel() // 256 == 9
-    found = select([scores], kept, [None])
-    assert torch.equal(found[0], torch.tensor([tau], dtype=torch.int32))
+def test_tie_in_the_last_of_many_tiles(on_triton: On) -> None:
+    """The search for the tile takes more than one step."""
+    steps = 1 if COMPILED else 4
+    scores = torch.zeros(7, steps * TILES * TILE // 7 + 39)
+    edges = scores.view(-1)
+    edges[4::7] = -1.0
+    edges[-1] = 2.0
+    tied = torch.nonzero(edges == -1.0).flatten()
+    kept, last_tied = len(tied), int(tied[-2])  # the one of 2.0, and all but the last of -1.0
+    assert last_tied // TILE == (scores.numel() - 1) // TILE >= steps * TILES
+    found = home(select(on_triton([scores]), on_triton(torch.tensor([kept])), [None]))
+    assert torch.equal(found[0], torch.ones(1).view(torch.int32))
     assert torch.equal(found[1], torch.tensor([last_tied]))
 
 
@@ -223,39 +213,38 @@ def _key_kernel(scores_ptr, keys_ptr, n, ABSOLUTE: tl.constexpr, BLOCK: tl.const
 
 
 @pytest.mark.parametrize("absolute", [True, False])
-def test_kernels_make_the_same_keys(absolute: bool) -> None:
-    scores = patterns()
-    keys = torch.full(scores.shape, 12345, dtype=torch.int32)
+def test_kernels_make_the_same_keys(absolute: bool, on_triton: On) -> None:
+    scores, keys = on_triton((patterns(), torch.full(patterns().shape, 12345, dtype=torch.int32)))
     launch(_key_kernel, (1,), scores, keys, scores.numel(), ABSOLUTE=absolute, BLOCK=8192)
-    assert torch.equal(keys, score_keys(scores, absolute))
+    assert torch.equal(home(keys), score_keys(patterns(), absolute))
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_op_is_registered_right(path: str) -> None:
+@pytest.mark.parametrize("name", PATHS)
+def test_op_is_registered_right(name: str) -> None:
     scores = [torch.randn(3, 43), torch.randn(2, 3, 5)]
     survivors = [None, pack(torch.rand(2, 15) < 0.5)]
-    with kernels_through(path):
-        torch.library.opcheck(torch.ops.supermask.select.default, (scores, torch.tensor([7, 3]), survivors, True))
+    with path(name) as on:
+        torch.library.opcheck(torch.ops.supermask.select.default, on((scores, torch.tensor([7, 3]), survivors, True)))
 
 
-@pytest.mark.parametrize("path", PATHS)
-def test_compiles_into_one_graph(path: str) -> None:
-    scores = torch.randn(31, 9, requires_grad=True)
+@pytest.mark.parametrize("name", PATHS)
+def test_compiles_into_one_graph(name: str) -> None:
+    scores, kept = torch.randn(31, 9, requires_grad=True), torch.tensor([100])
 
     def mask(scores: Tensor, kept: Tensor) -> Tensor:
         return selected(scores, select([scores], kept, [None], absolute=False), absolute=False)
 
-    with kernels_through(path):
-        chosen = torch.compile(mask, fullgraph=True, backend="aot_eager")(scores, torch.tensor([100]))
-    assert torch.equal(chosen, mask(scores, torch.tensor([100])))
+    with path(name) as on:
+        chosen = home(torch.compile(mask, fullgraph=True, backend="aot_eager")(*on((scores, kept))))
+    assert torch.equal(chosen, mask(scores, kept))
     assert int(chosen.sum()) == 100
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("absolute", [True, False])
-def test_inductor_selects_the_same_edges(absolute: bool) -> None:
-    scores = patterns().view(16, -1)
-    threshold = select([scores], torch.tensor([scores.numel() // 2]), [None], absolute)
+def test_inductor_selects_the_same_edges(absolute: bool, on: On) -> None:
+    scores = on(patterns().view(16, -1))
+    threshold = select([scores], on(torch.tensor([scores.numel() // 2])), [None], absolute)
     compiled = torch.compile(selected, fullgraph=True)
     assert torch.equal(compiled(scores, threshold, absolute), selected(scores, threshold, absolute))
 
@@ -271,16 +260,16 @@ def test_traces_for_a_gpu_without_one() -> None:
     assert (chosen.dtype, chosen.shape) == (torch.bool, (8, 27))
 
 
-def test_launches_do_not_grow_with_layers(interpreted: None) -> None:
+def test_launches_do_not_grow_with_layers(on_triton: On) -> None:
     def launches(count: int) -> list[str]:
         started: list[str] = []
         with launcher(lambda kernel, *_: started.append(kernel.__name__)):
             scores = [torch.randn(3 + i, 300) for i in range(count)]
-            select(scores, torch.ones(count, dtype=torch.int64), [None] * count)
+            select(*on_triton((scores, torch.ones(count, dtype=torch.int64))), [None] * count)
         return started
 
     assert launches(1) == launches(9)
-    assert len(launches(9)) == 5
+    assert len(launches(9)) == 6
 
 
 SCORES = torch.ones(4, 40)
@@ -319,8 +308,8 @@ def test_bad_input_is_named(
 
 
 @pytest.mark.parametrize("kept", [-5, 0, 7, 1000])
-def test_unchecked_counts_stay_inside_the_layer(kept: int, interpreted: None) -> None:
+def test_unchecked_counts_stay_inside_the_layer(kept: int, on_triton: On) -> None:
     """A GPU does not look at `kept`: what is out of range must still give a threshold, of nothing or of everything."""
     scores = torch.tensor([[3.0, 1.0, float("nan"), -2.0, 0.0, 2.0]])
-    threshold = select([scores], torch.tensor([kept]), [None])
+    threshold = home(select(*on_triton(([scores], torch.tensor([kept]))), [None]))
     assert int(selected(scores, threshold, absolute=True).sum()) == min(max(kept, 0), 6)

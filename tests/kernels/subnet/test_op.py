@@ -17,6 +17,7 @@ from supermask.kernels.base.keys import NAN_KEY, REMOVED_KEY, Threshold
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.select.op import select
 from supermask.kernels.subnet.op import subnet
+from tests.devices import CPU, On
 from tests.kernels.cases import DTYPES, SOURCES, Case, cases, plain_case, theta_of
 from tests.kernels.paths import (
     PATHS,
@@ -29,28 +30,30 @@ from tests.kernels.paths import (
     random_reals,
     random_words,
     same,
+    sizes,
     unpack_plain,
 )
+from tests.kernels.shares import shared_out
 
 
-def every_form(call: Callable[[], Any]) -> tuple[Any, ...]:
+def every_form(call: Callable[[On], Any]) -> tuple[Any, ...]:
     """What `call` returns on every path, and from the plain statement that a compiler is shown on CPU."""
     # Private: where torch.compiler.is_compiling, which it asks, is patched itself, dynamo goes on believing the patch.
     with mock.patch("supermask.kernels.subnet.op._visible", return_value=True), guarded():
-        traced = call()
+        traced = call(On(CPU))
     return *every_path(call), traced
 
 
-@settings(max_examples=100)
-@given(case=cases())
-def test_weights_and_mask_are_the_plain_statement(case: Case) -> None:
+@shared_out(DTYPES, 100, case=cases())
+def test_weights_and_mask_are_the_plain_statement(case: Case, dtype: torch.dtype) -> None:
+    case = replace(case, dtype=dtype)
     chosen = case.chosen_plain()
     weight = torch.where(chosen, case.theta_plain(), 0.0).to(case.dtype).view(case.scores.shape)
     mask = pack_plain(chosen)
 
-    def run() -> tuple[Tensor, Tensor, Tensor | None]:
-        ever = None if case.ever is None else case.ever.clone()
-        return *case.run(ever=ever), ever
+    def run(on: On) -> tuple[Tensor, Tensor, Tensor | None]:
+        ever = on(case.ever)
+        return *on(case).run(ever=ever), ever
 
     for found, packed, ever in every_form(run):
         assert same(found, weight)
@@ -60,20 +63,20 @@ def test_weights_and_mask_are_the_plain_statement(case: Case) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
-@settings(max_examples=100)
-@given(case=cases(), data=st.integers(0, 2**31), special=st.sampled_from([0.0, 0.3]))
-def test_gradient_is_straight_through(case: Case, data: int, special: float) -> None:
+@shared_out(DTYPES, 100, case=cases(), data=st.integers(0, 2**31), special=st.sampled_from([0.0, 0.3]))
+def test_gradient_is_straight_through(case: Case, data: int, special: float, dtype: torch.dtype) -> None:
+    case = replace(case, dtype=dtype)
     grad_weight = random_reals(tuple(case.scores.shape), data, special).to(case.dtype)
     grad = grad_weight.float().view(case.rows, case.cols) * case.theta_plain()
     if case.absolute:
         grad = grad * torch.where(case.scores < 0, -1.0, 1.0).view(case.rows, case.cols)
     expected = torch.where(case.alive_plain(), grad, 0.0).view(case.scores.shape)
 
-    def run() -> Tensor:
-        scores = case.scores.clone().requires_grad_()
-        weight, mask = case.run(scores)
+    def run(on: On) -> Tensor:
+        scores = on(case.scores).requires_grad_()
+        weight, mask = on(case).run(scores)
         assert not mask.requires_grad
-        weight.backward(grad_weight)
+        weight.backward(on(grad_weight))
         return scores.grad
 
     for found in every_form(run):
@@ -82,8 +85,8 @@ def test_gradient_is_straight_through(case: Case, data: int, special: float) -> 
 
 @settings(max_examples=15)
 @given(
-    rows=st.sampled_from([1, 31, 33]),
-    cols=st.sampled_from([31, 128, 129]),
+    rows=sizes([1, 31, 33], [300]),
+    cols=sizes([31, 128, 129], [640]),
     absolute=st.booleans(),
     data=st.integers(0, 2**31),
     rate=st.floats(0.01, 1),
@@ -99,7 +102,8 @@ def test_exactly_the_kept_are_selected(
     kept = max(1, round(rate * available))
     threshold = select([scores], torch.tensor([kept]), [survivors], absolute)
     theta = theta_of(rows, cols, "seed")
-    for weight, mask in every_form(lambda: subnet(scores, threshold, theta, survivors=survivors, absolute=absolute)):
+    given = scores, threshold, theta
+    for weight, mask in every_form(lambda on: subnet(*on(given), survivors=on(survivors), absolute=absolute)):
         assert int(unpack_plain(mask, cols).sum()) == min(kept, available)
         assert int((weight != 0).sum()) == min(kept, available)
 
@@ -115,7 +119,7 @@ def test_a_threshold_at_each_special_value_cuts_its_ties(tied: int, absolute: bo
     )
     chosen = case.chosen_plain()
     assert chosen[0, tied] != chosen[1, tied]
-    for _, mask in every_form(case.run):
+    for _, mask in every_form(lambda on: on(case).run()):
         assert same(mask, pack_plain(chosen))
 
 
@@ -124,7 +128,8 @@ def test_a_threshold_below_every_number_selects_every_survivor(tau: int) -> None
     """What select gives where there are fewer survivors than kept; NaN survivors too."""
     case = plain_case(scores=random_reals((5, 131), 1, special=0.5))
     threshold = Threshold(torch.tensor([tau], dtype=torch.int32), torch.tensor([5 * 131 - 1]))
-    for _, mask in every_form(lambda: subnet(case.scores, threshold, case.theta, survivors=case.survivors)):
+    given = case.scores, threshold, case.theta
+    for _, mask in every_form(lambda on: subnet(*on(given), survivors=on(case.survivors))):
         assert same(mask, case.survivors)
 
 
@@ -133,7 +138,7 @@ def test_a_threshold_below_every_number_selects_every_survivor(tau: int) -> None
 def test_a_last_tied_edge_far_from_the_layer(last: int, absolute: bool) -> None:
     """All ties are selected, or none: what kernels count in 32 bits is clamped."""
     case = plain_case(scores=torch.full((5, 131), 0.5), last=last, absolute=absolute)
-    for weight, mask in every_path(case.run):
+    for weight, mask in every_path(lambda on: on(case).run()):
         chosen = case.chosen_plain()
         assert torch.equal(unpack_plain(mask, 131), chosen)
         assert torch.equal(weight, torch.where(chosen, case.theta_plain(), 0))
@@ -145,7 +150,7 @@ def test_unselected_edges_weigh_plus_zero(source: str, dtype: torch.dtype) -> No
     case = plain_case(33, 129, theta=theta_of(33, 129, source), dtype=dtype)
     unselected = ~case.chosen_plain()
     assert (case.theta_plain()[unselected] < 0).any(), "the case has no minus to drop"
-    for weight, _ in every_form(case.run):
+    for weight, _ in every_form(lambda on: on(case).run()):
         assert not weight[unselected].any()
         assert not weight[unselected].signbit().any()
 
@@ -155,10 +160,10 @@ def test_ever_gathers_the_masks_of_all_calls() -> None:
     selected = torch.stack([case.chosen_plain() for case in every]).any(0)
     assert not selected.all(), "the case has nothing to leave out"
 
-    def run() -> Tensor:
-        ever = torch.zeros(5, 8, dtype=torch.int32)
+    def run(on: On) -> Tensor:
+        ever = on(torch.zeros(5, 8, dtype=torch.int32))
         for case in every:
-            case.run(ever=ever)
+            on(case).run(ever=ever)
         return ever
 
     for ever in every_form(run):
@@ -173,9 +178,9 @@ def test_a_score_of_zero_moves_with_sign_plus_one(absolute: bool) -> None:
     case = replace(case, theta=case.theta._replace(signs=signs, constant=torch.tensor([2.0])))
     expected = torch.tensor([[2.0, 2.0, 2.0, 2.0, -2.0, -2.0]]) if absolute else torch.full((1, 6), 2.0)
 
-    def run() -> Tensor:
-        moved = scores.clone().requires_grad_()
-        case.run(moved)[0].sum().backward()
+    def run(on: On) -> Tensor:
+        moved = on(scores).requires_grad_()
+        on(case).run(moved)[0].sum().backward()
         return moved.grad
 
     for grad in every_form(run):
@@ -188,7 +193,8 @@ def test_removed_edges_get_zero_gradient_whatever_comes_in(value: float, dtype: 
     case = plain_case(dtype=dtype)
     removed = ~case.alive_plain()
     grad_weight = torch.full((5, 131), value, dtype=dtype)
-    for grad in every_form(lambda: torch.ops.supermask.subnet_backward(grad_weight, case.scores, *case.ops_args())):
+    given = grad_weight, case.scores, *case.ops_args()
+    for grad in every_form(lambda on: torch.ops.supermask.subnet_backward(*on(given))):
         assert removed.any()
         assert same(grad[removed], torch.zeros(int(removed.sum())))
         assert not grad[~removed].isfinite().any()
@@ -220,14 +226,15 @@ def test_backward_is_the_derivative_of_the_surrogate(absolute: bool, source: str
 def test_gradient_of_a_strided_tensor() -> None:
     case = plain_case(33, 65)
     grad_weight = random_reals((65, 33), 4).t()
-    results = every_form(lambda: torch.ops.supermask.subnet_backward(grad_weight, case.scores, *case.ops_args()))
+    given = grad_weight, case.scores, *case.ops_args()
+    results = every_form(lambda on: torch.ops.supermask.subnet_backward(*on(given)))
     expected = torch.ops.supermask.subnet_backward(grad_weight.contiguous(), case.scores, *case.ops_args())
     for found in results:
         assert same(found, expected)
 
 
-def test_only_the_scores_have_a_gradient() -> None:
-    case = plain_case()
+def test_only_the_scores_have_a_gradient(on: On) -> None:
+    case = on(plain_case())
     constant = case.theta.constant.clone().requires_grad_()
     scores = case.scores.clone().requires_grad_()
     weight, _ = replace(case, theta=case.theta._replace(constant=constant)).run(scores)
@@ -255,17 +262,17 @@ def tracked(case: Case) -> Callable[..., tuple[Tensor, Tensor]]:
 
 def forward_and_backward(call: Callable[..., tuple[Tensor, Tensor]], case: Case) -> tuple[Tensor, ...]:
     scores = case.scores.clone().requires_grad_()
-    ever = random_words(case.rows, case.cols, 8)
+    ever = random_words(case.rows, case.cols, 8).to(scores.device)
     weight, mask = call(scores, *case.threshold, ever)
-    weight.backward(random_reals(tuple(case.scores.shape), 9).to(case.dtype))
+    weight.backward(random_reals(tuple(case.scores.shape), 9).to(weight))
     return weight, mask, ever, scores.grad
 
 
 @pytest.mark.parametrize("absolute", [True, False])
 @pytest.mark.parametrize("source", SOURCES)
-def test_compiled_equals_eager(source: str, absolute: bool) -> None:
+def test_compiled_equals_eager(source: str, absolute: bool, on: On) -> None:
     dtype = torch.float32 if absolute else torch.bfloat16
-    case = plain_case(theta=theta_of(5, 131, source), absolute=absolute, dtype=dtype)
+    case = on(plain_case(theta=theta_of(5, 131, source), absolute=absolute, dtype=dtype))
     expected = forward_and_backward(tracked(case), case)
     compiled = torch.compile(tracked(case), fullgraph=True, backend="aot_eager")
     for found, wanted in zip(forward_and_backward(compiled, case), expected, strict=True):
@@ -273,8 +280,8 @@ def test_compiled_equals_eager(source: str, absolute: bool) -> None:
 
 
 @pytest.mark.slow
-def test_inductor_equals_eager() -> None:
-    case = plain_case(67, 257, scores=random_reals((67, 257), 1, special=0.2), theta=theta_of(67, 257, "signs"))
+def test_inductor_equals_eager(on: On) -> None:
+    case = on(plain_case(67, 257, scores=random_reals((67, 257), 1, special=0.2), theta=theta_of(67, 257, "signs")))
     expected = forward_and_backward(tracked(case), case)
     compiled = torch.compile(tracked(case), fullgraph=True)
     for found, wanted in zip(forward_and_backward(compiled, case), expected, strict=True):
@@ -293,9 +300,9 @@ CHECKED = [
 def test_opcheck(case: Case, name: str) -> None:
     forward = (case.scores, *case.threshold, *case.ops_args(), case.dtype, case.ever)
     backward = (torch.ones_like(case.scores, dtype=case.dtype), case.scores, *case.ops_args())
-    with path(name):
-        torch.library.opcheck(torch.ops.supermask.subnet, forward)
-        torch.library.opcheck(torch.ops.supermask.subnet_backward, backward)
+    with path(name) as on:
+        torch.library.opcheck(torch.ops.supermask.subnet, on(forward))
+        torch.library.opcheck(torch.ops.supermask.subnet_backward, on(backward))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

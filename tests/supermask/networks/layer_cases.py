@@ -1,4 +1,4 @@
-"""A case of each masked layer beside its torch.nn layer, and small networks of them."""
+"""A case of each masked layer beside its torch.nn layer, and small networks of them, on the device that tests take."""
 
 from typing import Any
 
@@ -15,6 +15,7 @@ from supermask.networks.layers import (
     SupermaskConvTranspose3d,
     SupermaskLinear,
 )
+from tests.devices import DEVICE, On
 
 # Masked class, its torch.nn layer, arguments of both, input shape. Channel counts, kernels and strides differ from each
 # other everywhere, so that a swapped pair of arguments or dimensions cannot go unseen.
@@ -78,13 +79,15 @@ SEED = 0x0123456789ABCDEF
 
 def make(name: str, **search: Any) -> Any:
     kind, _, args, kwargs, _ = CASES[name]
-    return kind(*args, **kwargs, **{"seed": SEED, "layer": 3, "remaining": 0.3, **search})
+    if isinstance(search.get("bias"), Tensor):
+        search["bias"] = On(DEVICE)(search["bias"])
+    return kind(*args, **kwargs, **{"seed": SEED, "layer": 3, "remaining": 0.3, "device": DEVICE, **search})
 
 
 def dense_with(name: str, weight: Tensor, bias: Tensor | None = None) -> Any:
     """The torch.nn layer of a case, holding `weight` and `bias`."""
     _, dense, args, kwargs, _ = CASES[name]
-    layer = dense(*args, **kwargs, bias=bias is not None)
+    layer = dense(*args, **kwargs, bias=bias is not None, device=weight.device)
     with torch.no_grad():
         layer.weight = nn.Parameter(weight.detach().clone())
         if bias is not None:
@@ -93,20 +96,20 @@ def dense_with(name: str, weight: Tensor, bias: Tensor | None = None) -> Any:
 
 
 def input_of(name: str, seed: int = 0) -> Tensor:
-    return torch.randn(CASES[name][4], generator=torch.Generator().manual_seed(seed))
+    return draw(*CASES[name][4], seed=seed)
 
 
 def attention(**kwargs: Any) -> tuple[nn.MultiheadAttention, SupermaskMultiheadAttention]:
     """The original, and the masked one, with the same effective weights and biases."""
     torch.manual_seed(0)
-    dense = nn.MultiheadAttention(12, 3, **kwargs)
+    dense = nn.MultiheadAttention(12, 3, **kwargs, device=DEVICE)
     biases: list[Tensor | None] = [None, None]
     if dense.in_proj_bias is not None:
         nn.init.normal_(dense.in_proj_bias)
         nn.init.normal_(dense.out_proj.bias)
         biases = [dense.in_proj_bias.detach().clone(), dense.out_proj.bias.detach().clone()]
-    into = SupermaskLinear(12, 36, biases[0], seed=1, layer=0)
-    out = SupermaskLinear(12, 12, biases[1], seed=1, layer=1)
+    into = SupermaskLinear(12, 36, biases[0], seed=1, layer=0, device=DEVICE)
+    out = SupermaskLinear(12, 12, biases[1], seed=1, layer=1, device=DEVICE)
     with torch.no_grad():
         dense.in_proj_weight.copy_(into.weight)  # type: ignore[union-attr]
         dense.out_proj.weight.copy_(out.weight)
@@ -114,17 +117,17 @@ def attention(**kwargs: Any) -> tuple[nn.MultiheadAttention, SupermaskMultiheadA
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
 
 
 def small_network(**search: Any) -> nn.Module:
-    search = {"seed": 0, "remaining": 0.3, **search}
+    search = {"seed": 0, "remaining": 0.3, "device": DEVICE, **search}
     return nn.Sequential(
         SupermaskConv2d(3, 8, 3, padding=1, layer=0, **search),
-        nn.BatchNorm2d(8, affine=False, device=search.get("device")),
+        nn.BatchNorm2d(8, affine=False, device=search["device"]),
         nn.ReLU(),
         SupermaskConv2d(8, 16, 3, stride=2, layer=1, **search),
-        nn.BatchNorm2d(16, affine=False, device=search.get("device")),
+        nn.BatchNorm2d(16, affine=False, device=search["device"]),
         nn.ReLU(),
         nn.Flatten(),
         SupermaskLinear(144, 10, layer=2, **search),

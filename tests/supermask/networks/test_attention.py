@@ -11,6 +11,7 @@ from supermask.networks.convert import convert
 from supermask.networks.layers import (
     SupermaskLinear,
 )
+from tests.devices import DEVICE
 from tests.supermask.networks.layer_cases import attention, draw
 
 
@@ -32,8 +33,8 @@ def test_attention_is_the_dense_one(batch_first: bool, bias: bool) -> None:
     x, memory, other = draw(2, 5, 12), draw(2, 7, 12, seed=1), draw(2, 7, 12, seed=2)
     if not batch_first:
         x, memory, other = x.transpose(0, 1), memory.transpose(0, 1), other.transpose(0, 1)
-    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
-    above = torch.triu(torch.ones(5, 5, dtype=torch.bool), 1)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2], device=DEVICE)
+    above = torch.triu(torch.ones(5, 5, dtype=torch.bool, device=DEVICE), 1)
     check_attention(dense, masked, x, x, x)
     check_attention(dense, masked, x, x, x, need_weights=False)
     check_attention(dense, masked, x, x, x, average_attn_weights=False)
@@ -41,7 +42,7 @@ def test_attention_is_the_dense_one(batch_first: bool, bias: bool) -> None:
     check_attention(dense, masked, x, x, x, attn_mask=above)
     check_attention(dense, masked, x, x, x, attn_mask=above, need_weights=False, is_causal=True)
     # The hint counts, not the mask: torch trusts it where nothing else forces the mask to be read.
-    check_attention(dense, masked, x, x, x, attn_mask=torch.zeros(5, 5), need_weights=False, is_causal=True)
+    check_attention(dense, masked, x, x, x, attn_mask=draw(5, 5) * 0, need_weights=False, is_causal=True)
     check_attention(dense, masked, x, x, x, attn_mask=draw(6, 5, 5), need_weights=False)
     check_attention(dense, masked, x, memory, memory)
     check_attention(dense, masked, x, memory, other)
@@ -67,7 +68,8 @@ def test_attention_gradients_reach_both_projections() -> None:
     dense(x, x, x)[0].square().sum().backward()
     masked(x, x, x)[0].square().sum().backward()
     for weight, layer in ((dense.in_proj_weight, masked.in_proj), (dense.out_proj.weight, masked.out_proj)):
-        theta = SupermaskLinear(layer.in_features, layer.out_features, seed=1, layer=layer.edges.layer, remaining=1.0)
+        options = {"seed": 1, "layer": layer.edges.layer, "remaining": 1.0, "device": DEVICE}
+        theta = SupermaskLinear(layer.in_features, layer.out_features, **options)
         sign = torch.where(layer.edges.scores.detach() < 0, -1.0, 1.0)
         assert torch.equal(layer.edges.scores.grad, weight.grad * theta.weight.detach() * sign)
 
@@ -79,10 +81,10 @@ def test_attention_inside_torchs_transformers(batch_first: bool, grad: bool) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # nested tensors are a prototype
         layer = nn.TransformerEncoderLayer(12, 2, 24, dropout=0.0, batch_first=batch_first)
-        encoder = convert(nn.TransformerEncoder(layer, 2), 0, bias="freeze", norm="freeze")
-        whole = convert(nn.Transformer(12, 2, 1, 1, 24, dropout=0.0, batch_first=batch_first), 0)
+        encoder = convert(nn.TransformerEncoder(layer, 2), 0, bias="freeze", norm="freeze").to(DEVICE)
+        whole = convert(nn.Transformer(12, 2, 1, 1, 24, dropout=0.0, batch_first=batch_first), 0).to(DEVICE)
         x = draw(2, 5, 12)
-        padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+        padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2], device=DEVICE)
         with torch.set_grad_enabled(grad):
             for kwargs in ({}, {"src_key_padding_mask": padding}):
                 source = x if batch_first else x.transpose(0, 1)

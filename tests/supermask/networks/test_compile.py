@@ -117,12 +117,12 @@ def test_inductor_selects_the_masks_of_eager_code() -> None:
 
 def train_rank(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    model = small_network()
+    model = small_network(device="cpu")
     optimiser = torch.optim.SGD(model.parameters(), 0.5, momentum=0.9)
     parallel = nn.parallel.DistributedDataParallel(model)
     for step in range(3):
         with one_selection(model):
-            parallel(draw(4, 3, 8, 8, seed=2 * step + rank)).square().mean().backward()
+            parallel(draw(4, 3, 8, 8, seed=2 * step + rank).cpu()).square().mean().backward()
         optimiser.step()
         optimiser.zero_grad()
     found = {name: (edges.scores.detach(), edges.mask()) for name, edges in searched_edges(model).items()}
@@ -134,7 +134,7 @@ def train_rank(rank: int, folder: str) -> None:
 def test_data_parallel_ranks_hold_the_same_masks(tmp_path: Path) -> None:
     on_ranks(train_rank, os.fspath(tmp_path))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    initial = searched_edges(small_network())
+    initial = searched_edges(small_network(device="cpu"))
     for name, (scores, mask) in first.items():
         assert torch.equal(scores, second[name][0])
         assert torch.equal(mask, second[name][1])

@@ -12,7 +12,8 @@ from supermask.edges.in_model import searched_edges
 from supermask.networks.layers import (
     SupermaskLinear,
 )
-from tests.supermask.networks.layer_cases import CASES, ONE_OF_EACH, SEED, dense_with, input_of, make
+from tests.devices import DEVICE
+from tests.supermask.networks.layer_cases import CASES, ONE_OF_EACH, SEED, dense_with, draw, input_of, make
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -24,12 +25,12 @@ def test_autocast_makes_weights_of_its_dtype(name: str, weights: str, dtype: tor
     x = input_of(name)
     made: list[torch.dtype] = []
     layer.edges.register_forward_hook(lambda *call: made.append(call[2].dtype))
-    with torch.autocast("cpu", dtype=dtype):
+    with torch.autocast(DEVICE.type, dtype=dtype):
         assert layer.weight.dtype is dtype
         assert torch.equal(layer.weight, dense.weight)
         made.clear()
         out = layer(x)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(DEVICE.type, enabled=False):
             assert layer(x).dtype is torch.float32
     assert made == [dtype, torch.float32]  # not made in float32 and then cast
     assert out.dtype is dtype
@@ -42,7 +43,7 @@ MOVES = {
     "half": lambda m: m.half(),
     "bfloat16": lambda m: m.bfloat16(),
     "double": lambda m: m.double(),
-    "to": lambda m: m.to("cpu", torch.float16),
+    "to": lambda m: m.to(DEVICE, torch.float16),
     "channels_last": lambda m: m.to(memory_format=torch.channels_last),
     "both": lambda m: m.to(torch.bfloat16, memory_format=torch.channels_last),
     "shared": lambda m: m.share_memory(),
@@ -55,7 +56,7 @@ def test_scores_stay_float32_and_row_major(move: str, weights: str) -> None:
     layer = make("conv2d", weights=weights, bias=torch.randn(9))
     layer.edges.remove_unselected()
     with torch.no_grad():
-        layer.edges.scores.add_(1e-4 * torch.randn(layer.edges.scores.shape))  # not representable in 16 bits
+        layer.edges.scores.add_(1e-4 * draw(*layer.edges.scores.shape))  # not representable in 16 bits
     before = {k: v.clone() for k, v in layer.edges.state_dict(keep_vars=False).items()}
     weight = layer.weight
     parameter = layer.edges.scores
@@ -129,7 +130,7 @@ def test_state_dict_round_trip(name: str, weights: str, pruned: bool) -> None:
         source.edges.remove_unselected()
         source.edges.remaining = 0.2
     with torch.no_grad():
-        source.edges.scores.add_(0.1 * torch.randn(source.edges.shape))
+        source.edges.scores.add_(0.1 * draw(*source.edges.shape))
     state = saved(source)
     assert ("edges.survivors" in state) == pruned
 
@@ -149,12 +150,13 @@ def test_state_dict_round_trip(name: str, weights: str, pruned: bool) -> None:
 
 def test_scores_and_kept_restore_the_mask_inside_a_model() -> None:
     def model() -> nn.Sequential:
-        return nn.Sequential(make("conv2d", remaining=0.9), nn.Flatten(), SupermaskLinear(270, 4, seed=SEED, layer=4))
+        last = SupermaskLinear(270, 4, seed=SEED, layer=4, device=DEVICE)
+        return nn.Sequential(make("conv2d", remaining=0.9), nn.Flatten(), last)
 
     source, target = model(), model()
     source[0].edges.remaining = 0.123
     with torch.no_grad():
-        source[2].edges.scores.neg_().mul_(torch.rand(4, 270))
+        source[2].edges.scores.neg_().mul_(draw(4, 270))
     state = saved(source)
     kept_and_scores = {k: v for k, v in state.items() if k.endswith(("scores", "kept"))}
     assert len(kept_and_scores) == 4

@@ -11,6 +11,7 @@ from supermask import SupermaskConv2d, SupermaskLinear, load, save
 from supermask.edges.packed import PackedEdges
 from supermask.kernels.base.bits import pack, unpack
 from supermask.tickets.errors import TicketError
+from tests.devices import DEVICE
 
 
 def coated(shape: tuple[int, ...], coats: int, seed: int, *, flips: bool) -> PackedEdges:
@@ -21,8 +22,9 @@ def coated(shape: tuple[int, ...], coats: int, seed: int, *, flips: bool) -> Pac
     masks = torch.stack([pack(drawn < 0.6 / (coat + 1)) for coat in range(coats)])
     turned = pack(torch.rand(rows, cols, generator=generator) < 0.3) if flips else None
     return PackedEdges(
-        shape, masks, flips=turned, seed=seed, layer=0, weights="signed_constant", constant=0.3, making="cached"
-    )
+        shape, masks, flips=turned, seed=seed, layer=0, weights="signed_constant", constant=0.3, making="cached",
+        device=DEVICE,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("encoding", ["raw", "ans"])
@@ -31,19 +33,19 @@ def coated(shape: tuple[int, ...], coats: int, seed: int, *, flips: bool) -> Pac
 def test_coats_and_flips(coats: int, flips: bool, encoding: Any, tmp_path: Path) -> None:
     """Weights count their coats, with the seed's signs or the other ones; planes take as many bits as they have."""
     edges = coated((7, 33), coats, 5, flips=flips)
-    layer = SupermaskLinear(33, 7, seed=5)
+    layer = SupermaskLinear(33, 7, seed=5, device=DEVICE)
     layer.edges = edges
     info = save(layer, tmp_path / "t", architecture=None, encoding=encoding)
     plain = PackedEdges((7, 33), torch.full((7, 4), -1, dtype=torch.int32), seed=5, layer=0, weights="signed_constant",
-                        constant=0.3)  # fmt: skip
+                        constant=0.3, device=DEVICE)  # fmt: skip
     counts = unpack(edges.coats.reshape(-1, 4), 33).view(coats, 7, 33).sum(0)
     sign = plain(torch.float32).sign()
     if edges.flips is not None:
         sign = sign * (1 - 2 * unpack(edges.flips, 33).float())
     expected = sign * counts * torch.tensor(0.3)
-    x = torch.randn(4, 33)
+    x = torch.randn(4, 33).to(DEVICE)
     for making in ("cached", "materialised", "on_the_fly", "auto"):
-        network: Any = load(tmp_path / "t", model=SupermaskLinear(33, 7, seed=1), weights=making)
+        network: Any = load(tmp_path / "t", model=SupermaskLinear(33, 7, seed=1), weights=making, device=DEVICE)
         assert torch.equal(network.edges(torch.float32), expected)
         torch.testing.assert_close(network(x), x @ expected.T)
         again = save(network, tmp_path / "again", architecture=None, encoding=encoding)
@@ -59,13 +61,14 @@ def test_coats_and_flips(coats: int, flips: bool, encoding: Any, tmp_path: Path)
 
 def test_coats_of_a_convolution_and_in_other_dtypes(tmp_path: Path) -> None:
     edges = coated((6, 4, 3, 3), 3, 9, flips=True)
-    layer = SupermaskConv2d(4, 6, 3, seed=9)
+    layer = SupermaskConv2d(4, 6, 3, seed=9, device=DEVICE)
     layer.edges = edges
     save(layer, tmp_path / "t", architecture=None)
-    network: Any = load(tmp_path / "t", model=SupermaskConv2d(4, 6, 3, seed=1), weights="cached")
-    x = torch.randn(2, 4, 8, 8)
+    place: dict[str, Any] = {"device": DEVICE}
+    network: Any = load(tmp_path / "t", model=SupermaskConv2d(4, 6, 3, seed=1), weights="cached", **place)
+    x = torch.randn(2, 4, 8, 8).to(DEVICE)
     assert torch.equal(network(x), torch.nn.functional.conv2d(x, edges(torch.float32)))
-    made: Any = load(tmp_path / "t", model=SupermaskConv2d(4, 6, 3, seed=1), weights="materialised")
+    made: Any = load(tmp_path / "t", model=SupermaskConv2d(4, 6, 3, seed=1), weights="materialised", **place)
     assert torch.equal(made.edges(torch.bfloat16), edges(torch.float32).bfloat16())
     assert torch.equal(network.state_dict()["edges.flips"], edges.flips & edges.coats[0])  # type: ignore[operator]
 
@@ -85,9 +88,9 @@ def test_coats_that_are_not_nested_are_not_saved(tmp_path: Path) -> None:
 def test_flips_that_change_change_the_weights() -> None:
     for making in ("auto", "cached", "materialised", "on_the_fly"):
         edges = coated((7, 33), 1, 5, flips=True)
-        edges = PackedEdges((7, 33), edges.packed, flips=edges.flips, seed=5, layer=0, weights="signed_constant",
-                            constant=0.3, making=making)  # type: ignore[arg-type]  # fmt: skip
-        plain = PackedEdges((7, 33), edges.packed, seed=5, layer=0, weights="signed_constant", constant=0.3)
+        place: dict[str, Any] = {"seed": 5, "layer": 0, "weights": "signed_constant", "constant": 0.3, "device": DEVICE}
+        edges = PackedEdges((7, 33), edges.packed, flips=edges.flips, **place, making=making)  # type: ignore[arg-type]
+        plain = PackedEdges((7, 33), edges.packed, **place)
         assert not torch.equal(edges(torch.float32), plain(torch.float32))
         assert edges.flips is not None
         edges.flips.zero_()

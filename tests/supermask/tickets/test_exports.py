@@ -21,14 +21,15 @@ from supermask.tickets.dense import dense
 from supermask.tickets.exports import write_aoti, write_onnx, write_program, write_state_dict
 from supermask.tickets.load import load
 from supermask.tickets.save import save
+from tests.devices import DEVICE
 from tests.supermask.tickets.digit_tickets import CONV2, MLP, digits, refused, ticket, transformer
 from tests.supermask.tickets.networks import ConvNet, lived, mlp
 
 
 def check_rounding(found: Tensor, file: Path, x: Tensor, model: nn.Module | None = None) -> None:
-    """`found` errs at most twice as much as torch's own float32, against float64."""
+    """`found` errs at most twice as much as torch's own float32 on its device, against float64."""
     network = dense(file, model=model)
-    expected = network(x)
+    expected, found = copy.deepcopy(network).to(found.device)(x.to(found.device)).cpu(), found.cpu()
     exact = copy.deepcopy(network).double()(x.double())
     allowed = 2 * (expected - exact).abs().max() + 1e-6 * exact.abs().max()
     assert found.shape == exact.shape
@@ -80,12 +81,12 @@ def test_exports_agree_on_batches_of_any_size(
 def test_aoti_agrees_on_batches_of_any_size(small: Path, tmp_path: Path) -> None:
     path = tmp_path / "net.pt2"
     random = torch.random.get_rng_state()
-    write_aoti(small, path)
+    write_aoti(small, path, device=DEVICE)
     assert torch.equal(torch.random.get_rng_state(), random)
-    network = torch._inductor.aoti_load_package(str(path))
+    network = torch._inductor.aoti_load_package(str(path), device_index=-1 if DEVICE.index is None else DEVICE.index)
     for count in (1, 3):
         x = digits(count, (3, 32, 32))
-        check_rounding(network(x), small, x)
+        check_rounding(network(x.to(DEVICE)), small, x)
 
 
 def test_a_packed_program_is_plain_arithmetic_on_two_bits_an_edge(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from supermask.networks.layers import SupermaskConv2d, SupermaskLinear
 from supermask.tickets.info import TicketInfo
 from supermask.tickets.load import inspect, load
 from supermask.tickets.save import save
+from tests.devices import DEVICE
 from tests.supermask.tickets.networks import Attention, ConvNet, Masked, Tied, lived, mlp, searched
 
 
@@ -33,8 +34,10 @@ def check_round_trip(
     architecture: Architecture | None,
     fresh: Callable[[], nn.Module] = lambda: None,  # type: ignore[assignment,return-value]
 ) -> TicketInfo:
-    """Logits to the bit from dense weights, masks as they were, everything frozen, the same bytes when saved again."""
+    """Logits to the bit from dense weights, masks as they were, everything frozen, the same bytes when saved again; on
+    the device that tests take."""
     path, again = folder / "a.safetensors", folder / "b.safetensors"
+    model, x = model.to(DEVICE), x.to(DEVICE)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save(model, path, architecture=architecture)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -42,7 +45,7 @@ def check_round_trip(
         expected = model.eval()(x)
     real = any(layer.weights.startswith("kaiming") for layer in all_edges(model).values())
     for mode in ("cached", "materialised", "auto", *(() if real else ("on_the_fly",))):
-        network = load(path, model=fresh(), weights=mode)  # type: ignore[arg-type]
+        network = load(path, model=fresh(), weights=mode, device=DEVICE)  # type: ignore[arg-type]
         assert not any(parameter.requires_grad for parameter in network.parameters())
         assert not any(module.training for module in network.modules())
         logits = network(x)
@@ -205,9 +208,20 @@ def test_model_is_converted_in_place(ticket: Path) -> None:
     assert load(ticket, model=model) is model
 
 
-def test_device(ticket: Path) -> None:
-    network = load(ticket, weights="on_the_fly", device="meta")
-    assert {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]} == {"meta"}
+@pytest.mark.parametrize("where", ["meta", DEVICE], ids=str)
+def test_device(where: Any, ticket: Path) -> None:
+    network = load(ticket, weights="on_the_fly", device=where)
+    found = {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]}
+    assert found == {torch.device(where).type}
+
+
+def test_a_ticket_is_the_same_from_every_device(ticket: Path, tmp_path: Path) -> None:
+    save(load(ticket, device=DEVICE), tmp_path / "again", architecture=mlp(9, 5, 3))
+    assert (tmp_path / "again").read_bytes() == ticket.read_bytes()
+    searching = searched(mlp(9, 5, 3), 4, 9)
+    save(searching, tmp_path / "a", architecture=None)
+    save(searching.to(DEVICE), tmp_path / "b", architecture=None)
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "a").read_bytes()
 
 
 def test_random_state_is_untouched(ticket: Path, tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ class Hooks:
         whole_gradients: the loss reads scores by another way than the weights, or `step` reads `scores.grad`. Unless
             this is True, ScoreSGD leaves there the gradients of the weights, which it completes in its step; with True
             a search is stepped by torch.optim.SGD's own rule. Whoever overrides `loss` or `step` says which it is.
+        replayable: `loss` and `step` do what they do on the device, alike in every step and without asking it for a
+            number, so that a captured step (`Training.capture`) may replay them. False of a class with either of its
+            own, unless it says so.
 
     Raises:
         TypeError: a subclass has a function named almost as a hook, or a `loss` or `step` that is not Hooks' own, and
@@ -34,6 +37,7 @@ class Hooks:
     """
 
     whole_gradients: ClassVar[bool] = False
+    replayable: ClassVar[bool] = True
     called: ClassVar[tuple[str, ...]] = ("before_step", "loss", "step", "after_step", "end_epoch", "evaluate")
     """Names of all hooks."""
 
@@ -47,6 +51,8 @@ class Hooks:
                     f"to {close[0]} if it is"
                 )
         owners = [next(base for base in cls.__mro__ if name in vars(base)) for name in ("loss", "step")]
+        if "replayable" not in vars(cls):
+            cls.replayable = all(vars(owner).get("replayable", False) for owner in owners)
         said = {vars(owner).get("whole_gradients") for owner in owners if owner is not Hooks}
         if "whole_gradients" not in vars(cls) and said not in (set(), {cls.whole_gradients}):
             raise TypeError(

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from supermask.data.base import Batch, Loaded
 from supermask.edges.selection import selected_once
+from supermask.training.captured import CapturedStep, Results, capturable, check_capture
 from supermask.training.hooks import PLAIN, Hooks
 from supermask.training.non_finite import NonFiniteError, first_non_finite
 from supermask.training.parallel import ALONE, Group
@@ -105,11 +106,14 @@ class Loop:
     waited: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.training.capture:
+            check_capture(self.device, self.group.ranks, self.hooks)
         self._wrap()
 
     def _wrap(self) -> None:
         """Make `runner`, which averages the gradients of what the network trains at this moment."""
         self._trained = _trained(self.model)
+        self._captured: tuple[torch.optim.Optimizer, CapturedStep] | None = None
         runner = self.group.wrap(self.model)
         self.runner: Callable[[Tensor], Tensor] = torch.compile(runner) if self.training.compile else runner
 
@@ -122,6 +126,8 @@ class Loop:
             NonFiniteError: for the loss at once on CPU, and at the end of the epoch where reading it would stall the
                 device; for scores at the end of the epoch.
         """
+        if self.training.capture:
+            capturable(optimiser, self.device)
         for group in optimiser.param_groups:
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(lr)  # where a captured step reads it
@@ -159,9 +165,31 @@ class Loop:
     def take_step(self, optimiser: torch.optim.Optimizer, batch: Batch, searching: Searching) -> None:
         """One step of the epoch in progress; forward and backward run within `searching`."""
         torch.manual_seed(((self.seed * 1_000_003 + self.step) * 1_009 + self.group.rank) % (1 << 63))
-        inputs, labels = batch
         with torch.no_grad():
             self.hooks.before_step(self.model, self.step)
+        loss, right = self._way(optimiser, searching)(batch)
+        with torch.no_grad():
+            self.hooks.after_step(self.model, self.step)
+        tally = self.tally
+        tally.own_losses.append(loss)
+        if right is not None:
+            tally.own_right = tally.own_right + right
+            tally.own_count += len(batch[1])
+        tally.step += 1
+        self.step += 1
+
+    def _way(self, optimiser: torch.optim.Optimizer, searching: Searching) -> Callable[[Batch], Results]:
+        """How a step is taken: as it is, or captured."""
+        plain = partial(self._take, optimiser, searching)
+        if not self.training.capture:
+            return plain
+        if self._captured is None or self._captured[0] is not optimiser:
+            self._captured = optimiser, CapturedStep(plain, self.model, optimiser)
+        return self._captured[1]
+
+    def _take(self, optimiser: torch.optim.Optimizer, searching: Searching, batch: Batch) -> Results:
+        """Forward, backward and the optimiser's step: the loss, and how many inputs were classified right."""
+        inputs, labels = batch
         with searching():
             with self.autocast():
                 found = self.hooks.loss(self.model, self.runner, batch, self.training.label_smoothing)
@@ -179,15 +207,8 @@ class Loop:
         if not taken:
             optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            self.hooks.after_step(self.model, self.step)
-        tally = self.tally
-        tally.own_losses.append(loss.detach())
-        if logits is not None:
-            tally.own_right = tally.own_right + (logits.detach().argmax(dim=1) == labels).sum()
-            tally.own_count += len(labels)
-        tally.step += 1
-        self.step += 1
+        right = None if logits is None else (logits.detach().argmax(dim=1) == labels).sum()
+        return loss.detach(), right
 
     def _close(self, inputs: Tensor | None) -> EpochResult:
         """The epoch's means over all processes; the tally begins again."""

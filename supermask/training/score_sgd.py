@@ -5,6 +5,9 @@
         loss(model(x), y).backward()
     optimiser.step()
 
+A step in a CUDA graph reads its thresholds where the replay before left them, since they stay in place; between replays
+`before_replay` and `after_replay` look after what else changed (supermask/training/captured.py does all of it).
+
 A search step of torch.optim.SGD makes the gradient of the scores from that of the weights, reads it again to update
 them, and reads the scores once more to select. Here one kernel does all of it (kernels/score_step/op.py), in the
 rounding of torch.optim.SGD on CPU, and the selection's thresholds are there before the next forward asks for them.
@@ -13,7 +16,7 @@ rounding of torch.optim.SGD on CPU, and the selection's thresholds are there bef
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +28,19 @@ from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import Found, State, by_rule, one_selection
 from supermask.kernels.base.keys import Threshold
 from supermask.kernels.score_step.op import NO_BRACKET, score_step
+
+
+class Left(NamedTuple):
+    """What a step of some layers leaves to the next, always in the same place: a captured one looks for it there.
+
+    Attributes:
+        brackets: as in kernels/score_step/op.py.
+        thresholds: of all layers, and `each`, of each, in the same memory.
+    """
+
+    brackets: Tensor
+    thresholds: Threshold
+    each: list[Threshold]
 
 
 class ScoreSGD(torch.optim.SGD):
@@ -65,7 +81,7 @@ class ScoreSGD(torch.optim.SGD):
             groups.append({"params": others, "weight_decay": 0.0})
         super().__init__(groups, lr=lr, momentum=momentum, nesterov=nesterov)
         self._found: dict[SearchedEdges, Found] = {}
-        self._brackets: dict[tuple[SearchedEdges, ...], Tensor] = {}
+        self._left: dict[tuple[SearchedEdges, ...], Left] = {}
         self._lr: Tensor | None = None  # where a step finds a rate that is a float
         self._watches: list[Any] = []  # on scores whose gradient is that of the weights
         self._stepped = False  # on gradients of weights
@@ -131,6 +147,29 @@ class ScoreSGD(torch.optim.SGD):
             parameter.grad = grad
         return loss
 
+    @property
+    def thresholds(self) -> dict[SearchedEdges, Threshold]:
+        """What the last step has found, where a captured one reads it."""
+        return {edges: found.threshold for edges, found in self._found.items()}
+
+    @torch.no_grad()
+    def before_replay(self) -> None:
+        """Before a captured step is replayed: thresholds of scores, kept counts or survivors that changed since they
+        were found are found again, where the captured step reads them."""
+        for rule, layers in by_rule(self._found):
+            if all(self._found[edges].state.holds(edges) for edges in layers):
+                continue
+            for edges, threshold in zip(layers, rule.found(layers), strict=True):
+                held = self._found[edges].threshold
+                for place, value in zip(held, threshold, strict=True):
+                    place.copy_(value)
+                self._found[edges] = Found(state=State(edges), threshold=held)
+
+    def after_replay(self) -> None:
+        """After a captured step was replayed, and its writes were counted: the thresholds are of what it wrote."""
+        for edges, found in self._found.items():
+            self._found[edges] = Found(state=State(edges), threshold=found.threshold)
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none)
         self._stepped = False
@@ -188,8 +227,9 @@ class ScoreSGD(torch.optim.SGD):
         momentum = group["momentum"]
         scores = [edges.scores for edges in layers]
         device = scores[0].device
-        if layers not in self._brackets or self._brackets[layers].device != device:
-            self._brackets[layers] = torch.tensor([NO_BRACKET] * len(layers), dtype=torch.int32, device=device)
+        if layers not in self._left or self._left[layers].brackets.device != device:
+            self._left[layers] = _nothing_left(len(layers), device)
+        left = self._left[layers]
         thetas = [edges.gradient() or edges.theta() for edges in layers]
         found = score_step(
             [parameter.detach() for parameter in scores],
@@ -198,16 +238,18 @@ class ScoreSGD(torch.optim.SGD):
             [edges.survivors for edges in layers],
             [theta.made(edges.rows, edges.cols, device) for theta, edges in zip(thetas, layers, strict=True)],
             torch.cat([edges.kept[:1] for edges in layers]),
-            self._brackets[layers],
+            left.brackets,
             lr=self._rate(group["lr"], device),
             momentum=momentum,
             weight_decay=group["weight_decay"],
             nesterov=group["nesterov"],
             absolute=rule.absolute,
         )
-        for edges, *threshold in zip(layers, *(each.split(1) for each in found), strict=True):
+        for place, value in zip(left.thresholds, found, strict=True):
+            place.copy_(value)
+        for edges, threshold in zip(layers, left.each, strict=True):
             if len(edges.kept) == 1:
-                self._found[edges] = Found(state=State(edges), threshold=Threshold(*threshold))
+                self._found[edges] = Found(state=State(edges), threshold=threshold)
 
     def _rate(self, lr: float | Tensor, device: torch.device) -> Tensor:
         if isinstance(lr, Tensor):
@@ -228,6 +270,14 @@ class ScoreSGD(torch.optim.SGD):
         for handle in self._watches:
             handle.remove()
         self._watches = []
+
+
+def _nothing_left(layers: int, device: torch.device) -> Left:
+    brackets = torch.tensor([NO_BRACKET] * layers, dtype=torch.int32, device=device)
+    tau = torch.zeros(layers, dtype=torch.int32, device=device)
+    thresholds = Threshold(tau, torch.zeros(layers, dtype=torch.int64, device=device))
+    each = [Threshold(*pair) for pair in zip(*(part.split(1) for part in thresholds), strict=True)]
+    return Left(brackets, thresholds, each)
 
 
 def _refuse(_: Tensor) -> None:

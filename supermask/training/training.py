@@ -28,6 +28,7 @@ class Training(Grown):
         label_smoothing: of the cross-entropy.
         precision: dtype of weights and activations, in training and in evaluation; scores are float32 in either.
         compile: run the network through torch.compile.
+        capture: take each step as one launch of a CUDA graph (supermask/training/captured.py); on a GPU, one process.
         tail: last epochs, after the cosine, at a constant rate.
         tail_lr: learning rate of the tail.
     """
@@ -42,6 +43,7 @@ class Training(Grown):
     compile: bool = False
     tail: int = field(default=0, metadata=LATER)
     tail_lr: float = field(default=1e-5, metadata=LATER)
+    capture: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.epochs < 1:

@@ -92,6 +92,7 @@ class Shares:
         count = 48 if self.task % 2 else 80
         x = torch.randn(count + 32, 20, generator=torch.Generator().manual_seed(self.task))
         y = (x[:, self.task] > 0).long()
+        x, y = x.to(device), y.to(device)
         return in_memory(x[:count], y[:count], x[count:], y[count:], batch=self.batch, seed=seed, at_once=32)
 
 

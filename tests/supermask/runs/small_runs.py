@@ -29,6 +29,7 @@ from supermask.runs.recipe import Recipe
 from supermask.runs.stages import Evaluate, Export, Train, search
 from supermask.training.loop import Loop
 from supermask.training.training import Training
+from tests.devices import DEVICE
 
 RATES = (0.5, 0.3)
 PLACES: tuple[tuple[Any, str], ...] = (
@@ -52,6 +53,7 @@ class Points:
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         x = torch.randn(120, 20, generator=torch.Generator().manual_seed(3))
         y = x[:, :4].argmax(1)
+        x, y = x.to(device), y.to(device)
         return in_memory(x[:80], y[:80], x[80:], y[80:], batch=self.batch, seed=seed, at_once=32)
 
 
@@ -65,6 +67,7 @@ class Pictures:
         generator = torch.Generator().manual_seed(4)
         x = torch.randint(256, (72, 3, 8, 8), dtype=torch.uint8, generator=generator)
         y = (x[:, 0].float().mean((1, 2)) > 127).long()
+        x, y = x.to(device), y.to(device)
         return in_memory(
             x[:48], y[:48], x[48:], y[48:], batch=self.batch, seed=seed, classes=2, augment=RandomCrop(pad=2),
             prepare=normalised([0.5] * 3, [0.25] * 3, device),
@@ -122,8 +125,8 @@ CASES: Mapping[str, Recipe] = {
 
 
 def placed(recipe: Recipe, folder: Path, **options: Any) -> Recipe:
-    """`recipe`, on CPU, in `folder`."""
-    return replace(recipe, run=RunOptions(folder=folder, device="cpu", quiet=True, **options))
+    """`recipe` in `folder`, on the device that tests take."""
+    return replace(recipe, run=RunOptions(folder=folder, device=str(DEVICE), quiet=True, **options))
 
 
 class Killed(BaseException):

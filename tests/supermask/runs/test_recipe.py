@@ -26,13 +26,14 @@ from supermask.tickets.errors import TicketError
 from supermask.training.non_finite import NonFiniteError
 from supermask.training.parallel import Group
 from supermask.training.training import Training
+from tests.devices import DEVICE
 from tests.supermask.runs.small_runs import BASE, Killed, Moments, watched
 
 SHORT = Training(epochs=2, lr=0.3)
 
 
 def recipe(folder: Path, **changes: object) -> Recipe:
-    run = RunOptions(folder=folder, device="cpu", quiet=True, seed=changes.pop("seed", 0))
+    run = RunOptions(folder=folder, device=str(DEVICE), quiet=True, seed=changes.pop("seed", 0))
     return digits_soft_iep.recipe(**{"training": SHORT, "final": 0.25, "cycles": 2, "run": run, **changes})
 
 
@@ -119,7 +120,7 @@ def test_a_network_that_is_no_architecture_is_refused_before_anything_is_written
 
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit code of the digits command of two cycles of one epoch."""
-    short = ("--training.epochs", 1, "--cycles", 2, "--run.device", "cpu")
+    short = ("--training.epochs", 1, "--cycles", 2, "--run.device", DEVICE)
     monkeypatch.setattr("sys.argv", ["recipe", *map(str, (*short, *arguments))])
     try:
         main(digits_soft_iep.recipe)
@@ -236,7 +237,7 @@ def test_metrics_that_were_changed_are_not_resumed(
 def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe(tmp_path / "run").execute()
     monkeypatch.setattr("supermask.runs.session.VERSION", 99)
-    again = replace(recipe(tmp_path / "run"), run=RunOptions(folder=tmp_path / "run", resume=True, device="cpu"))
+    again = replace(recipe(tmp_path / "run"), run=RunOptions(folder=tmp_path / "run", resume=True, device=str(DEVICE)))
     with pytest.raises(RecipeError, match="checkpoint of version 1, this is version 99"):
         again.execute()
 
@@ -308,5 +309,5 @@ def test_stages_of_another_method_are_refused() -> None:
 
 
 def test_a_folder_may_be_a_string(tmp_path: Path) -> None:
-    result = replace(BASE, run=RunOptions(folder=str(tmp_path / "run"), device="cpu", quiet=True)).execute()  # type: ignore[arg-type]
+    result = replace(BASE, run=RunOptions(folder=str(tmp_path / "run"), device=str(DEVICE), quiet=True)).execute()  # type: ignore[arg-type]
     assert result.folder == tmp_path / "run"

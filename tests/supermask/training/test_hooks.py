@@ -226,3 +226,36 @@ def test_helpers_are_free_to_be_called_what_they_are() -> None:
     ):
         with pytest.raises(TypeError, match=f"{name} may be meant to be the hook {hook},"):
             type("Late", (EP,), {name: lambda self: None})
+
+
+def test_what_can_be_replayed_is_said_by_whoever_wrote_it() -> None:
+    class Mixin:
+        whole_gradients = False
+
+        def loss(self, *given: Any) -> Any:
+            return given
+
+    class Said(Mixin):
+        replayable = True
+
+        def loss(self, *given: Any) -> Any:
+            return given
+
+    class Own(Hooks):
+        whole_gradients = False
+
+        def step(self, *given: Any) -> bool:
+            return False
+
+    class Mixed(Mixin, Hooks):
+        whole_gradients = False
+
+    class MixedAndSaid(Said, Hooks):
+        whole_gradients = False
+
+    class SaidOfAnother(Own, MixedAndSaid):
+        whole_gradients = False
+
+    assert [made.replayable for made in (Hooks, Own, Mixed, MixedAndSaid, SaidOfAnother)] == [
+        True, False, False, True, False
+    ]  # fmt: skip

@@ -18,18 +18,20 @@ from supermask.training.loop import Loop
 from supermask.training.non_finite import NonFiniteError, first_non_finite
 from supermask.training.score_sgd import ScoreSGD
 from supermask.training.training import Training
+from tests.devices import CPU, DEVICE
 
 
-def toy(seed: int = 0) -> Loaded:
+def toy(seed: int = 0, device: torch.device = DEVICE) -> Loaded:
     generator = torch.Generator().manual_seed(7)
     x = torch.randn(96, 10, generator=generator)
     y = (x[:, 0] > 0).long()
+    x, y = x.to(device), y.to(device)
     return in_memory(x, y, x, y, batch=32, seed=seed)
 
 
-def loop(training: Training, loaded: Loaded | None = None) -> Loop:
+def loop(training: Training, loaded: Loaded | None = None, device: torch.device = DEVICE) -> Loop:
     model = convert(nn.Sequential(nn.Linear(10, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2)), 0)
-    return Loop(model=model, loaded=loaded or toy(), training=training, device=torch.device("cpu"))
+    return Loop(model=model.to(device), loaded=loaded or toy(device=device), training=training, device=device)
 
 
 def test_cosine_is_constant_within_an_epoch_and_ends_above_zero() -> None:
@@ -134,7 +136,7 @@ def test_the_optimiser_is_asked_what_a_step_runs_within() -> None:
 
 def test_a_rate_that_is_a_tensor_is_filled_in_place() -> None:
     ends = []
-    for rate in (9.0, torch.tensor(9.0), torch.tensor([9.0])):
+    for rate in (9.0, torch.tensor(9.0, device=DEVICE), torch.tensor([9.0], device=DEVICE)):
         it = loop(Training(epochs=3, lr=0.3))
         optimiser = ScoreSGD(it.model, lr=rate, momentum=0.9)
         for lr in it.training.rates():
@@ -148,14 +150,15 @@ def test_a_rate_that_is_a_tensor_is_filled_in_place() -> None:
 
 
 def test_bad_data_stops_the_run_at_its_step() -> None:
-    loaded = toy()
+    """On the CPU; a GPU's losses are looked at when an epoch ends."""
+    loaded = toy(device=CPU)
 
     def poisoned(part: Part) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for number, (x, y) in enumerate(loaded.train(part)):
             yield (x * math.nan if number == 1 else x), y
 
     bad = Loaded(classes=2, steps=3, train=poisoned, test=loaded.test, calibrate=loaded.calibrate)
-    it = loop(Training(), bad)
+    it = loop(Training(), bad, CPU)
     before = [edges.scores.detach().clone() for edges in searched_edges(it.model).values()]
     with pytest.raises(
         NonFiniteError, match=r"step 1 with loss nan; .* the input batch\. Try a lower learning rate than 0\.1"
@@ -166,7 +169,8 @@ def test_bad_data_stops_the_run_at_its_step() -> None:
 
 
 def test_a_layer_that_overflows_is_named() -> None:
-    it = loop(Training())
+    """On the CPU; on a GPU the step is taken before anyone looks."""
+    it = loop(Training(), device=CPU)
     bad = Loaded(
         classes=2, steps=1, train=lambda _: iter([(torch.full((4, 10), 3e38), torch.zeros(4, dtype=torch.int64))]),
         test=it.loaded.test, calibrate=it.loaded.calibrate,
@@ -180,7 +184,7 @@ def test_non_finite_scores_are_named() -> None:
     it = loop(Training())
     with torch.no_grad():
         searched_edges(it.model)["3"].scores[0, 0] = math.inf
-    assert first_non_finite(it.model, torch.zeros(4, 10)) == "parameter 3.edges.scores"
+    assert first_non_finite(it.model, torch.zeros(4, 10, device=DEVICE)) == "parameter 3.edges.scores"
     assert first_non_finite(nn.ReLU(), torch.zeros(1)) is None
 
 

@@ -15,11 +15,12 @@ from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import unpack
 from supermask.networks.convert import convert
 from supermask.networks.rates import set_remaining
+from tests.devices import CPU, DEVICE, kernels_of
 
 
 def oracle(scores: Tensor, kept: int) -> Tensor:
     """The first `kept` of a stable sort from the highest down, of which only the place of the last is sorted out."""
-    magnitudes = scores.detach().abs().flatten().numpy()
+    magnitudes = scores.detach().abs().flatten().cpu().numpy()
     tau = np.partition(magnitudes, len(magnitudes) - kept)[len(magnitudes) - kept]
     mask = magnitudes > tau
     mask[np.flatnonzero(magnitudes == tau)[: kept - mask.sum()]] = True
@@ -55,7 +56,7 @@ def train(
         with one_selection(model):
             F.cross_entropy(model(x), target).backward()
         for name, edges in layers.items():
-            mask = oracle(edges.scores, kept[name])
+            mask = oracle(edges.scores, kept[name]).to(edges.scores.device)
             assert torch.equal(unpack(ever(edges), edges.cols), mask), (step, name)
             if step in (0, steps - 1):
                 assert torch.equal(unpack(edges.mask(), edges.cols), mask), (step, name)
@@ -77,7 +78,7 @@ def images(size: int, count: int, channels: int = 3) -> Callable[[], tuple[Tenso
 
     def batch() -> tuple[Tensor, Tensor]:
         x = torch.randn(count, channels, size, size, generator=generator)
-        return x, torch.randint(10, (count,), generator=generator)
+        return x.to(DEVICE), torch.randint(10, (count,), generator=generator).to(DEVICE)
 
     return batch
 
@@ -97,44 +98,45 @@ def conv_net() -> nn.Module:
 
 @pytest.mark.slow
 def test_resnet18_selects_what_a_sort_selects() -> None:
-    model = convert(torchvision.models.resnet18(num_classes=10), 0, remaining=0.3)
+    model = convert(torchvision.models.resnet18(num_classes=10), 0, remaining=0.3).to(DEVICE)
     assert len(searched_edges(model)) == 21
     assert train(model, 20, images(32, 8), 0.3) > 19 * 20
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("interpreted")
-def test_interpreted_kernels_select_what_a_sort_selects() -> None:
-    assert train(convert(conv_net(), 0, remaining=0.3), 20, images(8, 4, 1), 0.3) > 19 * 2
+def test_triton_s_kernels_select_what_a_sort_selects(triton_device: torch.device) -> None:
+    model = convert(conv_net(), 0, remaining=0.3).to(triton_device)
+    assert train(model, 20, images(8, 4, 1), 0.3) > 19 * 2
 
 
 @pytest.mark.parametrize("remaining", [0.01, 0.3, 0.9])
 @pytest.mark.filterwarnings("ignore::supermask.SparseLayerWarning")
 def test_small_network_at_other_rates(remaining: float) -> None:
-    model = convert(conv_net(), 1, remaining=0.5)
+    model = convert(conv_net(), 1, remaining=0.5).to(DEVICE)
     set_remaining(model, remaining)
     assert train(model, 10, images(8, 16, 1), remaining)
 
 
 @pytest.mark.parametrize("kernels", ["torch", "native", "triton"])
 def test_ties_are_cut_in_every_layer(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUPERMASK_KERNELS", kernels)
-    model = convert(conv_net(), 0, remaining=0.3)
+    monkeypatch.setenv("SUPERMASK_KERNELS", kernels_of(kernels))
+    model = convert(conv_net(), 0, remaining=0.3).to(DEVICE)
     for edges in searched_edges(model).values():
         keys = (edges.scores.detach() * 16).round().abs().flatten().sort(descending=True).values
         assert keys[int(edges.kept) - 1] == keys[int(edges.kept)]
     train(model, 2, images(8, 4, 1), 0.3, grid=1 / 16)
 
 
-def test_interpreted_training_is_that_of_the_cpu_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights, masks and score gradients are equal to the bit, so scores after steps are too."""
+def test_training_is_the_same_on_every_path_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, masks and score gradients are equal to the bit, so scores after steps are too; the rest of a network,
+    which PyTorch computes, is so on one device alone."""
 
     def scores() -> list[Tensor]:
         model = convert(conv_net(), 0, remaining=0.3, weights="scaled_signed_constant")
         optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
         batch = images(8, 4, 1)
         for _ in range(2):
-            x, target = batch()
+            x, target = (each.to(CPU) for each in batch())
             F.cross_entropy(model(x), target).backward()
             optimiser.step()
             optimiser.zero_grad()
@@ -142,6 +144,6 @@ def test_interpreted_training_is_that_of_the_cpu_path(monkeypatch: pytest.Monkey
 
     monkeypatch.setenv("SUPERMASK_KERNELS", "torch")
     expected = scores()
-    monkeypatch.setenv("SUPERMASK_KERNELS", "triton")
+    monkeypatch.setenv("SUPERMASK_KERNELS", kernels_of("triton"))
     for found, wanted in zip(scores(), expected, strict=True):
         assert torch.equal(found, wanted)

@@ -15,6 +15,7 @@ from supermask.edges import rules
 from supermask.edges.searched import BY_ITSELF
 from supermask.networks.convert import convert
 from supermask.networks.small import MLP
+from tests.devices import DEVICE
 
 
 def network(**changes: Any) -> nn.Module:
@@ -22,15 +23,16 @@ def network(**changes: Any) -> nn.Module:
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), MLP([256, 40, 10])
     )
-    return convert(model, seed=5, remaining=0.3, **changes)
+    return convert(model, seed=5, remaining=0.3, **changes).to(DEVICE)
 
 
 def batches(count: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    return [
+    drawn = [
         (torch.randn(8, 3, 8, 8, generator=generator), torch.randint(10, (8,), generator=generator))
         for _ in range(count)
     ]
+    return [(x.to(DEVICE), y.to(DEVICE)) for x, y in drawn]
 
 
 def groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -158,17 +160,17 @@ def test_a_known_threshold_is_used_for_its_own_scores_only(meddle: str, monkeypa
     with torch.no_grad():
         for edges in searched_edges(model).values():
             if meddle == "scores":
-                edges.scores.mul_(torch.rand(edges.shape))
+                edges.scores.mul_(torch.rand(edges.shape, device=DEVICE))
             elif meddle == "kept":
                 edges.remaining = 0.05
             elif meddle == "survivors":
                 edges.remove_unselected()
         if meddle == "vector":
             numbers = torch.nn.utils.parameters_to_vector(model.parameters())
-            torch.nn.utils.vector_to_parameters(numbers * torch.rand(numbers.shape), model.parameters())
+            torch.nn.utils.vector_to_parameters(numbers * torch.rand(numbers.shape, device=DEVICE), model.parameters())
         elif meddle == "data":
             for parameter in model.parameters():
-                parameter.data = parameter * torch.rand(parameter.shape)
+                parameter.data = parameter * torch.rand(parameter.shape, device=DEVICE)
         elif meddle == "load":
             model.load_state_dict(network().state_dict())
     if "optimiser" in meddle:
@@ -278,9 +280,10 @@ def test_compiled() -> None:
 
 
 def test_a_write_that_torch_does_not_count_is_noticed() -> None:
-    model = network()
+    """On the CPU: a GPU would have to be waited for."""
+    model = network().cpu()
     optimiser = ScoreSGD(model, lr=0.5)
-    first, second = batches(2)
+    first, second = ((x.cpu(), y.cpu()) for x, y in batches(2))
     fused_step(model, optimiser, first)
     for edges in searched_edges(model).values():
         edges.scores.detach().numpy()[:] *= 0.5
@@ -373,7 +376,7 @@ def test_a_first_step_keeps_the_sign_of_zeros() -> None:
     ours, theirs = network(), network()
     own = ScoreSGD(ours, lr=0.5, momentum=0.9)
     other = torch.optim.SGD(groups(theirs, 0.0), lr=0.5, momentum=0.9)
-    x, y = torch.zeros(2, 3, 8, 8), torch.tensor([0, 1])
+    x, y = torch.zeros(2, 3, 8, 8, device=DEVICE), torch.tensor([0, 1], device=DEVICE)
     fused_step(ours, own, (x, y))
     plain_step(theirs, other, (x, y))
     for found, expected in zip(ours.parameters(), theirs.parameters(), strict=True):

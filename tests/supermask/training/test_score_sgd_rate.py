@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from supermask import ScoreSGD
 from supermask.training import score_sgd
+from tests.devices import DEVICE
 from tests.supermask.training.test_score_sgd import batches, fused_step, groups, network, plain_step
 
 RATES = (0.5, 0.1, 3e-3, 0.0, 1 / 3)
@@ -33,7 +34,7 @@ def test_a_tensor_changed_in_place_is_its_float_to_the_bit(
     kernels: str, shape: tuple[int, ...], momentum: float, fused: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SUPERMASK_KERNELS", kernels)
-    lr = torch.full(shape, 9.0)
+    lr = torch.full(shape, 9.0, device=DEVICE)
     ours, floats, theirs = network(**TRAINED), network(**TRAINED), network(**TRAINED)
     own = ScoreSGD(ours, lr=lr, momentum=momentum, weight_decay=1e-3)
     own.param_groups[1]["fused"] = fused
@@ -53,7 +54,7 @@ def test_a_tensor_changed_in_place_is_its_float_to_the_bit(
 
 def test_outside_of_searching_a_tensor_does_too() -> None:
     ours, theirs = network(**TRAINED), network(**TRAINED)
-    lr = torch.tensor(0.5)
+    lr = torch.tensor(0.5, device=DEVICE)
     own, other = ScoreSGD(ours, lr=lr, momentum=0.9), torch.optim.SGD(groups(theirs, 0.0), lr=0.5, momentum=0.9)
     for batch in batches(2):
         plain_step(ours, own, batch)
@@ -88,13 +89,13 @@ def test_a_float_goes_through_one_tensor(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_tensor_is_given_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     given = rates_given(monkeypatch)
-    model, lr = network(), torch.tensor(0.5)
+    model, lr = network(), torch.tensor(0.5, device=DEVICE)
     fused_step(model, ScoreSGD(model, lr=lr), *batches(1))
     assert [tensor is lr for tensor in given] == [True]
 
 
 def test_a_scheduler_changes_it_in_place() -> None:
-    ours, theirs, lr = network(), network(), torch.tensor(0.5)
+    ours, theirs, lr = network(), network(), torch.tensor(0.5, device=DEVICE)
     own, other = ScoreSGD(ours, lr=lr), ScoreSGD(theirs, lr=0.5)
     schedules = [torch.optim.lr_scheduler.StepLR(each, 1, gamma=0.5) for each in (own, other)]
     for batch in batches(3):
@@ -112,10 +113,12 @@ def test_a_scheduler_changes_it_in_place() -> None:
 def test_a_loaded_rate_has_the_value_saved_and_the_kind_held(held: str, saved: str) -> None:
     ours, theirs = network(**TRAINED), network(**TRAINED)
     first, second, third = batches(3)
-    other = torch.optim.SGD(groups(theirs, 0.0), lr=torch.tensor(0.25) if saved == "tensor" else 0.25, momentum=0.9)
+    other = torch.optim.SGD(
+        groups(theirs, 0.0), lr=torch.tensor(0.25, device=DEVICE) if saved == "tensor" else 0.25, momentum=0.9
+    )
     plain_step(theirs, other, first)
     ours.load_state_dict(theirs.state_dict())
-    lr = torch.tensor([9.0]) if held == "tensor" else 9.0
+    lr = torch.tensor([9.0], device=DEVICE) if held == "tensor" else 9.0
     own = ScoreSGD(ours, lr=lr, momentum=0.9)
     own.load_state_dict(copy.deepcopy(other.state_dict()))
     for group in own.param_groups:
@@ -132,7 +135,7 @@ def test_a_loaded_rate_has_the_value_saved_and_the_kind_held(held: str, saved: s
 
 def test_a_saved_state_may_be_of_another_device() -> None:
     """Whose rate the tensor held takes the value of, since torch leaves rates where they were saved."""
-    model, lr = network(), torch.tensor(9.0)
+    model, lr = network(), torch.tensor(9.0, device=DEVICE)
     optimiser = ScoreSGD(model, lr=lr)
     state = ScoreSGD(network(), lr=0.1).state_dict()
     state["param_groups"][0]["lr"] = torch.tensor([0.25], dtype=torch.float64)
@@ -142,7 +145,7 @@ def test_a_saved_state_may_be_of_another_device() -> None:
 
 
 def test_several_rates_do_not_go_into_one_tensor() -> None:
-    model, lr = network(**TRAINED), torch.tensor(9.0)
+    model, lr = network(**TRAINED), torch.tensor(9.0, device=DEVICE)
     optimiser = ScoreSGD(model, lr=lr)
     state = ScoreSGD(network(**TRAINED), lr=0.5).state_dict()
     state["param_groups"][1]["lr"] = 0.25

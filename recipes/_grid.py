@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
@@ -20,6 +20,7 @@ from supermask import (
     Cycle,
     Data,
     Digits,
+    Digits32,
     EPLong,
     Evaluate,
     Export,
@@ -51,7 +52,7 @@ from supermask.recipes._settings import (
 from supermask.reports import Line
 from supermask.runs import Job, RunRecord, meant, program, read_run, run_grid, told, write_whole
 
-DataName = Literal["digits", "cifar10", "cifar100", "svhn", "imagenet"]
+DataName = Literal["digits", "digits32", "cifar10", "cifar100", "svhn", "imagenet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,9 @@ class Setting:
 
 SETTINGS: Mapping[DataName, Setting] = {
     "digits": Setting(data=Digits(), network=Mlp(), training=DIGITS, rates=DIGITS_RATES, methods=DIGITS_METHODS),
+    "digits32": Setting(
+        data=Digits32(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
+    ),
     "cifar10": Setting(
         data=CIFAR10(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
     ),
@@ -96,10 +100,13 @@ class Grid:
         data: the data set; each has its own network and schedule.
         seeds: how many seeds, from 0.
         root: folder of the data set, if not its usual one.
-        epochs: of one cycle; by default the setting's, as for the three below.
+        epochs: of one cycle; by default the setting's, as for the four below.
         lr: learning rate at its highest.
         weight_decay: of the scores.
+        precision: dtype of weights and activations.
         cycles: how many of the setting's cycles.
+        compile: run the network through torch.compile.
+        capture: take each step as one launch of a CUDA graph.
         folder: where the runs are, one folder each; by default runs/DATA. Runs that are there are not run again.
         out: where the table or figure goes; by default the same folder.
         workers: runs at once; by default one a core, and one on a GPU.
@@ -113,7 +120,10 @@ class Grid:
     epochs: int | None = None
     lr: float | None = None
     weight_decay: float | None = None
+    precision: Literal["float32", "bfloat16"] | None = None
     cycles: int | None = None
+    compile: bool = False
+    capture: bool = False
     folder: Path | None = None
     out: Path | None = None
     workers: int | None = None
@@ -131,8 +141,9 @@ class Grid:
     def setting(self, training: Training | None = None) -> Setting:
         """The data set's setting (with another schedule, if given), changed as the options say."""
         setting = SETTINGS[self.data]
-        named = {"epochs": self.epochs, "lr": self.lr, "weight_decay": self.weight_decay}
-        changes = {name: value for name, value in named.items() if value is not None}
+        named = "epochs", "lr", "weight_decay", "precision"
+        changes = {name: value for name in named if (value := getattr(self, name)) is not None}
+        changes |= {name: True for name in ("compile", "capture") if getattr(self, name)}
         data = setting.data
         if self.root is not None:
             if not hasattr(data, "root"):
@@ -141,7 +152,7 @@ class Grid:
         return replace(
             setting,
             data=data,
-            training=replace(training or setting.training, **changes),  # type: ignore[arg-type]
+            training=replace(training or setting.training, **changes),
             rates=setting.rates[: self.cycles],
         )
 
@@ -159,6 +170,9 @@ class Grid:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / name, data.encode() if isinstance(data, str) else data)
         return folder / name
+
+
+Options = TypeVar("Options", bound=Grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,20 +299,42 @@ def experiments(setting: Setting, rows: Sequence[Compared]) -> list[Experiment]:
     return made
 
 
-def run(grid: Grid, experiments: Sequence[Experiment], console: Console) -> dict[str, list[RunRecord]]:
-    """Run what is not done yet; the finished runs by label, in the order of the experiments."""
+def run(
+    grid: Grid,
+    experiments: Sequence[Experiment],
+    console: Console,
+    on_done: Callable[[dict[str, list[RunRecord]]], object] | None = None,
+) -> dict[str, list[RunRecord]]:
+    """Run what is not done yet; the finished runs by label, in the order of the experiments.
+
+    Args:
+        on_done: called with those that are finished so far, at the beginning and whenever another is.
+    """
     jobs = [(experiment.label, experiment.job(grid, seed)) for experiment in experiments for seed in range(grid.seeds)]
     folders = {job.folder for _, job in jobs}
     missing = len({job.folder for _, job in jobs if not job.done})
     console.print(f"{len(folders)} runs in {grid.runs()}, {len(folders) - missing} of them done", highlight=False)
+
+    def finished() -> dict[str, list[RunRecord]]:
+        runs: dict[str, list[RunRecord]] = {label: [] for label, _ in jobs}
+        for label, job in jobs:
+            if job.done:
+                runs[label].append(read_run(job.folder))
+        return runs
+
     with Progress(console=console, disable=not missing) as progress:
         bar = progress.add_task("runs", total=missing)
         workers = grid.workers or (None if grid.resolved_device() == "cpu" else 1)
-        run_grid([job for _, job in jobs], workers, lambda _: progress.advance(bar))
-    runs: dict[str, list[RunRecord]] = {}
-    for label, job in jobs:
-        runs.setdefault(label, []).append(read_run(job.folder))
-    return runs
+
+        def ended(_: Path) -> None:
+            progress.advance(bar)
+            if on_done:
+                on_done(finished())
+
+        if on_done:
+            on_done(finished())
+        run_grid([job for _, job in jobs], workers, ended)
+    return finished()
 
 
 def show_plan(grid: Grid, experiments: Sequence[Experiment]) -> None:
@@ -335,9 +371,10 @@ def spread(mean: float, error: float, digits: int = 1) -> str:
     return f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if not math.isnan(error) else "")
 
 
-def command(main: Callable[[Grid], None]) -> None:
-    """Command line of a grid; exits with 2 and one sentence where data, folder or an argument is at fault."""
+def command(main: Callable[[Options], None], options: type[Options]) -> None:
+    """Command line of a grid and its options; exits with 2 and one sentence where data, folder or an argument is at
+    fault."""
     import tyro
 
     with told(ValueError):
-        main(tyro.cli(Grid, prog=program(), description=main.__doc__))
+        main(tyro.cli(options, prog=program(), description=main.__doc__))

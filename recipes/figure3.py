@@ -41,4 +41,4 @@ def main(grid: Grid) -> None:
 
 
 if __name__ == "__main__":
-    command(main)
+    command(main, Grid)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         in_memory,
     )
     from supermask.data.digits import Digits
+    from supermask.data.digits32 import Digits32
     from supermask.data.image_folder import ImageFolder
     from supermask.data.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
     from supermask.methods import METHODS
@@ -83,6 +84,7 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
         "About", "Augment", "Batch", "Data", "DataDamaged", "DataMissing", "Described", "Loaded", "Part", "in_memory",
     ],
     "supermask.data.digits": ["Digits"],
+    "supermask.data.digits32": ["Digits32"],
     "supermask.data.image_folder": ["ImageFolder"],
     "supermask.data.image_sets": ["CIFAR10", "CIFAR100", "MNIST", "SVHN"],
     "supermask.methods": ["METHODS"],
@@ -129,6 +131,7 @@ __all__ = [
     "DataMissing",
     "Described",
     "Digits",
+    "Digits32",
     "EPLong",
     "Evaluate",
     "Export",

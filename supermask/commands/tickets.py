@@ -15,6 +15,7 @@ from torch import nn
 
 from supermask.data.base import Data, DataMissing, Loaded, Part
 from supermask.data.digits import Digits
+from supermask.data.digits32 import Digits32
 from supermask.data.image_folder import ImageFolder
 from supermask.data.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
 from supermask.devices import device_named
@@ -28,13 +29,14 @@ from supermask.tickets.tables import diff_json, diff_table, inspect_json, inspec
 
 __all__ = ["COMMANDS"]
 
-DataName = Literal["digits", "mnist", "svhn", "cifar10", "cifar100", "imagenet"]
+DataName = Literal["digits", "digits32", "mnist", "svhn", "cifar10", "cifar100", "imagenet"]
 Form = Literal["raw", "ans", "state-dict", "export", "aoti", "onnx"]
 File = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
 Files = Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE...")]
 
 _DATA: dict[DataName, Data] = {
     "digits": Digits(),
+    "digits32": Digits32(),
     "mnist": MNIST(),
     "svhn": SVHN(),
     "cifar10": CIFAR10(),
@@ -187,9 +189,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def _data(name: DataName, root: Path | None, flat: bool) -> Data:
     data: Any = _DATA[name]
+    if isinstance(data, Digits | Digits32) and root is not None:
+        raise TicketError(f"--root {root}: {name} come with scikit-learn and need no folder")
     if isinstance(data, Digits):
-        if root is not None:
-            raise TicketError(f"--root {root}: digits come with scikit-learn and need no folder")
         return replace(data, layout="flat" if flat else "image")
     return data if root is None else replace(data, root=root)
 

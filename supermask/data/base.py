@@ -164,6 +164,26 @@ def channels_last(inputs: Tensor) -> Tensor:
     return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
 
 
+def steps_of(count: int, batch: int) -> int:
+    """Full batches in `count` examples.
+
+    Raises:
+        ValueError: there is none, or `batch` is not positive.
+    """
+    if not 0 < batch <= count:
+        raise ValueError(f"batch={batch}: expected 1 to {count}, the number of training examples")
+    return count // batch
+
+
+def in_order(
+    x: Tensor, y: Tensor, part: Part, at_once: int, prepare: Callable[[Tensor], Tensor] = lambda inputs: inputs
+) -> Iterator[Batch]:
+    """A process' pieces of all examples, in batches of `at_once`; an empty piece is left out."""
+    for inputs, labels in zip(x.split(at_once), y.split(at_once), strict=True):
+        if len(own := part.share(labels)):
+            yield prepare(part.share(inputs)), own
+
+
 def in_memory(
     x_train: Tensor,
     y_train: Tensor,
@@ -194,9 +214,7 @@ def in_memory(
     """
     x_train, x_test = channels_last(x_train), channels_last(x_test)
     ready = prepare or (lambda inputs: inputs)
-    steps = len(x_train) // batch if batch > 0 else 0
-    if not steps:
-        raise ValueError(f"batch={batch}: expected 1 to {len(x_train)}, the number of training examples")
+    steps = steps_of(len(x_train), batch)
 
     def train(part: Part) -> Iterator[Batch]:
         part.check(steps=steps, batch=batch)
@@ -212,14 +230,9 @@ def in_memory(
                 inputs = augment(inputs, part.share(drawn).to(inputs.device, non_blocking=True))
             yield ready(inputs), y_train[chosen]
 
-    def whole(x: Tensor, y: Tensor, part: Part) -> Iterator[Batch]:
-        for inputs, labels in zip(x.split(at_once), y.split(at_once), strict=True):
-            if len(own := part.share(labels)):
-                yield ready(part.share(inputs)), own
-
     def calibrate(part: Part) -> Iterator[Batch]:
         part.check(steps=steps, batch=min(at_once, full))  # batch norms need every process in every batch
-        return whole(x_train[:full], y_train[:full], part)
+        return in_order(x_train[:full], y_train[:full], part, at_once, ready)
 
     # A short last batch would weigh as much as the others in batch-norm statistics.
     full = len(x_train) - len(x_train) % at_once or len(x_train)
@@ -227,6 +240,6 @@ def in_memory(
         classes=int(y_train.max()) + 1 if classes is None else classes,
         steps=steps,
         train=train,
-        test=lambda part: whole(x_test, y_test, part),
+        test=lambda part: in_order(x_test, y_test, part, at_once, ready),
         calibrate=calibrate,
     )

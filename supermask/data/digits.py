@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from supermask.checks import check_choice
 from supermask.data.base import About, Loaded, in_memory
@@ -30,14 +31,24 @@ class Digits:
         return About(classes=10, train=1000, shape=(64,) if self.layout == "flat" else (1, 8, 8))
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        images, labels = load_digits(return_X_y=True)
-        images = (images / 16 - 0.5) / 0.5
-        # The split is part of the task: one for all seeds.
-        split = train_test_split(images, labels, train_size=1000, stratify=labels, random_state=0)
+        parts = split_digits()
         shape = (-1, *self.about().shape)
-        x_train, x_test = (torch.tensor(part, dtype=torch.float32, device=device).view(shape) for part in split[:2])
-        y_train, y_test = (torch.tensor(part, dtype=torch.int64, device=device) for part in split[2:])
+        x_train, x_test = (((part / 16 - 0.5) / 0.5).to(device, torch.float32).view(shape) for part in parts[:2])
+        y_train, y_test = (part.to(device) for part in parts[2:])
         return in_memory(x_train, y_train, x_test, y_test, batch=self.batch, seed=seed)
+
+
+def split_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Pixels from 0 to 16, float64 [images, 64], for training and for testing; then the labels of both, int64.
+
+    The split is part of the task: one for all seeds.
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    x_train, x_test, y_train, y_test = (
+        torch.from_numpy(part)
+        for part in train_test_split(images, labels, train_size=1000, stratify=labels, random_state=0)
+    )
+    return x_train, x_test, y_train, y_test

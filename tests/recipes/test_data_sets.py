@@ -11,7 +11,7 @@ from supermask.methods import METHODS
 from supermask.runs.read import read_metrics
 from tests.recipes.command import run
 
-DATA = ("digits", "cifar10", "cifar100", "svhn", "imagenet")
+DATA = ("digits", "digits32", "cifar10", "cifar100", "svhn", "imagenet")
 SUBCOMMANDS = {label: label.lower().replace(" ", "-") for label in METHODS}
 
 
@@ -90,7 +90,7 @@ def recipe(data: str, label: str) -> supermask.Recipe:
 
 @pytest.mark.parametrize("label", ["soft iEP", "hard iEP SRi", "soft iEP zero"])
 def test_iterations_go_through_the_rates_of_the_data_set(label: str) -> None:
-    for data in ("cifar10", "cifar100", "svhn"):
+    for data in ("digits32", "cifar10", "cifar100", "svhn"):
         rates = [cycle.remaining for cycle in recipe(data, label).cycles]
         assert rates == pytest.approx([0.8**i for i in range(1, 16)])
     for data, final, cycles in (("digits", 1 / 32, 5), ("imagenet", 0.3, 3)):
@@ -100,10 +100,10 @@ def test_iterations_go_through_the_rates_of_the_data_set(label: str) -> None:
 
 def test_methods_of_one_rate() -> None:
     rates = {data: [recipe(data, label).cycles[-1].remaining for label in ("EP", "IteRand")] for data in DATA}
-    small = [0.3, 0.4]
-    assert rates == {"digits": [1 / 32] * 2, "cifar10": small, "cifar100": small, "svhn": small, "imagenet": [0.3] * 2}
+    small = {data: [0.3, 0.4] for data in ("digits32", "cifar10", "cifar100", "svhn")}
+    assert rates == {"digits": [1 / 32] * 2, **small, "imagenet": [0.3] * 2}
     every = {data: vars(recipe(data, "IteRand").method)["every"] for data in DATA}
-    assert every == {"digits": 24, "cifar10": 300, "cifar100": 300, "svhn": 300, "imagenet": 1000}
+    assert every == {"digits": 24, **dict.fromkeys(small, 300), "imagenet": 1000}
     for data in DATA:
         assert recipe(data, "EP long").epochs == recipe(data, "soft iEP").epochs
         assert len(recipe(data, "multicoated").cycles) == 1

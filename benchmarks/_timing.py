@@ -118,7 +118,10 @@ def environment(device: torch.device) -> dict[str, object]:
 
 
 def _commit() -> str:
-    """Of the checkout this file is in, with `+` where a file differs from it; "unknown" outside of one."""
+    """What SUPERMASK_COMMIT says, for a copy without its history; else that of the checkout this file is in, with `+`
+    where a file differs from it; "unknown" outside of one."""
+    if said := os.environ.get("SUPERMASK_COMMIT"):
+        return said
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent

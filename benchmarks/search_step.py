@@ -8,13 +8,14 @@ the edges, makes the weights from them, trains the scores, and records which edg
 (supermask/training/measures.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
@@ -31,29 +32,73 @@ from supermask.training.score_sgd import ScoreSGD
 SGD: dict[str, float] = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network and its images."""
+
+    name: str
+    """In the registry of architectures."""
+    size: int
+    """Height and width of an image."""
+    classes: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Others of its builder."""
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture(name=self.name, arguments={"num_classes": self.classes, **self.arguments})
+
+
+RESNET18 = Network(name="resnet18", size=32, classes=10)
+
+
 def step_of(
-    model: nn.Module, batch: int, device: torch.device, optimiser: torch.optim.SGD | None = None
+    model: nn.Module,
+    batch: int,
+    device: torch.device,
+    optimiser: torch.optim.SGD | None = None,
+    *,
+    network: Network = RESNET18,
+    dtype: torch.dtype = torch.float32,
+    forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Callable[[], None]:
-    """A training step of `model`, dense or searched, on one random batch."""
+    """A training step of `model`, dense or searched, on one random batch.
+
+    Args:
+        optimiser: in place of one made for the step.
+        dtype: of autocast; float32 is without.
+        forward: in place of the model's own, as `torch.compile(model)`.
+    """
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, 32, 32, generator=generator).to(device, memory_format=torch.channels_last)
-    labels = torch.randint(10, (batch,), generator=generator).to(device)
-    if optimiser is None:
-        optimiser = ScoreSGD(model, **SGD) if all_edges(model) else torch.optim.SGD(model.parameters(), **SGD)
+    images = torch.randn(batch, 3, network.size, network.size, generator=generator)
+    images = images.to(device, memory_format=torch.channels_last)
+    labels = torch.randint(network.classes, (batch,), generator=generator).to(device)
+    chosen = optimiser or optimiser_of(model)
+    through = forward or model
 
     def step() -> None:
-        with optimiser.searching() if isinstance(optimiser, ScoreSGD) else nullcontext():
-            F.cross_entropy(model(images), labels).backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        with chosen.searching() if isinstance(chosen, ScoreSGD) else nullcontext():
+            with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+                loss = F.cross_entropy(through(images), labels)
+            loss.backward()
+        chosen.step()
+        chosen.zero_grad(set_to_none=True)
 
     return step
 
 
-def model_of(name: str, device: torch.device, method: Method = EDGE_POPUP) -> nn.Module:
+def optimiser_of(model: nn.Module) -> torch.optim.SGD:
+    """SGD with momentum over scores or weights: one launch for all weights, on a GPU."""
+    if all_edges(model):
+        return ScoreSGD(model, **SGD)
+    parameters = list(model.parameters())
+    return torch.optim.SGD(parameters, **SGD, fused=parameters[0].device.type == "cuda")
+
+
+def model_of(name: str, device: torch.device, method: Method = EDGE_POPUP, *, network: Network = RESNET18) -> nn.Module:
     """The "dense" network, or the "search" one that a method makes of it."""
     torch.manual_seed(0)
-    model = Architecture(name="resnet18", arguments={"num_classes": 10}).build()
+    model = network.architecture.build()
     model = model.to(device).to(memory_format=torch.channels_last).train()
     if name == "search":
         convert(model, seed=0, remaining=0.3, edges=method.edges)

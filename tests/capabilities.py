@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from supermask.kernels.base.launch import jit, launch, tl
+from tests.devices import DEVICE
 
 
 @jit
@@ -16,10 +17,11 @@ def _fma_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
 
 
 @cache
-def interpreter_fuses() -> bool:
-    """Whether Triton's interpreter rounds a fused multiply-add once, as GPUs do; before 3.9 it rounds twice."""
-    x = torch.full((16,), 1 + 2.0**-12)  # its square needs a bit more than float32 has
-    out = torch.zeros(16)
+def kernels_fuse() -> bool:
+    """Whether a fused multiply-add of a Triton kernel rounds once, as on GPUs; before 3.9 the interpreter's rounds
+    twice."""
+    x = torch.full((16,), 1 + 2.0**-12, device=DEVICE)  # its square needs a bit more than float32 has
+    out = torch.zeros(16, device=DEVICE)
     launch(_fma_kernel, (1,), x, out, BLOCK=16)
     return bool((out == 2.0**-11 + 2.0**-24).all())
 

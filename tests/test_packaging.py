@@ -102,7 +102,7 @@ import torch
 from supermask.kernels.select import select
 from supermask.kernels.subnet import subnet
 from supermask.kernels.base.theta import Theta
-import benchmarks.aot.cases, benchmarks.gpu
+import benchmarks.aot.cases, benchmarks.gpu.__main__
 import supermask
 
 layer = supermask.SupermaskLinear(40, 3, seed=0, remaining=0.25)

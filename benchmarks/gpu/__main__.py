@@ -60,6 +60,8 @@ class GpuOptions(Options):
 def why_not(options: GpuOptions) -> str:
     """Why nothing can run here; empty where something can."""
     if not torch.cuda.is_available():
+        if options.device == "cuda":
+            raise ValueError("--device cuda: torch finds no CUDA or ROCm device here; run it where there is one")
         return "no CUDA or ROCm device here"
     return "--device cpu" if options.device == "cpu" else ""
 
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 note_skipped(options.json, said)
             return 0
         counts = _one(parts[0], options) if len(parts) == 1 else _each(parts, options)
-    except (RecordError, ValueError) as error:
+    except (RecordError, ValueError, OSError) as error:
         print(f"benchmarks.gpu: {error}", file=sys.stderr)
         return 2
     say(f"\n{counts['measured']} measured, {counts['failed']} failed, {counts['not run']} not run")

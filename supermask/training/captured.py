@@ -46,9 +46,13 @@ class CapturedStep:
             the batch, the network and the optimiser.
         model: what it trains.
         optimiser: what it trains with; made `capturable`.
+
+    Raises:
+        CaptureError: there are no graphs where the network is.
     """
 
     def __init__(self, step: Callable[[Batch], Results], model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        _check_device(next(model.parameters()).device)
         self._step, self._model, self._optimiser = step, model, optimiser
         self._taken: Counter[Any] = Counter()  # steps of each form of batch
         self._batch: Batch | None = None  # where the captured step reads
@@ -121,10 +125,7 @@ def can_capture(device: torch.device) -> bool:
 
 def check_capture(device: torch.device, ranks: int, hooks: Hooks) -> None:
     """Raise CaptureError where steps cannot be captured."""
-    if not can_capture(device):
-        raise CaptureError(
-            f"capture=True on {device}: steps are captured in CUDA graphs; train on a GPU, or with capture=False"
-        )
+    _check_device(device)
     if ranks > 1:
         raise CaptureError(f"capture=True in {ranks} processes: a captured step is of one; train with capture=False")
     if not hooks.replayable:
@@ -132,6 +133,13 @@ def check_capture(device: torch.device, ranks: int, hooks: Hooks) -> None:
             f"capture=True with {type(hooks).__name__}'s own loss or step, which a replay would not call: write "
             "replayable = True there if all they do is done on the device, alike in every step, or train with "
             "capture=False"
+        )
+
+
+def _check_device(device: torch.device) -> None:
+    if not can_capture(device):
+        raise CaptureError(
+            f"capture=True on {device}: steps are captured in CUDA graphs; train on a GPU, or without capture"
         )
 
 

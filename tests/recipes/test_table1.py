@@ -133,3 +133,10 @@ def test_the_plan_of_the_papers_schedule_needs_no_data(tmp_path: Path) -> None:
     assert done.stdout.count("39,000 steps in all") == 2
     assert "2 runs in runs/digits32, 0 of them done; 200 epochs in all" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_capture_is_refused_before_a_table_is_written(tmp_path: Path) -> None:
+    done = run("recipes.table1", "--data", "digits32", "--device", "cpu", "--capture", "--folder", "grid", cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert "capture=True on cpu: steps are captured in CUDA graphs" in done.stderr
+    assert not list(tmp_path.iterdir())

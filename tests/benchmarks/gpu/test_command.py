@@ -65,6 +65,16 @@ def test_without_a_device_a_record_stays_as_it_is(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.usefixtures("no_device")
+def test_a_device_that_was_asked_for_and_a_file_that_cannot_be_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["--device", "cuda"]) == 2
+    assert "--device cuda: torch finds no CUDA or ROCm device here" in capsys.readouterr().err
+    assert command.main(["--json", str(tmp_path / "missing" / "gpu.json")]) == 2
+    assert "missing" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_device")
 def test_a_wrong_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--only", "facts", "speed"]) == 2
     assert "no part speed: there are facts, checks" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from supermask.edges.in_model import searched_edges
 from supermask.methods.edge_popup import EP
 from supermask.methods.multicoated import Multicoated
 from supermask.training import measures
-from supermask.training.captured import WARMUP, CapturedStep, capturable
+from supermask.training.captured import WARMUP, CapturedStep, CaptureError, capturable
 from tests.devices import DEVICE, On
 from tests.graphs import graphs  # noqa: F401
 from tests.supermask.training.test_score_sgd import batches, network
@@ -164,3 +164,9 @@ def test_a_step_asks_the_device_for_nothing_and_sends_it_nothing(case: str) -> N
     assert {"supermask::subnet", "supermask::score_step"} <= watching.names
     sent = {"aten::_to_copy", "aten::lift_fresh", "aten::_local_scalar_dense", "aten::nonzero", "aten::_pin_memory"}
     assert not sent & watching.names
+
+
+def test_without_graphs_it_says_so_at_once() -> None:
+    model = network()
+    with pytest.raises(CaptureError, match="capture=True on cpu: steps are captured in CUDA graphs; train on a GPU"):
+        CapturedStep(lambda batch: (batch[0], None), model, ScoreSGD(model, lr=0.1))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
+from benchmarks.threshold import by_sort
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.kernels.base.bits import unpack
 from supermask.methods.method import EDGE_POPUP, Method
@@ -125,10 +126,7 @@ def check(batch: int, device: torch.device) -> None:
         step()
     with optimiser.searching():
         for name, edges in searched_edges(model).items():
-            order = edges.scores.detach().abs().flatten().sort(descending=True, stable=True).indices
-            expected = torch.zeros(edges.count, dtype=torch.bool, device=device)
-            expected[order[: int(edges.kept)]] = True
-            if not torch.equal(unpack(edges.mask(), edges.cols).flatten(), expected):
+            if not torch.equal(unpack(edges.mask(), edges.cols).flatten(), by_sort(edges.scores, int(edges.kept))):
                 raise RuntimeError(f"layer {name} does not select its highest scores")
             if torch.equal(edges.scores, before[name]):
                 raise RuntimeError(f"the scores of layer {name} did not move in a step")

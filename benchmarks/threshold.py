@@ -36,13 +36,19 @@ def scores_of(shapes: list[tuple[int, ...]], device: torch.device) -> list[Tenso
     return [(s / math.sqrt(math.prod(s.shape[1:]))).to(device) for s in made]
 
 
+def by_sort(scores: Tensor, kept: int) -> Tensor:
+    """The `kept` highest by magnitude, ties by index, from a stable sort: boolean, flat."""
+    flat = scores.detach().abs().reshape(-1)
+    chosen = torch.zeros(flat.numel(), dtype=torch.bool, device=flat.device)
+    chosen[flat.sort(descending=True, stable=True).indices[:kept]] = True
+    return chosen
+
+
 def check(scores: list[Tensor], kept: Tensor) -> None:
     """Raise unless the selection is that of a stable sort."""
     thresholds = select(scores, kept, [None] * len(scores))
     for layer, s in enumerate(scores):
-        order = s.abs().reshape(-1).sort(descending=True, stable=True).indices
-        expected = torch.zeros(s.numel(), dtype=torch.bool, device=s.device)
-        expected[order[: int(kept[layer])]] = True
+        expected = by_sort(s, int(kept[layer]))
         threshold = Threshold(*(each[layer] for each in thresholds))
         found = selected(s, threshold, absolute=True).reshape(-1)
         if not torch.equal(found, expected):

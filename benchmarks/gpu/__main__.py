@@ -105,6 +105,9 @@ def _parts(options: GpuOptions) -> tuple[str, ...]:
     for name, given in (("--seconds", options.seconds), ("--total", options.total)):
         if given is not None and not (given > 0 and math.isfinite(given)):
             raise ValueError(f"{name} {given:g}: expected a number of seconds above 0")
+    for flag, count in (("--rounds", options.rounds), ("--threads", options.threads)):
+        if count is not None and count < 1:
+            raise ValueError(f"{flag} {count}: expected at least 1")
     found = tuple(part for part in asked if matching(part, options.match))
     if not found:
         names = "; ".join(name for part in asked for name in matching(part, "")[:3])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.gpu.floors import Work
 from benchmarks.gpu.timer import Timer
 from benchmarks.search_step import Network, model_of, step_of
+from benchmarks.threshold import by_sort
 from supermask.edges.in_model import searched_edges
 from supermask.kernels.base.bits import unpack
 
@@ -100,16 +101,10 @@ def forget_compiled() -> None:
     gc.collect()
 
 
-@torch.no_grad()
 def _by_sort(model: nn.Module) -> dict[str, Tensor]:
     """What each layer selects of its scores as they are: boolean [rows, cols]."""
-    found = {}
-    for name, edges in searched_edges(model).items():
-        order = edges.scores.abs().flatten().sort(descending=True, stable=True).indices
-        chosen = torch.zeros(edges.count, dtype=torch.bool, device=order.device)
-        chosen[order[: int(edges.kept)]] = True
-        found[name] = chosen.view(edges.rows, edges.cols)
-    return found
+    layers = searched_edges(model).items()
+    return {name: by_sort(edges.scores, int(edges.kept)).view(edges.rows, edges.cols) for name, edges in layers}
 
 
 def check_search(step: Callable[[], object], model: nn.Module, steps: int = 3) -> None:

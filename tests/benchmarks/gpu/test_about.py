@@ -33,7 +33,7 @@ def test_a_copy_without_history_says_its_commit(monkeypatch: pytest.MonkeyPatch)
 def _smi(folder: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`nvidia-smi` is this program."""
     program = folder / "nvidia-smi"
-    program.write_text(f"#!{sys.executable}\nimport sys, time\n{body}\n")
+    program.write_text(f"#!{sys.executable}\nimport signal, sys\n{body}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
 
@@ -48,7 +48,7 @@ def test_clocks_are_read_while_products_run(tmp_path: Path, monkeypatch: pytest.
         _smi(tmp_path, "print('no such GPU')\nsys.exit(6)", monkeypatch)
         assert cases[name].run(bench())["unknown"] == "no such GPU"
     monkeypatch.setattr(facts, "PATIENCE", 0.2)
-    _smi(tmp_path, "time.sleep(60)", monkeypatch)
+    _smi(tmp_path, "signal.pause()", monkeypatch)
     assert cases["clocks under load"].run(bench())["unknown"] == "nothing in 0.2 s"
 
 

@@ -85,6 +85,9 @@ def test_a_wrong_command_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for flag, value in (("--seconds", "0"), ("--total", "-1"), ("--total", "inf")):
         assert command.main([flag, value]) == 2
         assert f"{flag} {value}: expected a number of seconds above 0" in capsys.readouterr().err
+    for flag, value in (("--rounds", "0"), ("--threads", "-2")):
+        assert command.main([flag, value]) == 2
+        assert f"{flag} {value}: expected at least 1" in capsys.readouterr().err
     other = tmp_path / "other.json"
     other.write_text("{}")
     assert command.main(["--json", str(other)]) == 2

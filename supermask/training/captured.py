@@ -2,8 +2,8 @@
 
 A replay does what the capture saw: it reads and writes the same memory, and what was a number of Python then is that
 number in every replay, a dropout's share for one. So the rate is a tensor, and batches are copied to where the captured
-step looks for them. A step is captured again when a tensor that it reads has another place, or a setting of the
-optimiser, a rule, a draw of weights or a module's mode is another one; between replays tensors may change in place.
+step looks for them. A step is captured again when a tensor that it reads has another place or shape, or a setting of
+the optimiser or a module's mode is another one; between replays tensors may change in place.
 
 Evaluation and whatever else runs between replays has memory of its own beside the graph's.
 """
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from supermask.checks import SupermaskError
 from supermask.data.base import Batch
-from supermask.edges.searched import SearchedEdges
 from supermask.training.hooks import Hooks
 from supermask.training.score_sgd import ScoreSGD
 
@@ -105,17 +104,13 @@ class CapturedStep:
         """What a capture holds on to: where tensors lie, and numbers."""
         found: list[Any] = []
         for tensor in [*self._model.parameters(), *self._model.buffers(), *_held(self._optimiser)]:
-            found += (tensor.data_ptr(), tensor.requires_grad)
+            found += (tensor.data_ptr(), tensor.shape, tensor.requires_grad)
         for group in self._optimiser.param_groups:
             numbers = [value for key, value in group.items() if key != "params"]
             found += [value.data_ptr() if isinstance(value, Tensor) else value for value in numbers]
         if isinstance(self._optimiser, ScoreSGD):
             found += [threshold.tau.data_ptr() for threshold in self._optimiser.thresholds.values()]
-        for module in self._model.modules():
-            found.append(module.training)
-            if isinstance(module, SearchedEdges):
-                found += (module.rule, module.rule.slope(module), *module.theta().counter())
-        return found
+        return found + [module.training for module in self._model.modules()]
 
 
 def can_capture(device: torch.device) -> bool:

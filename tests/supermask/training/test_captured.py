@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from supermask import ScoreSGD, set_remaining
 from supermask.edges.in_model import searched_edges
+from supermask.edges.rules import TopKept
 from supermask.methods.edge_popup import EP
 from supermask.methods.multicoated import Multicoated
 from supermask.training import measures
@@ -62,12 +63,17 @@ def freeze(model: nn.Module) -> None:
     next(iter(searched_edges(model).values())).scores.requires_grad_(False)
 
 
+def settle(model: nn.Module) -> None:
+    next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d)).eval()
+
+
 BETWEEN: dict[str, tuple[Callable[[nn.Module], object], int]] = {
     "nothing": (lambda model: None, 1),
     "other scores": (scramble, 1),
     "another rate": (lambda model: set_remaining(model, 0.1), 1),
     "fewer survivors": (harden, 2),
     "a frozen layer": (freeze, 2),
+    "a module's mode": (settle, 2),
 }
 
 
@@ -90,6 +96,32 @@ def test_replays_are_steps_to_the_bit(between: str, changes: dict[str, Any], gra
         assert all(map(torch.equal, found, expected))
         assert all(map(torch.equal, state(ours, own), state(theirs, other)))
     assert len(graphs) == captures
+
+
+def test_replays_look_at_no_score_twice_and_are_counted_as_writes(
+    graphs: list[int],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    selections: list[int] = []
+    thresholds = TopKept.thresholds
+
+    def counted(rule: TopKept, layers: Any) -> Any:
+        selections.append(len(layers))
+        return thresholds(rule, layers)
+
+    monkeypatch.setattr(TopKept, "thresholds", counted)
+    model, optimiser, step = searching()
+    taken = CapturedStep(step, model, optimiser)
+    *before, last = On(DEVICE)(batches(WARMUP + 6))
+    for batch in before:
+        taken(batch)
+    assert len(selections) == 1, "the first step's"
+    loss = sum(edges.scores.square().sum() for edges in searched_edges(model).values())
+    taken(last)
+    assert isinstance(loss, Tensor)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+    assert (len(selections), len(graphs)) == (1, 1)
 
 
 def test_batches_of_another_shape_are_stepped_as_they_are(graphs: list[int]) -> None:  # noqa: F811

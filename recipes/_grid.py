@@ -310,14 +310,9 @@ def run(
     Args:
         on_done: called with those that are finished so far, at the beginning and whenever another is.
     """
-    if grid.capture:  # refused before anything is written
-        import torch
-
-        from supermask.training.captured import check_capture
-        from supermask.training.hooks import PLAIN
-
-        check_capture(torch.device(grid.resolved_device()), 1, PLAIN)
     jobs = [(experiment.label, experiment.job(grid, seed)) for experiment in experiments for seed in range(grid.seeds)]
+    for _, job in jobs:
+        job.check()
     folders = {job.folder for _, job in jobs}
     missing = len({job.folder for _, job in jobs if not job.done})
     console.print(f"{len(folders)} runs in {grid.runs()}, {len(folders) - missing} of them done", highlight=False)

@@ -15,6 +15,7 @@ from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
 from supermask.runs.options import Conversion, RecipeError, RunOptions
 from supermask.runs.stages import Export, Search, Stage, Train, search
+from supermask.training.captured import check_capture
 from supermask.training.training import Training
 
 
@@ -117,6 +118,11 @@ class Configuration:
         if not isinstance(architecture, Architecture):
             raise RecipeError(f"network gave {type(architecture).__name__}: expected a supermask.Architecture")
         return architecture
+
+    def check_on(self, device: torch.device, ranks: int = 1) -> None:
+        """Raise CaptureError if its steps are to be captured and cannot be in that many processes on `device`."""
+        if self.training.capture:
+            check_capture(device, ranks, self.method)
 
     def to_json(self, architecture: Architecture, device: torch.device, processes: int) -> dict[str, Any]:
         """What a run of it is, of JSON's own types."""

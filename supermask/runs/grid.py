@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from supermask.checks import SupermaskError
+from supermask.devices import device_named
 from supermask.runs.interrupts import Interrupted, Interrupts
 from supermask.runs.options import RunOptions
 from supermask.runs.read import finished
@@ -63,6 +64,10 @@ class Job:
     def make(self, **options: Any) -> Recipe:
         """The recipe, with these run options in place of the job's."""
         return self.recipe(**self.arguments, run=replace(self.run, **options))
+
+    def check(self) -> None:
+        """Raise what a run of it would on account of its device, before any other is begun."""
+        self.make().check_on(device_named(self.run.device))
 
     @property
     def done(self) -> bool:

@@ -32,7 +32,6 @@ from supermask.runs.read import read_metrics, summarise
 from supermask.runs.records import CONFIG, SUMMARY, RunReadError
 from supermask.runs.session import Session
 from supermask.runs.stages import Export
-from supermask.training.captured import check_capture
 from supermask.training.global_norm import synchronise
 from supermask.training.loop import Loop
 from supermask.training.memory import keep_freed_memory
@@ -95,8 +94,7 @@ class Run:
     def begin(self) -> Session:
         """Data, network and, when all else stands, the run folder, in the state of its last checkpoint."""
         says, options = self.says, self.says.run
-        if says.training.capture:
-            check_capture(self.device, self.ranks.ranks, says.method)
+        says.check_on(self.device, self.ranks.ranks)
         if self.device.type == "cpu":
             keep_freed_memory()
         if options.tensorboard:

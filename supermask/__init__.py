@@ -7,7 +7,7 @@ so that whoever only wants layers waits for no command line, no entropy coder an
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from supermask.checks import SupermaskError
+from supermask.checks import SearchWarning, SupermaskError
 from supermask.edges.in_model import searched_edges
 from supermask.edges.packed import PackedEdges
 from supermask.edges.searched import SearchedEdges
@@ -149,6 +149,7 @@ __all__ = [
     "RunResult",
     "ScoreSGD",
     "Search",
+    "SearchWarning",
     "SearchedEdges",
     "SparseLayerWarning",
     "SupermaskConv1d",

@@ -15,6 +15,10 @@ class SupermaskError(Exception):
     status: ClassVar[int] = 2
 
 
+class SearchWarning(UserWarning):
+    """Something that makes a search less than it seems; the message says what and what to do."""
+
+
 def check_choice(name: str, value: str, choices: object) -> None:
     """Raise ValueError unless `value` is one of the strings of the Literal `choices`."""
     if value not in get_args(choices):

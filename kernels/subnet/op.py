@@ -142,7 +142,7 @@ class _Subnet(torch.autograd.Function):
     def backward(ctx: Any, grad_weight: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         others = (None,) * (7 + 2 * _FLAT + 3)
         if not ctx.straight_through:
-            return (grad_weight.float().contiguous(), *others)
+            return (_row_major(grad_weight.float()), *others)
         scores, survivors, *tensors = ctx.saved_tensors
         *place, absolute = ctx.plain
         theta = _made(Theta.of(*tensors, *place), scores)
@@ -150,7 +150,13 @@ class _Subnet(torch.autograd.Function):
             grad = reference_backward(grad_weight, scores, survivors, theta, absolute)
         else:
             grad = _subnet_backward(grad_weight, scores, survivors, *theta.schema(), absolute)
-        return (grad, *others)
+        return (_row_major(grad), *others)
+
+
+def _row_major(grad: Tensor) -> Tensor:
+    """`grad` with the strides of the scores: contiguous says nothing of those of axes of length one, which whoever
+    buckets gradients compares."""
+    return grad.contiguous().view(-1).view(grad.shape)
 
 
 _FLAT = 8  # what a theta is as arguments: Theta.flat

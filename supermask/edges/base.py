@@ -7,14 +7,16 @@ make."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from operator import index
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supermask.checks import check_choice
+from supermask.checks import SupermaskError, check_choice
 from supermask.edges.draws import WEIGHTS, WeightInit, real_weights
+from supermask.edges.exact import Known
 from supermask.edges.identity import Value, decode, encode
 from supermask.edges.stored import NotStorable, Stored
 from supermask.kernels.base.bits import count_bits, words_per_row
@@ -22,6 +24,10 @@ from supermask.kernels.base.philox import as_int64, check_layer, sign_words
 from supermask.kernels.base.theta import Theta
 
 Ints = tuple[int, ...]
+
+
+class AveragedError(SupermaskError, RuntimeError):
+    """Bits that were averaged with other bits, of which there is no average."""
 
 
 class Edges(nn.Module):
@@ -36,9 +42,13 @@ class Edges(nn.Module):
         real: how real-valued weights are drawn, as in supermask.kernels.base.theta.Theta; None for constants.
     """
 
+    exact: ClassVar[tuple[str, ...]] = ()
+    """Buffers of integers that are state, which no average may change (supermask/edges/exact.py)."""
+
     constant: Tensor
     signs: Tensor | None
     source: Tensor
+    sums: Tensor
 
     def __init__(
         self,
@@ -59,11 +69,13 @@ class Edges(nn.Module):
             raise ValueError(f"weight shape {tuple(shape)}: a masked layer needs at least one edge")
         self.shape = tuple(shape)
         self.rows, self.cols = shape[0], math.prod(shape[1:])
-        self.seed, self.layer, self.generation = seed, layer, generation
+        self.seed, self.layer, self.generation = index(seed), index(layer), generation
         self.weights: WeightInit = weights
         self.real = real_weights(weights, self.cols)
         self.register_buffer("constant", torch.tensor([constant], device=device), persistent=False)
         self.register_buffer("signs", None, persistent=False)
+        self.register_buffer("sums", torch.zeros(len(self.exact), dtype=torch.int64, device=device), persistent=False)
+        self._known: Known | None = None
 
     @property
     def count(self) -> int:
@@ -122,6 +134,53 @@ class Edges(nn.Module):
         drawn = sign_words(*place, generation=self.generation, device=device)
         return drawn if flips is None else drawn ^ flips
 
+    def _know(self, *, copied: bool = True) -> None:
+        """The integers are as they should be; called where they are made, and after they were written to."""
+        if self._is_real():
+            with torch.no_grad(), torch.inference_mode(False):
+                self._known = Known(self.source, self._exact(), self.sums, copied=copied)
+
+    def _exact(self) -> dict[str, Tensor | None]:
+        return {name: getattr(self, name) for name in self.exact}
+
+    def check_exact(self) -> None:
+        """Put integers right that an average rounded, and what is made of them.
+
+        Raises:
+            AveragedError: they were averaged with others.
+        """
+        known = self._known
+        if known is None or not self._is_real():
+            return
+        buffers, writes = self._exact(), known.writes
+        if writes:
+            with torch.no_grad():
+                if wrong := known.put_right(buffers, self.sums, writes):
+                    raise AveragedError(
+                        f"{wrong} of a masked layer {tuple(self.shape)} were averaged with others, as if they were "
+                        "numbers: average with use_buffers=False, which copies them, or begin a new average when a "
+                        "cycle begins"
+                    )
+                self.source.copy_(encode(self._identity().values(), self.source.device))
+                self.constant.fill_(self._made_constant())
+                self._remake()
+        if writes or known.changed(buffers):
+            self._know(copied=known.copied)
+
+    def train(self, mode: bool = True) -> Self:
+        self.check_exact()
+        return super().train(mode)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in self.exact and self.__dict__.get("_known") is not None:
+            self._know()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """For copies, which averages are made in."""
+        super().__setstate__(state)
+        self._know()
+
     def stored(self) -> Stored:
         """What a ticket keeps of these edges, as they are at this moment.
 
@@ -140,17 +199,21 @@ class Edges(nn.Module):
         """
         if not self._is_real():
             return
+        found = float(self.constant)
+        made = not math.isnan(found)  # else the state is still to be loaded
+        if made and self.source.tolist() != encode(self._identity().values(), torch.device("cpu")).tolist():
+            raise NotStorable(
+                f"its seed, layer or distribution was changed after it was made ({self.extra_repr()}): make edges of "
+                "these anew"
+            )
         if wrong := self._wrong_signs():
             raise NotStorable(
                 f"{wrong} of {self.count} signs are not those that the seed and the flips give: `signs` is made from "
                 "these and never stored; hand turned signs to PackedEdges as flips="
             )
-        found = float(self.constant)
-        if math.isnan(found):  # not made yet: the state is still to be loaded
-            return
-        if found != (made := float(self.constant.new_tensor(self._made_constant()))):
+        if made and found != (right := float(self.constant.new_tensor(self._made_constant()))):
             raise NotStorable(
-                f"constant {found}: these edges make theirs {made}, and what is written into `constant` is made again "
+                f"constant {found}: these edges make theirs {right}, and what is written into `constant` is made again "
                 "and never stored; hand a constant of your own to PackedEdges as constant="
             )
 
@@ -179,6 +242,10 @@ class Edges(nn.Module):
         """Make what is kept beside the state; called where the edges are whole, and after they were moved."""
         self.signs = self._sign_words()
 
+    def _remake(self) -> None:
+        """Make again what is made of the state, which is another."""
+        self._keep()
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Edges":
         """Move between devices, but keep dtypes and stay row-major under `.half()`, channels_last and the like.
 
@@ -189,13 +256,16 @@ class Edges(nn.Module):
             if not tensor.is_floating_point():
                 return fn(tensor)
             as_bits = {4: torch.int32, 8: torch.int64}[tensor.itemsize]
-            return fn(tensor.detach().view(as_bits)).view(tensor.dtype).contiguous()
+            moved = fn(tensor.detach().view(as_bits)).view(tensor.dtype)
+            return moved.contiguous().view(-1).view(moved.shape)  # also along axes of length one
 
-        nowhere = self.constant.is_meta
+        nowhere, known = self.constant.is_meta, self._known
         super()._apply(move, recurse)
         if nowhere and not self.constant.is_meta:
             self.constant.fill_(math.nan)  # until the state is loaded
         self._keep()
+        if known is not None:
+            self._know(copied=known.copied)
         if self.constant.is_shared():  # by share_memory(): what was made again is to be, too
             for buffer in self.buffers(recurse=False):
                 buffer.share_memory_()
@@ -211,6 +281,7 @@ class Edges(nn.Module):
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         if not keep_vars:  # which gives the tensors themselves, and saves nothing
+            self.check_exact()
             try:
                 self.check_made()
             except NotStorable as error:

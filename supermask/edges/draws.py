@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -49,14 +50,14 @@ def kept_count(remaining: float, edges: int) -> int:
         TypeError: `remaining` is not a number.
         ValueError: `remaining` is not in (0, 1].
     """
-    if not isinstance(remaining, int | float):
+    if isinstance(remaining, bool) or not isinstance(remaining, Real):
         raise TypeError(f"remaining={remaining!r}: expected a number, the fraction of edges kept")
     if not 0 < remaining <= 1:
         raise ValueError(
             f"remaining={remaining}: expected a fraction of edges kept, above 0 and at most 1 "
             "(a prune rate k in another code base is remaining = 1 - k)"
         )
-    return max(1, round(remaining * edges))
+    return max(1, round(float(remaining) * edges))
 
 
 def weight_constant(weights: WeightInit, fan_in: int, remaining: float) -> float:

@@ -4,12 +4,13 @@ from torch import nn
 
 from supermask.edges.base import Edges
 from supermask.edges.searched import SearchedEdges
+from supermask.edges.wrappers import modules_inside
 
 
 def owned_edges(model: nn.Module) -> dict[str, tuple[nn.Module, Edges]]:
     """The masked layers of `model`, by the name of the layer that owns the edges, in `named_modules()` order: the layer
     (the edges themselves, where their name is not `edges`), and its edges."""
-    modules = dict(model.named_modules())
+    modules = dict(modules_inside(model))
     edges = ((layer_of(name), module) for name, module in modules.items() if isinstance(module, Edges))
     return {layer: (modules[layer], module) for layer, module in edges}
 

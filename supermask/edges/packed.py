@@ -11,6 +11,7 @@ from torch import Tensor
 from supermask.checks import check_choice
 from supermask.edges.base import Edges, Ints
 from supermask.edges.draws import WEIGHTS, WeightInit
+from supermask.edges.exact import version
 from supermask.edges.identity import Value
 from supermask.edges.making import Making, choose
 from supermask.edges.stored import NotStorable, Stored, check_nested, coat_names
@@ -41,6 +42,8 @@ class PackedEdges(Edges):
     Raises:
         ValueError: an unknown `making`, "on_the_fly" for weights that are no constant with a sign, or flips for them.
     """
+
+    exact = ("packed", "flips")
 
     packed: Tensor
     flips: Tensor | None
@@ -91,6 +94,7 @@ class PackedEdges(Edges):
             self._cache()
         else:
             self._keep()
+        self._know(copied=False)  # which would take a bit an edge more; a copy of these edges has them
 
     @classmethod
     def of(
@@ -107,6 +111,7 @@ class PackedEdges(Edges):
 
     @torch.no_grad()
     def stored(self) -> Stored:
+        self.check_exact()
         self.check_made()
         coats = self.coats
         check_nested(coats)
@@ -165,18 +170,25 @@ class PackedEdges(Edges):
 
     def _follow(self) -> None:
         """Make again what was made of the mask if the mask is another, or was written to."""
-        if torch.compiler.is_compiling() or (self.codes is None and self.weight is None and self.flips is None):
+        if torch.compiler.is_compiling():
+            return
+        if self._known is not None and self._known.writes:
+            self.check_exact()
+        if self.codes is None and self.weight is None and self.flips is None:
             return
         if all(a is b and one == two for (a, one), (b, two) in zip(self._made_of, self._bits(), strict=True)):
             return
-        if self.weight is None:
+        self._remake()
+
+    def _remake(self) -> None:
+        if self.weight is None or self.weight.is_meta:
             self._keep()
         else:
             self._cache()
 
     def _bits(self) -> list[tuple[Tensor | None, int]]:
         """The bits that others are made of, and how often torch has counted a write into them."""
-        return [(bits, 0 if bits is None else _version(bits)) for bits in (self.packed, self.flips)]
+        return [(bits, 0 if bits is None else version(bits)) for bits in (self.packed, self.flips)]
 
     @property
     def _fused(self) -> bool:
@@ -192,10 +204,8 @@ class PackedEdges(Edges):
         if prefix + "packed" not in state:
             return
         self.constant.fill_(self._magnitude)
-        if self.weight is None or self.weight.is_meta:
-            self._keep()
-        else:
-            self._cache()
+        self._remake()
+        self._know(copied=False)
 
     @property
     def coats(self) -> Tensor:
@@ -270,7 +280,3 @@ class PackedEdges(Edges):
         if way == "cached" and self.weight is None:
             self._cache()
         return way
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

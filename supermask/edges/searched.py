@@ -81,6 +81,8 @@ class SearchedEdges(Edges):
         "base": torch.float32,
     }
 
+    exact = ("kept", "survivors", "flips")
+
     kept: Tensor
     survivors: Tensor | None
     flips: Tensor | None
@@ -117,6 +119,7 @@ class SearchedEdges(Edges):
         self.remaining = remaining
         self.draw_scores()
         self._keep()
+        self._know()
 
     @property
     def remaining(self) -> float:
@@ -135,6 +138,7 @@ class SearchedEdges(Edges):
             for coat, count in enumerate(counts):
                 self.kept[coat].fill_(count)
         self.constant.fill_(weight_constant(self.weights, self.cols, counts[0] / self.count))
+        self._know()
 
     def check_remaining(self, rate: float) -> list[int]:
         """The edges that each coat selects at `rate`.
@@ -193,6 +197,7 @@ class SearchedEdges(Edges):
             turned = (turned ^ self.flips) & where
             self.flips.bitwise_xor_(turned)
             self.signs.bitwise_xor_(turned)
+            self._know()
 
     @torch.no_grad()
     def make_room_for_draws(self) -> None:
@@ -246,6 +251,8 @@ class SearchedEdges(Edges):
         return None if slope == 1.0 else self.theta().scaled(slope)
 
     def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:
+        if not self.training:
+            self.check_exact()
         return self._subnet(dtype, self.ever if record and self.training else None)[0]
 
     def mask(self) -> Tensor:
@@ -263,6 +270,7 @@ class SearchedEdges(Edges):
 
     @torch.no_grad()
     def stored(self) -> Stored:
+        self.check_exact()
         self.check_made()
         if torch.isnan(self.scores).any():
             raise NotStorable("scores are NaN, so its mask means nothing: the search broke down")
@@ -340,6 +348,7 @@ class SearchedEdges(Edges):
             for name, old in before.items():
                 setattr(self, name, old if old is None else old.copy_(values[name]))
         self.constant.fill_(self._made_constant())
+        self._know()
 
     def _room(self, old: Tensor | None, found: Tensor | None, *, required: bool) -> Tensor | None:
         """Where `found` goes: where the old one lies, if it has that shape, as a captured step reads it there."""

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from supermask.checks import join
 from supermask.edges.base import Edges
 from supermask.edges.in_model import layer_of
+from supermask.edges.wrappers import modules_inside, names_inside, unwrapped
 from supermask.networks.convertible import convertible
+from supermask.networks.foreign import masked_form
 from supermask.networks.layers import MaskedLayer
 from supermask.networks.norms import NORMS, is_batch_norm
 
@@ -26,6 +28,7 @@ class Slot:
         shape: of the weight.
         outputs: length of a bias; 0 where there is no place for one.
         weight, bias: names of the dense tensors whose place it takes; "" where it is masked already.
+        turned: the dense weight is [in, out], and `shape` is [out, in].
         edges: those that are there, where it is masked.
         owner: the module that has them; None where they are the whole model.
     """
@@ -34,6 +37,7 @@ class Slot:
     outputs: int = 0
     weight: str = ""
     bias: str = ""
+    turned: bool = False
     edges: Edges | None = None
     owner: nn.Module | None = None
 
@@ -76,7 +80,7 @@ class Anatomy:
     """What a network is made of. Every tensor with several names goes by the first.
 
     Attributes:
-        model: the network.
+        model: the network, without what it is wrapped in.
         slots: places for masked layers, by the names that those have.
         norms: normalisation layers, by name.
         tensors: those of the state dict that are not of edges, by name.
@@ -103,16 +107,17 @@ class Anatomy:
 
 
 def carve(model: nn.Module) -> Anatomy:
-    """What `model` is made of, at this moment."""
-    every = list(model.named_modules(remove_duplicate=False))
+    """What `model` is made of, at this moment; names are those without wrappers."""
+    model = unwrapped(model)
+    every, inside = list(modules_inside(model, remove_duplicate=False)), names_inside(model)
     firsts: dict[int, tuple[str, nn.Module]] = {}
     for name, module in every:
         firsts.setdefault(id(module), (name, module))
     modules = dict(firsts.values())
-    inside = tuple(join(name, "") for name, module in every if isinstance(module, Edges))
-    state: dict[str, Any] = model.state_dict(keep_vars=True)
+    of_edges = tuple(join(name, "") for name, module in every if isinstance(module, Edges))
+    state: dict[str, Any] = {inside(name): value for name, value in model.state_dict(keep_vars=True).items()}
     seen: dict[int, str] = {}
-    first = {name: seen.setdefault(id(v), name) for name, v in state.items() if not name.startswith(inside)}
+    first = {name: seen.setdefault(id(v), name) for name, v in state.items() if not name.startswith(of_edges)}
     owned: dict[str, dict[str, str]] = defaultdict(dict)
     for name in state:
         owner, _, own = name.rpartition(".")
@@ -151,15 +156,12 @@ def _dense_slots(name: str, module: Any) -> Iterator[tuple[str, Slot]]:
             weight, bias = f"{full}{joint}weight", f"{full}{joint}bias"
             yield full, Slot(shape=(outputs, size), outputs=outputs, weight=weight, bias=bias)
     else:
-        yield (
-            name,
-            Slot(
-                shape=tuple(module.weight.shape),
-                outputs=module.out_features if isinstance(module, nn.Linear) else module.out_channels,
-                weight=join(name, "weight"),
-                bias=join(name, "bias"),
-            ),
-        )
+        form = masked_form(module)
+        turned, shape = form is not None and form.turned, tuple(module.weight.shape)
+        outputs = module.out_channels if hasattr(module, "out_channels") else shape[turned]
+        weight, bias = join(name, "weight"), join(name, "bias")
+        shape = shape[::-1] if turned else shape
+        yield name, Slot(shape=shape, outputs=outputs, weight=weight, bias=bias, turned=turned)
 
 
 def _norm(module: nn.Module, names: Mapping[str, str]) -> Norm:
@@ -173,4 +175,5 @@ def _norm(module: nn.Module, names: Mapping[str, str]) -> Norm:
 
 
 def _is_dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided
+    """Whether `value` is a plain tensor: one of a class of its own may be a part of one, or stand for one."""
+    return type(value) in (Tensor, nn.Parameter) and value.layout is torch.strided

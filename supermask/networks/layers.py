@@ -45,6 +45,11 @@ class MaskedLayer(nn.Module):
         bias: None, a fixed tensor (buffer), or a trained nn.Parameter.
     """
 
+    turned: ClassVar[bool] = False
+    """Whether the dense layer has its weight as [in, out], and the edges as [out, in]."""
+    besides: ClassVar[tuple[str, ...]] = ()
+    """Tensors that the dense layer has beside weight and bias, and this one too."""
+
     edges: Edges
     bias: Tensor | None
 
@@ -364,7 +369,9 @@ class SupermaskConvTranspose3d(_ConvTranspose):
     _convolve = staticmethod(F.conv_transpose3d)
 
 
-DENSE_FORMS: dict[type[nn.Module], type[SupermaskLinear] | type[_Conv]] = {
+MaskedForm = type[SupermaskLinear] | type[_Conv]
+
+DENSE_FORMS: dict[type[nn.Module], MaskedForm] = {
     nn.Linear: SupermaskLinear,
     nn.Conv1d: SupermaskConv1d,
     nn.Conv2d: SupermaskConv2d,

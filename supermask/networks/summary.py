@@ -1,17 +1,20 @@
 """What `convert` did to a network, layer by layer, and what it left and why."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from supermask.checks import join
 from supermask.edges.base import Edges
-from supermask.edges.in_model import searched_edges
+from supermask.edges.in_model import owned_edges
+from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import selected_edges
-from supermask.networks.convertible import convertible, tied_modules
-from supermask.networks.layers import DENSE_FORMS, MaskedLayer
-from supermask.networks.norms import NORMS
+from supermask.edges.wrappers import modules_inside
+from supermask.networks.convertible import tied_modules, why_not
+from supermask.networks.layers import MaskedLayer
+from supermask.networks.norms import NORMS, can_be_plain
+from supermask.networks.readers import computed_with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,41 +79,44 @@ def summary(model: nn.Module) -> Summary:
     layers = [
         LayerSummary(
             name=name,
-            kind=type(model.get_submodule(name)).__name__,
+            kind=type(owner).__name__,
             shape=edges.shape,
             edges=edges.count,
             kept=kept[name],
             pinned=edges.pinned,
         )
-        for name, edges in searched_edges(model).items()
+        for name, (owner, edges) in owned_edges(model).items()
+        if isinstance(edges, SearchedEdges)
     ]
-    tied = tied_modules(model)
-    left = []
-    for owner_name, owner in model.named_modules():
+    return Summary(layers=tuple(layers), left=tuple(left_tensors(model)))
+
+
+def left_tensors(model: nn.Module) -> Iterator[LeftTensor]:
+    """Parameters that are no scores, and biases that a masked layer has because they are read elsewhere."""
+    tied, read = tied_modules(model), computed_with(model)
+    attention: dict[int, nn.Module] = {}
+    for owner_name, owner in modules_inside(model):
         if isinstance(owner, Edges):
             continue
-        for name, parameter in owner.named_parameters(recurse=False):
-            left.append(
-                LeftTensor(
-                    name=join(owner_name, name),
-                    shape=tuple(parameter.shape),
-                    trained=parameter.requires_grad,
-                    reason=_why_left(owner, name, tied),
-                )
-            )
-    return Summary(layers=tuple(layers), left=tuple(left))
+        if isinstance(owner, nn.MultiheadAttention):
+            attention[id(owner.out_proj)] = owner
+        found: dict[str, Tensor] = dict(owner.named_parameters(recurse=False))
+        if isinstance(owner, MaskedLayer) and owner.bias is not None and join(owner_name, "bias") in read:
+            found["bias"] = owner.bias
+        for name, tensor in found.items():
+            full = join(owner_name, name)
+            reason = _why_left(attention.get(id(owner), owner), name, tied)
+            if full in read and isinstance(owner, (*NORMS, MaskedLayer)):
+                reason = f"{reason}, which {read[full]} computes with"
+            yield LeftTensor(name=full, shape=tuple(tensor.shape), trained=tensor.requires_grad, reason=reason)
 
 
 def _why_left(owner: nn.Module, name: str, tied: Mapping[int, str]) -> str:
-    kind = type(owner).__name__
     if id(owner) in tied:
         return f"its weight is shared with {tied[id(owner)]}"
     if isinstance(owner, NORMS):
-        return "scale or shift of a normalisation"
+        needed = "" if can_be_plain(owner) else f", without which the forward of {type(owner).__name__} does not do"
+        return f"scale or shift of a normalisation{needed}"
     if isinstance(owner, MaskedLayer):
         return f"{name} of a masked layer"
-    if convertible(owner) or isinstance(owner, nn.modules.linear.NonDynamicallyQuantizableLinear):
-        return "skipped"
-    if isinstance(owner, tuple(DENSE_FORMS)):
-        return f"{kind} is a subclass, whose own forward a masked layer would not run"
-    return f"{kind} has no masked form"
+    return why_not(owner) or "skipped"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,6 +78,7 @@ class RunOptions:
         if self.folder is not None:
             object.__setattr__(self, "folder", Path(self.folder))  # a string will do
         as_int64(self.seed)
+        object.__setattr__(self, "seed", index(self.seed))  # NumPy's integers are none of JSON's
         if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
             raise ValueError(f"checkpoint_seconds={self.checkpoint_seconds}: expected a number from 0 up")
         if self.keep_checkpoints < 1:

@@ -1,5 +1,6 @@
 """A ticket's parts, and the network that they are put into: what `load` and the exported forms share."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +15,20 @@ from supermask.edges.base import Edges
 from supermask.edges.making import Making
 from supermask.edges.packed import PackedEdges
 from supermask.edges.stored import Stored
+from supermask.edges.wrappers import names_inside, wrapped_part
 from supermask.networks.anatomy import Anatomy, carve
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import replace_layers
+from supermask.networks.convertible import unmade, unshaped
 from supermask.networks.layers import MaskedLayer
 from supermask.networks.norms import set_norm
+from supermask.networks.undo import as_it_was
 from supermask.tickets.errors import TicketError
 from supermask.tickets.file import Reader, reading
 from supermask.tickets.info import LayerInfo, TicketInfo
-from supermask.tickets.match import check_fit
+from supermask.tickets.match import check_fit, same_bits
 
-__all__ = ["Parts", "masked", "read_parts", "realised", "skeleton", "skeleton_of", "unfolded"]
+__all__ = ["Parts", "masked", "parts_of", "read_parts", "realised", "skeleton", "skeleton_of", "unfolded"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,21 +61,35 @@ def read_parts(
     if model is not None and not isinstance(model, nn.Module):
         raise TypeError(f"model is {model!r}: expected an nn.Module, a network and not its class")
     with reading(file) as reader:
-        info = reader.info
-        network = carve(model if model is not None else skeleton_of(info))
-        called = str(info.architecture) if model is None else type(model).__name__
-        check_fit(network, called, info)
-        if model is not None and (empty := [name for name, tensor in network.tensors.items() if tensor.is_meta]):
-            raise TicketError(
-                f"{info.path}: tensor {empty[0]!r} of {called} is on the meta device: build it on a real one"
-            )
-        return Parts(
-            info=info,
-            network=network,
-            architecture=info.architecture if model is None else None,
-            edges={layer.name: _packed(reader, layer, weights, device) for layer in info.layers},
-            tensors={tensor.name: _widened(reader.tensor(tensor.name), info) for tensor in info.tensors},
-        )
+        return parts_of(reader, model=model, weights=weights, device=device)
+
+
+def parts_of(reader: Reader, *, model: nn.Module | None, weights: Making, device: torch.device | str) -> Parts:
+    """`read_parts` of an open ticket."""
+    info = reader.info
+    if model is not None:
+        _check_given(info.path, model)
+    network = carve(model if model is not None else skeleton_of(info))
+    called = str(info.architecture) if model is None else type(model).__name__
+    check_fit(network, called, info)
+    if model is not None and (wrong := unmade(model)):
+        raise TicketError(f"{info.path}: {called}: {wrong}")
+    return Parts(
+        info=info,
+        network=network,
+        architecture=info.architecture if model is None else None,
+        edges={layer.name: _packed(reader, layer, weights, device) for layer in info.layers},
+        tensors={tensor.name: _widened(reader.tensor(tensor.name), info) for tensor in info.tensors},
+    )
+
+
+def _check_given(where: str, model: nn.Module) -> None:
+    """Raise TicketError of a network that no ticket can be put into."""
+    called = type(model).__name__
+    if part := wrapped_part(model):
+        raise TicketError(f"{where}: {called} wraps a network: give the one inside, its .{part}, and wrap that again")
+    if wrong := unshaped(model):
+        raise TicketError(f"{where}: {called}: {wrong}")
 
 
 def masked(parts: Parts) -> nn.Module:
@@ -81,8 +99,9 @@ def masked(parts: Parts) -> nn.Module:
         TicketError: the network does not take them.
     """
     try:
-        network = realised(parts, partial(_attached, parts), parts.tensors)
-        _fill(network, parts)
+        with as_it_was(parts.network.model):
+            network = realised(parts, partial(_attached, parts), parts.tensors)
+            _fill(network, parts)
     except (ValueError, RuntimeError) as error:
         raise TicketError(f"{parts.info.path}: the network does not take the ticket: {error}") from error
     return network.requires_grad_(False).eval()
@@ -229,11 +248,19 @@ def _allocated(model: nn.Module, names: Collection[str]) -> bool:
 
 
 def _fill(model: nn.Module, parts: Parts) -> None:
-    """Copy the ticket's tensors into the network, in the ticket's dtypes; tensors that are one stay one."""
-    state, first = model.state_dict(keep_vars=True), parts.network.first
-    sources = {name: name if name in parts.tensors else first.get(name, name) for name in state}
-    stored = {name: parts.tensors[source] for name, source in sources.items() if source in parts.tensors}
+    """Have the network load the ticket's tensors, in the ticket's dtypes; tensors that are one stay one.
+
+    They are of the version of a state dict that its modules write.
+    """
+    state, inside = model.state_dict(keep_vars=True), names_inside(model)
+    called, first = {name: inside(name) for name in state}, parts.network.first
+    sources = {name: own if own in parts.tensors else first.get(own, own) for name, own in called.items()}
+    found = {name: parts.tensors[source] for name, source in sources.items() if source in parts.tensors}
+    stored = OrderedDict(found)
+    stored._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
     with torch.no_grad():
-        for name, value in stored.items():
-            state[name].data = state[name].data.to(value.dtype)
+        for name, value in found.items():
+            state[name].data = torch.empty_like(value, device=state[name].device)  # what was there stays as it was
         model.load_state_dict(stored, strict=False)  # edges have theirs
+    if wrong := [name for name, value in found.items() if not same_bits(state[name].cpu(), value)]:
+        raise ValueError(f"{called[wrong[0]]} is another after it was loaded: a module changes what it loads")

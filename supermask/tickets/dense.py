@@ -51,11 +51,24 @@ def dense_of(file: str | Path | BinaryIO, model: nn.Module | None) -> tuple[nn.M
     values = _values(parts)
     network = realised(parts, lambda original: original.model, values)
     state = network.state_dict(keep_vars=True)
+    turned = {slot.weight for slot in parts.network.slots.values() if slot.turned}
     with torch.no_grad():
         for name in parts.network.tensors:
             value = values[name]
-            state[name].copy_(value(torch.float32) if isinstance(value, PackedEdges) else value)
+            filled = value(torch.float32) if isinstance(value, PackedEdges) else value
+            state[name].copy_(filled.T if name in turned else filled)
+    for module in network.modules():
+        _compute_plainly(module)
     return network.requires_grad_(False).eval(), parts.info
+
+
+def _compute_plainly(module: nn.Module) -> None:
+    """Have torch compute a transformer layer as the ticket's network does: its fused kernel makes padded positions
+    zero."""
+    if isinstance(module, nn.TransformerEncoder):
+        module.use_nested_tensor = False
+    elif isinstance(module, nn.TransformerEncoderLayer):
+        module.activation_relu_or_gelu = 0  # which that kernel asks for
 
 
 def _values(parts: Parts) -> dict[str, Tensor | PackedEdges]:

@@ -28,6 +28,7 @@ from supermask.tickets.dense import dense, dense_of
 from supermask.tickets.errors import TicketError
 from supermask.tickets.file import written
 from supermask.tickets.info import TicketInfo
+from supermask.tickets.match import same_bits
 
 __all__ = ["dense", "input_shape", "write_aoti", "write_onnx", "write_program", "write_state_dict"]
 
@@ -42,18 +43,19 @@ _ONE_FILE = 2_000_000_000  # bytes that one ONNX file holds: protocol buffers en
 def write_state_dict(file: str | Path | BinaryIO, path: str | Path, *, model: nn.Module | None = None) -> None:
     """Write the dense weights as a safetensors file, for `load_state_dict` of the original network.
 
-    What is read back has every tensor to the bit. Tensors that are one in the network are there under each of their
-    names.
+    What is read back has every tensor to the bit, and loads so. Tensors that are one in the network are there under
+    each of their names.
 
     Args:
         file, model: as for `dense`, but the model is copied and not changed.
         path: to write; the file appears whole, or what was there stays.
 
     Raises:
-        TicketError: as `dense`, or `path` cannot be written.
+        TicketError: as `dense`, a network that loads such a file otherwise, or `path` cannot be written.
     """
     path = Path(path)
     network = _network(file, model)[0]
+    _check_loads_plain(path, network)
     state: dict[str, Tensor] = {}
     there: set[int] = set()
     for name, tensor in network.state_dict().items():
@@ -67,7 +69,7 @@ def write_state_dict(file: str | Path | BinaryIO, path: str | Path, *, model: nn
             if set(found.keys()) != set(state):
                 raise TicketError(f"{path}: not written: it reads back with other tensors than the network has")
             for name, tensor in state.items():
-                if not _same_bits(found.get_tensor(name), tensor.cpu()):
+                if not same_bits(found.get_tensor(name), tensor.cpu()):
                     raise TicketError(f"{path}: not written: tensor {name!r} does not read back as it was")
 
     _write(path, lambda temporary: safetensors.torch.save_file(state, temporary, {"format": "pt"}), check)
@@ -319,10 +321,21 @@ def _tensors_in(outputs: Any) -> Iterator[Tensor]:
             yield from _tensors_in(inner)
 
 
-def _same_bits(one: Tensor, two: Tensor) -> bool:
-    if one.dtype is not two.dtype or one.shape != two.shape:
-        return False
-    return torch.equal(one.reshape(-1).view(torch.uint8), two.reshape(-1).view(torch.uint8))
+def _check_loads_plain(path: Path, network: nn.Module) -> None:
+    """Raise TicketError if `network` is another after it loaded its own state dict without the versions of modules,
+    which a safetensors file does not hold."""
+    state, other, wrong = network.state_dict(), copy.deepcopy(network), ""
+    try:
+        other.load_state_dict(dict(state))
+        differ = [name for name, value in other.state_dict().items() if not same_bits(value, state[name])]
+        wrong = f"{differ[0]} is another then" if differ else ""
+    except (RuntimeError, ValueError) as error:
+        wrong = str(error)
+    if wrong:
+        raise TicketError(
+            f"{path}: not written: {type(network).__name__} loads a state dict by the versions of its modules, which a "
+            f"safetensors file does not hold ({wrong}): torch.save the state_dict() of supermask.exports.dense(...)"
+        )
 
 
 def _called_pt2(path: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from supermask.checks import join
 from supermask.networks.anatomy import Anatomy, BatchNorm
@@ -10,10 +11,17 @@ from supermask.tickets.container import DTYPES
 from supermask.tickets.errors import TicketError
 from supermask.tickets.info import Layer, TensorInfo, TicketInfo
 
-__all__ = ["check_fit", "check_parts", "check_storable"]
+__all__ = ["check_fit", "check_parts", "check_storable", "same_bits"]
 
 _NAMED = 12  # differences that an error names
 _Kind = tuple[tuple[int, ...], torch.dtype]
+
+
+def same_bits(one: Tensor, two: Tensor) -> bool:
+    """Whether two tensors on one device are alike in dtype, shape and every bit."""
+    if one.dtype is not two.dtype or one.shape != two.shape:
+        return False
+    return torch.equal(*(tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, two)))
 
 
 def check_fit(network: Anatomy, called: str, info: TicketInfo) -> None:

@@ -18,6 +18,7 @@ from supermask.edges.base import Edges
 from supermask.edges.packed import PackedEdges
 from supermask.edges.selection import selected_once
 from supermask.edges.stored import NotStorable, Stored
+from supermask.edges.wrappers import wrapped_part
 from supermask.networks.anatomy import Anatomy, BatchNorm, carve
 from supermask.networks.architecture import Architecture
 from supermask.tickets.assemble import skeleton
@@ -45,7 +46,8 @@ def save(
     """Write the ticket of `model`, with the masks of this moment; the file appears whole or not at all.
 
     Args:
-        model: network with masked layers, searched or loaded from a ticket. It is not changed.
+        model: network with masked layers, searched or loaded from a ticket. It is not changed. Of one that is wrapped
+            (compiled, data-parallel, averaged, checkpointed), or has parts that are, it is the network inside.
         file: a path, or a binary file open for writing.
         architecture: what the network is rebuilt from; None where whoever loads it will bring the model.
         encoding: of the masks. "ans": entropy-coded, as small as their structure allows. "raw": one bit an edge, faster
@@ -63,6 +65,7 @@ def save(
     check_choice("precision", precision, Precision)
     if not isinstance(architecture, Architecture | None):
         raise TypeError(f"architecture is {architecture!r}: expected a supermask.Architecture or None")
+    _check_whole(model, where)
     network = carve(model)
     seed = _seed(network, where)
     edges = dict(sorted(network.edges.items(), key=lambda item: item[1].layer))
@@ -139,6 +142,16 @@ import supermask
 network = supermask.load({call})
 ```
 """
+
+
+def _check_whole(model: nn.Module, where: str) -> None:
+    """Raise TicketError where a process holds a part of each tensor."""
+    for module in model.modules():
+        if wrapped_part(module) == "_fsdp_wrapped_module":
+            raise TicketError(
+                f"{where}: {type(module).__name__} holds a shard of each tensor: save the network that it was made of, "
+                "with a state dict gathered from all processes"
+            )
 
 
 def _seed(network: Anatomy, where: str) -> int:

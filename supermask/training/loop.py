@@ -18,11 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from supermask.data.base import Batch, Loaded
+from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import selected_once
 from supermask.training.captured import CapturedStep, Results, capturable, check_capture
+from supermask.training.first_step import warn_of_untouched
 from supermask.training.hooks import PLAIN, Hooks
 from supermask.training.non_finite import NonFiniteError, first_non_finite
 from supermask.training.parallel import ALONE, Group
+from supermask.training.score_sgd import ScoreSGD
 from supermask.training.training import Training
 
 Searching = Callable[[], AbstractContextManager[None]]
@@ -114,6 +117,7 @@ class Loop:
         """Make `runner`, which averages the gradients of what the network trains at this moment."""
         self._trained = _trained(self.model)
         self._captured: tuple[torch.optim.Optimizer, CapturedStep] | None = None
+        self._begun: torch.optim.Optimizer | None = None
         runner = self.group.wrap(self.model)
         self.runner: Callable[[Tensor], Tensor] = torch.compile(runner) if self.training.compile else runner
 
@@ -202,6 +206,9 @@ class Loop:
             if self.device.type == "cpu" and not math.isfinite(loss.item()):
                 raise self._broke_down(f"at step {self.step} with loss {loss.item()}", inputs)
             loss.backward()
+        if optimiser is not self._begun:
+            self._begun = optimiser
+            self._look_at_first(optimiser)
         with torch.no_grad():
             taken = self.hooks.step(self.model, optimiser, self.step)
         if not taken:
@@ -209,6 +216,11 @@ class Loop:
         optimiser.zero_grad(set_to_none=True)
         right = None if logits is None else (logits.detach().argmax(dim=1) == labels).sum()
         return loss.detach(), right
+
+    def _look_at_first(self, optimiser: torch.optim.Optimizer) -> None:
+        """Warn of layers that a search does not reach; ScoreSGD does so itself."""
+        if not isinstance(optimiser, ScoreSGD) and any(isinstance(m, SearchedEdges) for m in self.model.modules()):
+            warn_of_untouched(self.model, of_weights=False)
 
     def _close(self, inputs: Tensor | None) -> EpochResult:
         """The epoch's means over all processes; the tally begins again."""

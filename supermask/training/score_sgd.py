@@ -28,6 +28,7 @@ from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import Found, State, by_rule, one_selection
 from supermask.kernels.base.keys import Threshold
 from supermask.kernels.score_step.op import NO_BRACKET, score_step
+from supermask.training.first_step import warn_of_untouched
 
 
 class Left(NamedTuple):
@@ -84,6 +85,7 @@ class ScoreSGD(torch.optim.SGD):
         self._left: dict[tuple[SearchedEdges, ...], Left] = {}
         self._lr: Tensor | None = None  # where a step finds a rate that is a float
         self._watches: list[Any] = []  # on scores whose gradient is that of the weights
+        self._begun = False  # whether a step was taken
         self._stepped = False  # on gradients of weights
         self._used: dict[SearchedEdges, State] = {}  # what the layers were when these gradients were made
         _watch_others(weakref.ref(self))
@@ -130,6 +132,9 @@ class ScoreSGD(torch.optim.SGD):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if not self._begun:
+            self._begun = True
+            warn_of_untouched(self.model, of_weights=bool(self._watches))
         if not self._watches:
             super().step()
             return loss

@@ -13,10 +13,11 @@ from torch import nn
 from supermask.edges.base import Edges
 from supermask.edges.draws import kept_count
 from supermask.edges.in_model import searched_edges
-from supermask.edges.searched import SearchedEdges
+from supermask.edges.searched import SearchedEdges, Selection
 from supermask.kernels.base.bits import pack, unpack
 from supermask.networks.layers import SupermaskLinear
 from supermask.networks.rates import set_remaining
+from tests.devices import DEVICE
 from tests.supermask.edges.chosen_edges import chosen, oracle
 
 
@@ -211,3 +212,21 @@ def test_signs_are_made_again_where_a_move_left_nothing_in_them(weights: Any) ->
         assert edges.signs is None or edges.signs.device.type == device
     edges.load_state_dict(state)
     assert torch.equal(edges(torch.float32), weight)
+
+
+@pytest.mark.parametrize("straight_through", [True, False])
+@pytest.mark.parametrize("shape", [(8, 4, 1, 1), (8, 1, 3, 3), (6, 5, 1)])
+def test_gradients_have_the_strides_of_the_scores(shape: tuple[int, ...], straight_through: bool) -> None:
+    """Contiguous says nothing of axes of length one; who buckets gradients, as DDP does, compares strides."""
+    edges = SearchedEdges(shape, seed=1, device=DEVICE)
+    edges.select_by(Selection(straight_through=straight_through))
+    if len(shape) == 4:
+        edges = edges.to(memory_format=torch.channels_last)
+    row_major = torch.empty(shape).stride()
+    assert edges.scores.stride() == row_major
+    weight = edges(torch.float32)
+    grad = torch.randn(shape, device=DEVICE)
+    grad = grad.to(memory_format=torch.channels_last) if len(shape) == 4 else grad.transpose(1, 2).contiguous().mT
+    weight.backward(grad)
+    assert edges.scores.grad is not None
+    assert edges.scores.grad.stride() == row_major

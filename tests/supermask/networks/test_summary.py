@@ -58,6 +58,7 @@ def test_kinds_without_a_masked_form_are_left_with_the_reason() -> None:
     assert found["cross.q_proj_weight"] == "MultiheadAttention has no masked form"
     assert found["biased.in_proj_weight"] == "MultiheadAttention has no masked form"
     assert found["lstm.weight_ih_l0"] == "LSTM has no masked form"
+    assert found["cross.out_proj.weight"] == "MultiheadAttention has no masked form"
     assert found["bilinear.weight"] == "Bilinear has no masked form"
     assert found["bn.weight"] == found["bn.bias"] == "scale or shift of a normalisation"
     assert found["masked.bias"] == "bias of a masked layer"

@@ -1,6 +1,7 @@
 """Tensors in, tensors out: each op in Triton and in PyTorch, some in C, equal by test.
 
-This is `supermask.kernels`. The folder's own name belongs to another package, which is found from a clone, too.
+This is `supermask.kernels`. The folder's own name belongs to another package, which is found from a clone, too. Where it
+is not installed, who asks whether it is (transformers does) finds a module without a version and a file.
 """
 
 if __name__ == "kernels":
@@ -8,14 +9,21 @@ if __name__ == "kernels":
     from importlib.machinery import PathFinder
     from importlib.util import module_from_spec
     from pathlib import Path
+    from types import ModuleType
 
     root = Path(__file__).resolve().parents[1]
     found = PathFinder.find_spec("kernels", [entry for entry in sys.path if Path(entry).resolve() != root])
     if found is None or found.origin is None or found.loader is None:
-        raise ImportError(
-            f"{root / 'kernels'} is the package supermask.kernels: import that; sys.path has no other kernels",
-            name="kernels",
-        )
-    other = module_from_spec(found)
-    sys.modules["kernels"] = other  # what `import kernels` gives, once this module has run
-    found.loader.exec_module(other)
+
+        class _Missing(ModuleType):
+            def __getattr__(self, name: str) -> object:
+                said = (
+                    f"{root / 'kernels'} is the package supermask.kernels: import that; sys.path has no other kernels"
+                )
+                raise (AttributeError if name.startswith("__") else ImportError)(said)
+
+        sys.modules["kernels"] = _Missing("kernels")
+    else:
+        other = module_from_spec(found)
+        sys.modules["kernels"] = other  # what `import kernels` gives, once this module has run
+        found.loader.exec_module(other)

@@ -87,14 +87,18 @@ def test_an_installed_package_has_one_name_and_leaves_kernels_to_others(
 
 def test_the_folder_under_its_bare_name_says_what_to_import(tmp_path: Path) -> None:
     python = environment(tmp_path / "bare")
-    for before in ("", "import supermask.kernels; "):
-        ended = subprocess.run(
-            [python, "-c", before + "import kernels"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
+    for asked in (
+        "import kernels; kernels.select",
+        "from kernels import select",
+        "import supermask.kernels; from kernels import select",
+    ):
+        ended = subprocess.run([python, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=False)
         assert ended.returncode == 1
         last = ended.stderr.strip().splitlines()[-1]
         assert last.startswith("ImportError: ")
         assert last.endswith("is the package supermask.kernels: import that; sys.path has no other kernels")
+    looked = "import kernels; print(getattr(kernels, '__version__', None), getattr(kernels, '__file__', None))"
+    assert run(python, "-c", looked, cwd=ROOT) == "None None\n"
 
 
 KERNELS = """

@@ -11,11 +11,12 @@ from supermask.checks import SearchWarning, join
 from supermask.edges.base import Edges
 from supermask.edges.in_model import all_edges
 from supermask.edges.wrappers import modules_inside
+from supermask.networks.norms import NORMS
 from supermask.networks.summary import left_tensors
 
 _LEAST_MASKED = 0.25  # of the parameters; of torchvision's classifiers it is 0.98 and more
 _TINY = 1e-2  # a scale of a branch below it leaves next to nothing of the branch
-_SCALES = ("scale", "gamma", "gain", "alpha", "lambda", "weight")  # that can be zero, where others are added
+_SCALES = ("scale", "gamma", "gain", "alpha", "lambda")  # that can be zero, where others are added
 
 
 def warn_of_few_masked(model: nn.Module) -> None:
@@ -60,6 +61,6 @@ def _vanishing(model: nn.Module) -> Iterator[tuple[str, float]]:
             if parameter.requires_grad or not parameter.numel() or not parameter.is_floating_point():
                 continue
             value = float(parameter.flatten()[0])
-            called = any(word in name for word in _SCALES)
+            called = any(word in name for word in _SCALES) or (name == "weight" and type(module) in NORMS)
             if abs(value) <= _TINY and (value or called) and bool((parameter == value).all()):
                 yield join(owner, name), value

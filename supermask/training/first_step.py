@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from supermask.checks import SearchWarning
 from supermask.edges.in_model import searched_edges
@@ -26,7 +26,8 @@ def warn_of_untouched(model: nn.Module, *, of_weights: bool) -> None:
         of_weights: the gradients are those of the effective weights (supermask/training/score_sgd.py).
     """
     layers = {name: edges for name, edges in searched_edges(model).items() if edges.scores.requires_grad}
-    if any(edges.constant.is_meta for edges in layers.values()) or _capturing():
+    traced = any(type(edges.constant) is not Tensor or edges.constant.is_meta for edges in layers.values())
+    if traced or _capturing():
         return
     if missing := [name for name, edges in layers.items() if edges.scores.grad is None]:
         _warn(

@@ -251,6 +251,7 @@ def test_a_forgotten_optimiser_leaves_nothing_behind() -> None:
     with optimiser.searching():
         F.cross_entropy(model(x), y).backward()
     hooks = _global_optimizer_pre_hooks
+    gc.collect()  # those of other tests
     count = len(hooks)
     del optimiser
     gc.collect()

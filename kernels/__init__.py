@@ -1,7 +1,7 @@
 """Tensors in, tensors out: each op in Triton and in PyTorch, some in C, equal by test.
 
-This is `supermask.kernels`. The folder's own name belongs to another package, which is found from a clone, too. Where it
-is not installed, who asks whether it is (transformers does) finds a module without a version and a file.
+This is `supermask.kernels`. The folder's own name belongs to another package, which is found from a clone, too;
+where it is not installed, who asks whether it is (transformers does) finds a module without a version and a file.
 """
 
 if __name__ == "kernels":

@@ -1,15 +1,13 @@
 """The table of families, as a command."""
 
 import argparse
-import multiprocessing
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 from tests.families import __doc__ as about
 from tests.families.cases import cases
-from tests.families.check import checked_by_name, table
+from tests.families.check import checked, table
 
 PACKAGES = ("torchvision", "timm", "transformers")
 HEAD = """# Networks of other packages
@@ -27,11 +25,7 @@ def main() -> int:
     parser.add_argument("packages", nargs="*", default=PACKAGES, help="which; all by default")
     parser.add_argument("--write", type=Path, help="write the table here")
     options = parser.parse_args()
-    places = [(package, number) for package in options.packages for number in range(len(cases(package)))]
-    context = multiprocessing.get_context("spawn")
-    workers = len(os.sched_getaffinity(0))
-    with context.Pool(workers, maxtasksperchild=4) as pool:  # so that no process grows by all networks
-        rows = pool.starmap(checked_by_name, places, chunksize=1)
+    rows = [checked(case) for package in options.packages for case in cases(package)]
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", *options.packages))
     text = HEAD.format(versions=versions) + table(rows)
     if options.write:

@@ -16,7 +16,7 @@ class Case:
         name: of the package, a slash, and of the network in it.
         build: makes it, with random weights.
         shape: of a batch of images or waves; None for words.
-        taken: what of the output is compared.
+        called: the network on a batch.
     """
 
     name: str

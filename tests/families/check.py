@@ -10,7 +10,7 @@ import torch
 
 from supermask import SearchWarning, convert, load, save, summary
 from supermask.training.score_sgd import ScoreSGD
-from tests.families.cases import Case, cases
+from tests.families.cases import Case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +70,6 @@ def _step(case: Case, model: torch.nn.Module) -> None:
     with optimiser.searching():
         case.called(model.train(), case.input()).square().mean().backward()
     optimiser.step()
-
-
-def checked_by_name(package: str, number: int) -> Row:
-    """`checked` of a package's case, for a process of its own."""
-    torch.set_num_threads(1)
-    return checked(cases(package)[number])
 
 
 def table(rows: Sequence[Row]) -> str:

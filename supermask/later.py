@@ -31,7 +31,7 @@ def _said(record: Any, one: Field[Any]) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return settings(value)
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from supermask.runs.identity import flat
+from supermask.runs.identity import FIRST, flat
 from supermask.runs.read import RunRecord, mean_and_error
 from supermask.runs.records import CycleResult
 
 Measure = Literal[
     "accuracy", "recalibrated", "dying", "dying_cumulative", "explored", "apparent", "apparent_of_all", "dead"
 ]
-_RUN_OPTIONS = ("run", "device", "processes")  # where and how a run happens, not what it is
+_RUN_OPTIONS = ("run", "device", "processes")  # where and how a run happens, not what it does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,8 @@ def line(label: str, runs: Sequence[RunRecord]) -> Line:
 def group(runs: Iterable[RunRecord]) -> list[Line]:
     """Runs as lines, in the order in which each line's first run comes.
 
-    Runs of a line agree in their recipe but for the seed and where they ran. Runs of one cycle may differ in its
+    Runs of a line agree in their recipe, the code of its parts and the kind of device, but for the seed and how they
+    ran. Runs of one cycle may differ in its
     remaining too: they are points of the line. A line is called after its recipe, and where two recipes have one name,
     also after the settings in which they differ.
     """
@@ -101,8 +102,8 @@ def settings(run: RunRecord) -> dict[str, str]:
     """The recipe's settings by dotted name, as text; seed and run options are left out, and so is the remaining rate of
     a run of one cycle."""
     found: dict[str, str] = {}
-    for name, value in run.config.items():
-        if name not in ("name", "stages", *_RUN_OPTIONS):
+    for name, value in {**FIRST, **run.config}.items():
+        if name not in ("name", "stages", "code", *_RUN_OPTIONS):
             found |= {full: _text(inner) for full, inner in flat(value, name, lists=False)}
     cycles = run.searches
     found["cycles"] = str(len(cycles))
@@ -115,6 +116,21 @@ def settings(run: RunRecord) -> dict[str, str]:
         if name != "stage":
             values = _distinct(stage[name] for stage in stages if stage.get("stage") == kind and name in stage)
             found[f"{kind}.{name}"] = values
+    return found | _code(run.config.get("code", {}))
+
+
+def _code(code: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Types of the user's parts by their names, and what tells two parts of one type apart, short."""
+    by_part: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for name, said in code.items():  # all stages in one
+        by_part["stages" if name.startswith("stages.") else name].append(said)
+    found = {}
+    for part, every in by_part.items():
+        found[part] = _distinct(said.get("type") for said in every)
+        digests = [f"{file} {digest[:8]}" for said in every for file, digest in said.get("source", {}).items()]
+        found[f"{part}.source"] = _distinct(digests)
+        for said in every:
+            found |= {name: _text(one) for name, one in flat(said.get("bound", {}), part) if one != {}}
     return found
 
 
@@ -134,7 +150,8 @@ def differing(all_settings: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 def _key(run: RunRecord) -> str:
     """The same for two runs of one line."""
-    config = {name: value for name, value in run.config.items() if name not in _RUN_OPTIONS}
+    config = {name: value for name, value in {**FIRST, **run.config}.items() if name not in _RUN_OPTIONS}
+    config["device"] = device_of(run)
     if len(run.searches) == 1:
         config["stages"] = [
             stage | {"cycle": {name: value for name, value in stage["cycle"].items() if name != "remaining"}}
@@ -145,9 +162,14 @@ def _key(run: RunRecord) -> str:
     return json.dumps(config, sort_keys=True)
 
 
+def device_of(run: RunRecord) -> str:
+    """The kind of device that it ran on, whichever of its kind."""
+    return str(run.config.get("device", "cpu")).partition(":")[0]
+
+
 def _labels(name: str, runs: Sequence[RunRecord]) -> list[str]:
     """A label for each of these runs, of different lines and one name."""
-    all_settings = [settings(run) for run in runs]
+    all_settings = [settings(run) | {"device": device_of(run)} for run in runs]
     short = differing(all_settings)
     labels: list[str] = []
     for found in all_settings:

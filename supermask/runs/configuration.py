@@ -1,10 +1,9 @@
 """What an experiment is: data, network, optimiser and a list of stages. It says; a `Run` does."""
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -13,7 +12,11 @@ from supermask.later import settings
 from supermask.methods.cycles import Cycle, check_cycles
 from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
+from supermask.runs.identity import RESULTS
 from supermask.runs.options import Conversion, RecipeError, RunOptions
+from supermask.runs.parts import code_of
+from supermask.runs.plain import held_by, is_record, plain
+from supermask.runs.sources import qualified
 from supermask.runs.stages import Export, Search, Stage, Train, search
 from supermask.training.captured import check_capture
 from supermask.training.training import Training
@@ -125,23 +128,48 @@ class Configuration:
             check_capture(device, ranks, self.method)
 
     def to_json(self, architecture: Architecture, device: torch.device, processes: int) -> dict[str, Any]:
-        """What a run of it is, of JSON's own types."""
-        stages = [{"stage": type(stage).__name__, **settings(stage)} for stage in self.course]
+        """What a run of it is, of JSON's own types: all that its result is a function of, and how it was run."""
+        said = self.said()
+        made = {"name": said["name"], "data": said["data"], "network": plain(architecture.to_json())}
+        config = made | said | {"device": device.type, "processes": processes}
+        if code := self.code() | code_of(architecture, "architecture", Architecture, unsaid=True):
+            config["code"] = code
+        return config
+
+    def said(self) -> dict[str, Any]:
+        """The settings, without the network, which depends on the data, and the code that is not supermask's."""
+        stages = [{"stage": type(stage).__name__, **held_by(stage)} for stage in self.course]
         for number, cycle in self.cycle_of_stage.items():
             if type(cycle) is not Cycle:
-                stages[number]["cycle"]["type"] = f"{type(cycle).__module__}.{type(cycle).__qualname__}"
-        data = {"type": type(self.data).__name__, **settings(self.data)}
-        made = {"network": architecture.to_json(), "stages": stages, "data": data}
-        config = settings(self) | made | {"device": device.type, "processes": processes}
+                stages[number]["cycle"]["type"] = qualified(type(cycle))
+        config = {name: value for name, value in settings(self).items() if name not in ("network", "method")}
+        config |= {
+            "results": RESULTS,
+            "stages": stages,
+            "data": {"type": type(self.data).__name__, **held_by(self.data)},
+        }
         config["conversion"] = self.conversion.chosen(self.method)
-        config["method"] = self.method.settings()
-        if not config["method"]:  # the stages say all of it
-            del config["method"]
-        plain: dict[str, Any] = json.loads(json.dumps(config, default=str))
-        return plain
+        if said := self.method.settings():  # else the stages say all of it
+            config["method"] = said | {"type": qualified(type(self.method))}
+        made: dict[str, Any] = plain(config)
+        return made
+
+    def code(self) -> dict[str, dict[str, Any]]:
+        """Of each part, by its dotted name, what the settings do not say: the type of one that is not supermask's own,
+        the digest of the files that define it, and what these do not say."""
+        parts = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("run", "stages")}
+        parts |= {f"stages.{number}": stage for number, stage in enumerate(self.course)}
+        usual = {"training": Training, "conversion": Conversion}
+        unsaid = {"network"} if self.method.settings() else {"network", "method"}
+        found = code_of(type(self), "recipe")
+        for name, part in parts.items():
+            found |= code_of(part, name, usual.get(name), unsaid=name in unsaid)
+        had = tuple(f"{name}." for name in self.how if name.startswith("data."))
+        return {name: found[name] for name in sorted(found) if not f"{name}.".startswith(had)}
 
     @property
     def how(self) -> list[str]:
         """Settings in which two runs of one experiment may differ: how it is run, and how its data is had."""
         options = [f"run.{option.name}" for option in fields(self.run) if option.name != "seed"]
-        return options + [f"data.{option.name}" for option in fields(cast(Any, self.data)) if not option.repr]
+        had = fields(self.data) if is_record(self.data) else ()  # type: ignore[arg-type]
+        return options + [f"data.{option.name}" for option in had if not option.repr]

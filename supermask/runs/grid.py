@@ -4,6 +4,7 @@ Every run has a folder named after what it is, so that a grid begun again, or an
 goes on with those that stopped and skips those that are done.
 """
 
+import json
 import multiprocessing
 import os
 import re
@@ -22,10 +23,13 @@ import torch
 
 from supermask.checks import SupermaskError
 from supermask.devices import device_named
+from supermask.runs.identity import FIRST, RESULTS, differences, read_config
 from supermask.runs.interrupts import Interrupted, Interrupts
 from supermask.runs.options import RunOptions
+from supermask.runs.plain import holds_address, plain
 from supermask.runs.read import finished
 from supermask.runs.recipe import Recipe
+from supermask.runs.sources import called
 
 _ZEROED = re.compile(r"scores='(\w+)', (lr='\w+', space='\w+', length=\d+), unselected='zero'")
 """A cycle that begins unselected edges at zero; folders of version 0.1.0 are named after an older spelling of it."""
@@ -53,12 +57,18 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """`parent`/NAME-DIGEST-seedN; the digest is of the recipe's arguments and the device."""
+        """`parent`/NAME-DIGEST-seedN; the digest is of the recipe's arguments, the code of its parts that is not
+        supermask's, and the kind of device."""
         made = self.make()
-        # The same whichever way the module was imported: recipes are a folder of a clone, and a part of supermask.
-        place = f"{self.recipe.__module__.removeprefix('supermask.')}.{self.recipe.__qualname__}"
-        said = _ZEROED.sub(r"scores='\1_masked', \2", f"{place}({sorted(self.arguments.items())!r})")
-        said = f"{said} on {self.run.device}"
+        given = repr(sorted(self.arguments.items()))
+        if holds_address(given):
+            given = json.dumps(plain(self.arguments), sort_keys=True)
+        said = _ZEROED.sub(r"scores='\1_masked', \2", f"{called(self.recipe)}({given})")
+        said = f"{said} on {self.run.device.partition(':')[0]}"
+        if FIRST["results"] != RESULTS:
+            said += f" with results {RESULTS}"
+        if code := made.code():
+            said += f" of {json.dumps(code, sort_keys=True)}"
         return self.parent / f"{made.name}-{sha256(said.encode()).hexdigest()[:8]}-seed{self.run.seed}"
 
     def make(self, **options: Any) -> Recipe:
@@ -71,8 +81,23 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether the run came to its end before."""
-        return finished(self.folder)
+        """Whether the run came to its end before.
+
+        Raises:
+            GridError: the folder has another run.
+        """
+        folder = self.folder
+        if not finished(folder):
+            return False
+        made = self.make()
+        began, says = read_config(folder) or {}, made.said()
+        of_data = ("network", "device", "processes", "code")  # the folder's name has their part of it
+        if differing := differences({k: v for k, v in began.items() if k not in of_data}, says, made.how):
+            raise GridError(
+                f"run folder {folder} holds a run of another configuration: {'; '.join(differing)}: the recipe was "
+                "changed since; give the grid another folder"
+            )
+        return True
 
 
 def run_grid(

@@ -4,6 +4,7 @@ import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,6 +29,14 @@ def changed_environment(path: Path) -> list[str]:
     return differences(began, environment(), ())
 
 
+RESULTS = 1
+"""Of results: raised only where the same configuration can give other results, on CPU to the bit, than it gave before.
+
+Runs of another number are other runs. Those that say none are of number 1."""
+FIRST: Mapping[str, Any] = MappingProxyType({"results": 1})
+"""What configurations of releases that did not say it had."""
+
+
 def read_config(path: Path) -> dict[str, Any] | None:
     """The recipe's configuration in a run folder of any release; None where the run ended before it was written.
 
@@ -49,23 +58,52 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 def newest(parent: Path, name: str, config: Mapping[str, Any], besides: Sequence[str]) -> Path | None:
     """The run folder `parent`/`name`-N of the highest N with this configuration, `besides` these settings, if any."""
-    numbers = (path.name.removeprefix(f"{name}-") for path in parent.glob(f"{name}-*"))
-    for number in sorted((int(number) for number in numbers if number.isdecimal()), reverse=True):
-        path = parent / f"{name}-{number}"
-        began = read_config(path)
-        if began is not None and not differences(began, config, besides):
+    for path, began in _begun(parent, name):
+        if not differences(began, config, besides):
             return path
     return None
 
 
+def why_none(parent: Path, name: str, config: Mapping[str, Any], besides: Sequence[str]) -> str:
+    """In what the newest run of that name is another one; nothing where there is no run of it."""
+    for path, began in _begun(parent, name):
+        return f" ({path} is another run: {'; '.join(differences(began, config, besides))})"
+    return ""
+
+
+def _begun(parent: Path, name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Run folders `parent`/`name`-N and what was begun there, the highest N first."""
+    numbers = (path.name.removeprefix(f"{name}-") for path in parent.glob(f"{name}-*"))
+    for number in sorted((int(number) for number in numbers if number.isdecimal()), reverse=True):
+        path = parent / f"{name}-{number}"
+        if (began := read_config(path)) is not None:
+            yield path, began
+
+
 def differences(began: Mapping[str, Any], config: Mapping[str, Any], besides: Sequence[str]) -> list[str]:
     """Where two configurations differ, `besides` these settings: "training.lr was 0.3, is 0.1"."""
-    before, now = dict(flat(began)), dict(flat(config))
+    before, now = dict(flat({**FIRST, **began})), dict(flat({**FIRST, **config}))
+    early = "results" not in began
     return [
-        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        _difference(name, before.get(name), now.get(name), early=early)
         for name in sorted(before | now)
         if before.get(name) != now.get(name) and name not in besides
     ]
+
+
+def _difference(name: str, before: Any, now: Any, *, early: bool) -> str:
+    """In words; `early` is a run of a release that recorded no code."""
+    if not name.startswith("code."):
+        return f"{name} was {before!r}, is {now!r}"
+    part, _, what = name.removeprefix("code.").rpartition(".type")
+    if part and not what:
+        unsaid = "not recorded" if early else "supermask's own"
+        return f"the type of {part} was {before or unsaid}, is {now or unsaid}"
+    part, is_source, file = name.removeprefix("code.").partition(".source.")
+    if is_source:
+        digests = ("none" if one is None else f"of SHA-256 {one[:12]}" for one in (before, now))
+        return "the code of {} in {} was {}, is {}".format(part, file, *digests)
+    return f"{name.removeprefix('code.')} was {before!r}, is {now!r}"
 
 
 def flat(value: Any, name: str = "", *, lists: bool = True) -> Iterator[tuple[str, Any]]:

@@ -220,10 +220,14 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         known = isinstance(recipe["name"], str) and isinstance(recipe["run"]["seed"], int)
         known = known and all(_is_stage(stage) for stage in recipe["stages"])
+        code = recipe.get("code", {})
+        known = known and isinstance(code, dict) and all(isinstance(said, dict) for said in code.values())
     except (LookupError, TypeError) as error:
         raise RunReadError(f"{path / CONFIG} is not a run's configuration: {type(error).__name__} {error}") from error
     if not known:
-        raise RunReadError(f"{path / CONFIG} is not a run's configuration: name, seed or stages are of another type")
+        raise RunReadError(
+            f"{path / CONFIG} is not a run's configuration: name, seed, stages or code is of another type"
+        )
     return recipe
 
 

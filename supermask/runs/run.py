@@ -24,7 +24,7 @@ from supermask.runs.checkpoint import CheckpointError, Checkpoints, read
 from supermask.runs.configuration import Configuration
 from supermask.runs.event_files import EventFiles, event_writer
 from supermask.runs.folder import RunFolder, RunFolderError
-from supermask.runs.identity import changed_environment, differences, newest, read_config
+from supermask.runs.identity import changed_environment, differences, newest, read_config, why_none
 from supermask.runs.interrupts import Interrupts
 from supermask.runs.options import RecipeError, RunResult
 from supermask.runs.progress import RunProgress, cycle_table
@@ -225,14 +225,15 @@ class Run:
             if differing := [] if began is None else differences(began, config, self.says.how):
                 raise RunFolderError(
                     f"run folder {path} holds a run of another configuration: {'; '.join(differing)}: give the "
-                    "arguments it was begun with, or another folder"
+                    "arguments, and the code, it was begun with, or another folder"
                 )
             folder = RunFolder(path, resume=True, patience=10)
             if began is None:
                 self._print(f"{path}: nothing to resume there, so the run is begun")
         else:
+            why = why_none(Path("runs"), name, config, self.says.how)
             folder = RunFolder.next_free(Path("runs"), name)
-            self._print(f"{folder.path}: no run of this configuration to resume, so one is begun")
+            self._print(f"{folder.path}: no run of this configuration to resume{why}, so one is begun")
         self.ranks.send(str(folder.path).encode())
         return folder
 

@@ -56,8 +56,30 @@ def test_cycles_group_only_where_all_stages_agree(tmp_path: Path) -> None:
 def test_run_options_do_not_keep_runs_apart(tmp_path: Path) -> None:
     write_run(tmp_path / "a")
     write_run(tmp_path / "b", seed=1)
-    edit_config(tmp_path / "b", device="cuda", run={"seed": 1, "folder": None, "quiet": True}, processes=2)
+    edit_config(tmp_path / "b", run={"seed": 1, "folder": None, "quiet": True, "device": "cpu:0"}, processes=2)
     assert len(group(read_run(tmp_path / name) for name in "ab")) == 1
+
+
+def test_the_kind_of_device_keeps_runs_apart_and_not_its_number(tmp_path: Path) -> None:
+    for seed, (name, device) in enumerate(zip("abc", ("cpu", "cuda:0", "cuda:1"), strict=True)):
+        edit_config(write_run(tmp_path / name, seed=seed), device=device)
+    lines = group(read_run(tmp_path / name) for name in "abc")
+    assert [drawn.label for drawn in lines] == ["digits_soft_iep device=cpu", "digits_soft_iep device=cuda"]
+
+
+def test_code_keeps_runs_apart_and_labels_say_it_short(tmp_path: Path) -> None:
+    parts = [{}, {"training": {"type": "mine.Adam", "source": {"mine": "a" * 64}}}]
+    parts.append({"training": {"type": "mine.Adam", "source": {"mine": "b" * 64}}})
+    for seed, (name, code) in enumerate(zip("abc", parts, strict=True)):
+        edit_config(write_run(tmp_path / name, seed=seed), **({"code": code} if code else {}))
+    edit_config(write_run(tmp_path / "d", seed=3), results=1)  # which the first release did not say
+    lines = group(read_run(tmp_path / name) for name in "abcd")
+    assert [drawn.label for drawn in lines] == [
+        "digits_soft_iep",
+        "digits_soft_iep training=mine.Adam source=mine aaaaaaaa",
+        "digits_soft_iep training=mine.Adam source=mine bbbbbbbb",
+    ]
+    assert len(lines[0].runs) == 2
 
 
 def test_a_label_names_the_settings_that_differ_and_only_within_a_name(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 
 from supermask.checks import SupermaskError
 from supermask.files import UnsyncedError, write_whole
-from supermask.runs.identity import environment
+from supermask.runs.environment import environment
 from supermask.runs.records import CONFIG, METRICS, RANKS, TIMES, Record
 
 _REPRODUCED = (METRICS, RANKS)
@@ -97,6 +97,8 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the recipe's configuration and the environment, once, before training."""
+        if self.silent:
+            return
         text = json.dumps({"recipe": config, "environment": environment()}, indent=2)
         self.write(CONFIG, (text + "\n").encode())
 

@@ -1,32 +1,22 @@
 """Which run a folder holds: its configuration and the environment it was begun in, and in what two of them differ."""
 
 import json
-import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from supermask.methods.cycles import cycle_fields
 from supermask.runs.records import CONFIG, RunReadError
 
 
-def environment() -> dict[str, Any]:
-    """What the bits of a result depend on besides the configuration."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def changed_environment(path: Path) -> list[str]:
-    """Where this environment is not the one a run was begun in: "threads was 2, is 1"."""
-    began = json.loads((path / CONFIG).read_text())["environment"]
-    return differences(began, environment(), ())
+def begun_in(path: Path) -> dict[str, Any] | None:
+    """The environment of the run in folder `path`; None where there is none that can be read."""
+    try:
+        found = json.loads((path / CONFIG).read_bytes())["environment"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 RESULTS = 1

@@ -22,9 +22,10 @@ from supermask.networks.summary import summary
 from supermask.runs import plan
 from supermask.runs.checkpoint import CheckpointError, Checkpoints, read
 from supermask.runs.configuration import Configuration
+from supermask.runs.environment import changed_environment
 from supermask.runs.event_files import EventFiles, event_writer
 from supermask.runs.folder import RunFolder, RunFolderError
-from supermask.runs.identity import changed_environment, differences, newest, read_config, why_none
+from supermask.runs.identity import begun_in, differences, newest, read_config, why_none
 from supermask.runs.interrupts import Interrupts
 from supermask.runs.options import RecipeError, RunResult
 from supermask.runs.progress import RunProgress, cycle_table
@@ -244,8 +245,8 @@ class Run:
         if payload := self.ranks.send(payload):
             session.load_state(read(payload))
             session.progress.skip(session.loop.step)
-            if first and (changed := changed_environment(folder.path)):
-                session.report(f"{folder.path}: {'; '.join(changed)}: the run goes on, but not to the same bits")
+            if first and (changed := changed_environment(begun_in(folder.path) or {})):
+                session.report(f"{folder.path}: {changed}")
             self._print(f"{folder.path}: goes on after {session.loop.step} of {steps} steps")
         else:
             folder.rewind({})

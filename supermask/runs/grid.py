@@ -153,6 +153,7 @@ def _imported() -> BaseContext:
 def _begin(environment: dict[str, str]) -> None:
     os.environ.clear()  # the process that is forked may have begun in another
     os.environ.update(environment)
+    os.environ["OMP_NUM_THREADS"] = "1"  # so that a run does not choose
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches every process of a terminal; the grid itself stops its workers.

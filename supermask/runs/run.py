@@ -19,7 +19,7 @@ from supermask.methods.cycles import Cycle
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.networks.summary import summary
-from supermask.runs import plan
+from supermask.runs import plan, threads
 from supermask.runs.checkpoint import CheckpointError, Checkpoints, read
 from supermask.runs.configuration import Configuration
 from supermask.runs.environment import changed_environment
@@ -33,6 +33,7 @@ from supermask.runs.read import read_metrics, summarise
 from supermask.runs.records import CONFIG, SUMMARY, RunReadError
 from supermask.runs.session import Session
 from supermask.runs.stages import Export
+from supermask.runs.trial import batch_of, trial, undisturbed
 from supermask.training.global_norm import synchronise
 from supermask.training.loop import Loop
 from supermask.training.memory import keep_freed_memory
@@ -42,7 +43,7 @@ from supermask.training.parallel import Group, group
 def execute(says: Configuration) -> RunResult:
     """Run all stages, or with `run.dry_run` print what they would be; raises as `Recipe.execute` tells."""
     interrupts = Interrupts()
-    with interrupts.listen(), torch.random.fork_rng(devices=[]), ExitStack() as stack:
+    with interrupts.listen(), torch.random.fork_rng(devices=[]), threads.restored(), ExitStack() as stack:
         torch.manual_seed(says.run.seed)
         try:
             if says.run.dry_run:
@@ -105,7 +106,9 @@ class Run:
         architecture = says.architecture(loaded.classes)
         model = synchronise(_network(says, architecture, self.device), self.ranks, self.device)
         config = says.to_json(architecture, self.device, self.ranks.ranks)
-        folder = self._folder(config)
+        resumed = self._resumed(config)
+        self._take_threads(resumed, model, loaded)
+        folder = self._folder(config, resumed)
         session = Session(
             model=model,
             architecture=architecture,
@@ -215,22 +218,54 @@ class Run:
 
         return opened
 
-    def _folder(self, config: Mapping[str, Any]) -> RunFolder:
+    def _resumed(self, config: Mapping[str, Any]) -> Path | None:
+        """The folder of the run to go on with; None where one is begun, and in all processes but the first.
+
+        Raises:
+            RunFolderError: it holds another run.
+        """
+        options = self.says.run
+        if not options.resume or not self.ranks.first:
+            return None
+        path = options.folder or newest(Path("runs"), self.says.name, config, self.says.how)
+        began = read_config(path) if path and path.is_dir() else None
+        if began is not None and (differing := differences(began, config, self.says.how)):
+            raise RunFolderError(
+                f"run folder {path} holds a run of another configuration: {'; '.join(differing)}: give the "
+                "arguments, and the code, it was begun with, or another folder"
+            )
+        return path
+
+    def _take_threads(self, resumed: Path | None, model: nn.Module, loaded: Loaded) -> None:
+        """On a CPU, alone, where the user did not say: as many threads as the run was begun with, or the fastest."""
+        if self.device.type != "cpu" or self.ranks.ranks > 1 or threads.said():
+            return
+        if resumed and (count := threads.recorded(begun_in(resumed))):
+            torch.set_num_threads(count)
+        elif len(among := threads.counts()) > 1 and self.says.trained:
+            usual = torch.get_num_threads()
+            try:
+                with undisturbed(self.device):
+                    batch = batch_of(loaded, self.says.data.batch)
+                    count, found = threads.fastest(trial(self.says, model, loaded, batch, self.device), among)
+            except Exception as error:  # of a network that cannot be copied; one that cannot be trained says so itself
+                torch.set_num_threads(usual)
+                _warn(f"threads were not chosen ({type(error).__name__}: {error}): the run takes {usual}")
+            else:
+                times = ", ".join(f"{seconds:.3g} s with {number}" for number, seconds in found.items())
+                self._print(f"threads: {count}, the fastest for this network (a step takes {times})")
+
+    def _folder(self, config: Mapping[str, Any], resumed: Path | None) -> RunFolder:
         options, name = self.says.run, self.says.name
         if not self.ranks.first:
             return RunFolder(Path(self.ranks.send(b"").decode()), silent=True)
         if not options.resume:
             folder = RunFolder(options.folder) if options.folder else RunFolder.next_free(Path("runs"), name)
-        elif path := options.folder or newest(Path("runs"), name, config, self.says.how):
-            began = read_config(path) if path.is_dir() else None
-            if differing := [] if began is None else differences(began, config, self.says.how):
-                raise RunFolderError(
-                    f"run folder {path} holds a run of another configuration: {'; '.join(differing)}: give the "
-                    "arguments, and the code, it was begun with, or another folder"
-                )
-            folder = RunFolder(path, resume=True, patience=10)
-            if began is None:
-                self._print(f"{path}: nothing to resume there, so the run is begun")
+        elif resumed:
+            begun = resumed.is_dir() and read_config(resumed) is not None
+            folder = RunFolder(resumed, resume=True, patience=10)
+            if not begun:
+                self._print(f"{resumed}: nothing to resume there, so the run is begun")
         else:
             why = why_none(Path("runs"), name, config, self.says.how)
             folder = RunFolder.next_free(Path("runs"), name)

@@ -125,13 +125,13 @@ class Run:
                 group=self.ranks,
             ),
             folder=folder,
-            progress=RunProgress(steps, len(says.trained), self.console),
+            progress=RunProgress(sum(steps), len(says.trained), self.console, steps),
             checkpoints=Checkpoints(folder.path / "checkpoints", options.keep_checkpoints),
             interrupts=self.interrupts,
             checkpoint_seconds=options.checkpoint_seconds,
             report=_warn,
         )
-        self._stand(session, config, steps)
+        self._stand(session, config, sum(steps))
         return session
 
     def finish(self, session: Session) -> RunResult:
@@ -190,8 +190,9 @@ class Run:
                 self.says.architecture(data.about().classes).skeleton()
             raise
 
-    def _steps(self, loaded: Loaded) -> int:
-        """Of all stages. Data that a cycle has for itself is opened once here, before anything is written."""
+    def _steps(self, loaded: Loaded) -> list[int]:
+        """Of each stage that trains. Data that a cycle has for itself is opened once here, before anything is
+        written."""
 
         def opened(data: Data) -> int:
             found = self._open_data(data)
@@ -203,7 +204,7 @@ class Run:
             return found.steps
 
         steps = _steps_of_stages(self.says, loaded.steps, opened)
-        return sum(epochs * each for (_, _, epochs), each in zip(self.says.trained, steps, strict=True))
+        return [epochs * each for (_, _, epochs), each in zip(self.says.trained, steps, strict=True)]
 
     def _opener(self, loaded: Loaded) -> Callable[[Cycle], Loaded]:
         """Opens the data of a cycle, where it is another than that of the cycle before; `loaded` is the recipe's."""

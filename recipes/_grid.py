@@ -50,7 +50,7 @@ from supermask.recipes._settings import (
     SmallConv4,
 )
 from supermask.reports import Line
-from supermask.runs import Job, RunRecord, meant, program, read_run, run_grid, told, write_whole
+from supermask.runs import Job, RunRecord, cores, meant, program, read_run, run_grid, told, write_whole
 
 DataName = Literal["digits", "digits32", "cifar10", "cifar100", "svhn", "imagenet"]
 
@@ -111,7 +111,7 @@ class Grid:
         out: where the table or figure goes; by default the same folder.
         workers: runs at once; by default one a core, and one on a GPU.
         device: where each run happens; by default the GPU if there is one.
-        dry_run: print the plan of every experiment, and run nothing.
+        dry_run: print the plan of every experiment and the time that all take, and write nothing.
     """
 
     data: DataName = "digits"
@@ -159,6 +159,10 @@ class Grid:
     def resolved_device(self) -> str:
         """The device that "auto" stands for here, so that runs of two devices are not taken for each other."""
         return meant(self.device)
+
+    def at_once(self) -> int:
+        """How many runs go on at once."""
+        return self.workers or (cores() if self.resolved_device() == "cpu" else 1)
 
     def runs(self) -> Path:
         """Parent of the run folders."""
@@ -326,7 +330,6 @@ def run(
 
     with Progress(console=console, disable=not missing) as progress:
         bar = progress.add_task("runs", total=missing)
-        workers = grid.workers or (None if grid.resolved_device() == "cpu" else 1)
 
         def ended(_: Path) -> None:
             progress.advance(bar)
@@ -335,20 +338,8 @@ def run(
 
         if on_done:
             on_done(finished())
-        run_grid([job for _, job in jobs], workers, ended)
+        run_grid([job for _, job in jobs], grid.at_once(), ended)
     return finished()
-
-
-def show_plan(grid: Grid, experiments: Sequence[Experiment]) -> None:
-    """Print what each experiment would do; all seeds do the same."""
-    for experiment in experiments:
-        print(f"\n{experiment.label}, {grid.seeds} seeds")
-        experiment.job(grid, 0).make(dry_run=True).execute()
-    every = [experiment.job(grid, seed) for experiment in experiments for seed in range(grid.seeds)]
-    jobs = {job.folder: job for job in every}
-    done = sum(job.done for job in jobs.values())
-    epochs = sum(job.make().epochs for job in jobs.values())
-    print(f"\n{len(jobs)} runs in {grid.runs()}, {done} of them done; {epochs:,} epochs in all")
 
 
 def accuracies(lines: list[Line]) -> tuple[list[str], list[list[str]]]:

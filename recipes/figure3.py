@@ -13,8 +13,8 @@ from supermask.recipes._grid import (
     experiments,
     markdown,
     run,
-    show_plan,
 )
+from supermask.recipes._plan import show_plan
 from supermask.reports import accuracy_against_remaining, line, to_png
 from supermask.runs import table
 

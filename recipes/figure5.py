@@ -9,9 +9,9 @@ from supermask.recipes._grid import (
     experiments,
     markdown,
     run,
-    show_plan,
     spread,
 )
+from supermask.recipes._plan import show_plan
 from supermask.reports import dying_against_remaining, line, rank_traces, to_png
 from supermask.runs import table
 

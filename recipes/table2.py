@@ -11,9 +11,9 @@ from supermask.recipes._grid import (
     command,
     markdown,
     run,
-    show_plan,
     spread,
 )
+from supermask.recipes._plan import show_plan
 from supermask.recipes._settings import Mlp, Network, SmallConv4
 from supermask.reports import line
 from supermask.runs import table

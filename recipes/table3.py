@@ -14,9 +14,9 @@ from supermask.recipes._grid import (
     experiments,
     markdown,
     run,
-    show_plan,
     spread,
 )
+from supermask.recipes._plan import show_plan
 from supermask.reports import line
 from supermask.runs import table
 

@@ -118,7 +118,7 @@ def run_grid(
     todo = {job.folder: job for job in jobs if not job.done}
     if not todo:
         return
-    workers = min(workers or len(os.sched_getaffinity(0)), len(todo))
+    workers = min(workers or cores(), len(todo))
     others = set(multiprocessing.active_children())
     pooled = ProcessPoolExecutor(workers, mp_context=_imported(), initializer=_begin, initargs=(dict(os.environ),))
     with Interrupts().listen(), pooled as pool:
@@ -139,6 +139,11 @@ def run_grid(
                     "workers to go on"
                 ) from error
             raise
+
+
+def cores() -> int:
+    """How many runs go on at once, unless told otherwise: one a core that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def _imported() -> BaseContext:

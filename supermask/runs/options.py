@@ -58,7 +58,7 @@ class RunOptions:
         quiet: no progress and no tables.
         resume: go on with a run that was stopped: the one in `folder`, by default the newest of runs/NAME-N with the
             same configuration. Where there is none, one is begun.
-        dry_run: print the plan and the memory it takes, and run nothing.
+        dry_run: print the plan, the memory and the time it takes, and write nothing.
         checkpoint_seconds: seconds of work that a killed run may lose.
         keep_checkpoints: how many of the newest checkpoints stay.
         tensorboard: write TensorBoard event files too.

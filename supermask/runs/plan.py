@@ -44,9 +44,9 @@ class Memory:
             "packed bits": self.bits,
             "activations": self.activations,
         }
-        listed = ", ".join(f"{name} {'unknown' if b is None else _size(b)}" for name, b in parts.items() if b != 0)
+        listed = ", ".join(f"{name} {'unknown' if b is None else in_bytes(b)}" for name, b in parts.items() if b != 0)
         about = "at least" if self.activations is None else "about"
-        return f"memory: {about} {_size(self.total)} ({listed}); the data set and the runtime come on top"
+        return f"memory: {about} {in_bytes(self.total)} ({listed}); the data set and the runtime come on top"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,17 +162,17 @@ def _saved(skeleton: nn.Module, shape: Sequence[int], batch: int) -> int | None:
 def show(
     console: Console,
     model: nn.Module,
-    skeleton: nn.Module,
-    data: Sizes,
     stages: Sequence[Planned],
-    precision: Precision,
+    needs: Memory,
+    time: Callable[[int], str],
 ) -> None:
     """Print a plan.
 
     Args:
         model: the network, converted where it is searched; its rate is the last cycle's afterwards.
-        skeleton: the dense network on the meta device.
         stages: that train.
+        needs: what they take.
+        time: what is said of how long so many steps take.
     """
     cycles = [stage.cycle for stage in stages if stage.cycle is not None]
     edges = {name: e.count for name, e in searched_edges(model).items()} if cycles else {}
@@ -193,9 +193,9 @@ def show(
     console.print(table("plan", columns, rows, left=("scores", "lr", "space")))
     if cycles:
         console.print(_by_layer(edges, kept))
-    trained = sum(edges.values()) or sum(parameter.numel() for parameter in model.parameters())
-    console.print(f"{sum(stage.steps for stage in stages):,} steps in all", highlight=False)
-    console.print(str(memory(skeleton, data, trained, cycles, precision)), highlight=False, soft_wrap=True)
+    steps = sum(stage.steps for stage in stages)
+    console.print(f"{steps:,} steps in all, {time(steps)}", highlight=False, soft_wrap=True)
+    console.print(str(needs), highlight=False, soft_wrap=True)
 
 
 def _by_layer(edges: Mapping[str, int], kept: Sequence[Sequence[int]]) -> Table:
@@ -209,7 +209,8 @@ def _by_layer(edges: Mapping[str, int], kept: Sequence[Sequence[int]]) -> Table:
     return table("kept edges by layer", columns, rows, left=("layer",))
 
 
-def _size(count: int) -> str:
+def in_bytes(count: int) -> str:
+    """A size in one unit."""
     units: list[tuple[str, Callable[[float], str]]] = [("GB", "{:.2f}".format), ("MB", "{:.1f}".format)]
     for power, (unit, text) in zip((1e9, 1e6), units, strict=True):
         if count >= power:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from supermask.runs.configuration import Configuration
+from supermask.runs.duration import StepTimes
 from supermask.runs.options import RunResult
-from supermask.runs.run import execute
+from supermask.runs.run import execute, plan_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,9 +13,9 @@ class Recipe(Configuration):
     """One experiment: what it is, and `execute`."""
 
     def execute(self) -> RunResult:
-        """Run all stages, or with `run.dry_run` print what they would be.
+        """Run all stages, or with `run.dry_run` print what they would be and how long they would take.
 
-        Torch's global random state is as it was when this returns.
+        Torch's global random state and number of threads are as they were when this returns.
 
         Raises:
             DataMissing: the data set is not there.
@@ -25,3 +26,14 @@ class Recipe(Configuration):
             Interrupted: SIGINT or SIGTERM came in; what was saved is in the message.
         """
         return execute(self)
+
+    def show_plan(self, times: StepTimes) -> float | None:
+        """Print what all stages would be and how long they would take: the seconds, or None where no step is timed.
+
+        Args:
+            times: of the plans before; what it has need not be timed again.
+
+        Raises:
+            DataMissing, DataDamaged, RecipeError: as `execute`.
+        """
+        return plan_of(self, times)

@@ -22,6 +22,7 @@ from supermask.networks.summary import summary
 from supermask.runs import plan, threads
 from supermask.runs.checkpoint import CheckpointError, Checkpoints, read
 from supermask.runs.configuration import Configuration
+from supermask.runs.duration import StepTimes
 from supermask.runs.environment import changed_environment
 from supermask.runs.event_files import EventFiles, event_writer
 from supermask.runs.folder import RunFolder, RunFolderError
@@ -42,13 +43,13 @@ from supermask.training.parallel import Group, group
 
 def execute(says: Configuration) -> RunResult:
     """Run all stages, or with `run.dry_run` print what they would be; raises as `Recipe.execute` tells."""
+    if says.run.dry_run:
+        plan_of(says, StepTimes())
+        return RunResult(folder=None, cycles=(), tickets=())
     interrupts = Interrupts()
     with interrupts.listen(), torch.random.fork_rng(devices=[]), threads.restored(), ExitStack() as stack:
         torch.manual_seed(says.run.seed)
         try:
-            if says.run.dry_run:
-                show_plan(says)
-                return RunResult(folder=None, cycles=(), tickets=())
             ranks, device = stack.enter_context(group(says.run.device))
             run = Run(says=says, ranks=ranks, device=device_named(device), interrupts=interrupts)
             session = run.begin()
@@ -58,8 +59,24 @@ def execute(says: Configuration) -> RunResult:
             return run.finish(session)
 
 
-def show_plan(says: Configuration) -> None:
-    """Print what the stages would do; nothing is written, and no data set need be there whose size is known."""
+def plan_of(says: Configuration, times: StepTimes) -> float | None:
+    """`show_plan`, with the refusals and the manners of a run."""
+    with Interrupts().listen(), torch.random.fork_rng(devices=[]), threads.restored():
+        torch.manual_seed(says.run.seed)
+        try:
+            return show_plan(says, times)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
+
+
+def show_plan(says: Configuration, times: StepTimes) -> float | None:
+    """Print what the stages would do; nothing is written, and no data set need be there whose size is known.
+
+    Returns:
+        The seconds that it would take; None where a step of it is not timed here.
+    """
+    device = device_named(says.run.device)
+    says.check_on(device)
     data = plan.sizes(says.data, says.run.seed)
     architecture = says.architecture(data.classes)
     model = _network(says, architecture, torch.device("cpu"))
@@ -70,7 +87,12 @@ def show_plan(says: Configuration) -> None:
         plan.Planned(cycle=cycle, epochs=epochs, steps=epochs * each)
         for (cycle, _, epochs), each in zip(says.trained, steps, strict=True)
     ]
-    plan.show(console, model, architecture.skeleton(), data, stages, says.training.precision)
+    edges = sum(one.count for one in searched_edges(model).values()) if says.cycles else 0
+    trained = edges or sum(parameter.numel() for parameter in model.parameters())
+    needs = plan.memory(architecture.skeleton(), data, trained, says.cycles, says.training.precision)
+    timed = times.of(says, model, data, needs, device)
+    plan.show(console, model, stages, needs, timed.of)
+    return None if timed.seconds is None else timed.seconds * sum(stage.steps for stage in stages)
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,12 @@ Named = type | Callable[..., Any]
 
 PACKAGE = Path(__file__).resolve().parents[1]
 _RECIPES, _KERNELS = (PACKAGE / "recipes").resolve(), (PACKAGE / "kernels").resolve()  # links, in a clone
-_OF_RECIPES = ("_experiment.py", "_grid.py", "_settings.py")  # whoever adds a recipe to a clone adds code of their own
+_OF_RECIPES = (
+    "_experiment.py",
+    "_grid.py",
+    "_plan.py",
+    "_settings.py",
+)  # whoever adds a recipe to a clone adds code of their own
 _STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = ("site-packages", "dist-packages")
 _TORCH = Path(torch.__file__).resolve().parent

@@ -35,13 +35,19 @@ def recorded(environment: Mapping[str, Any] | None) -> int | None:
 
 
 def fastest(
-    step: Callable[[], object], among: Sequence[int], clock: Clock = time.perf_counter
+    step: Callable[[], object],
+    among: Sequence[int],
+    clock: Clock = time.perf_counter,
+    *,
+    steps: int = 2,
+    warm: bool = True,
 ) -> tuple[int, dict[int, float]]:
-    """The count with which `step` is fastest, which torch takes from here on, and the seconds of each."""
+    """The count with which `step` is fastest, which torch takes from here on, and the seconds of each, as `seconds_of`
+    finds them."""
     found: dict[int, float] = {}
     for count in among:
         torch.set_num_threads(count)
-        found[count] = seconds_of(step, clock)
+        found[count] = seconds_of(step, clock, steps=steps, warm=warm)
     best = min(found, key=found.__getitem__)
     torch.set_num_threads(best)
     return best, found

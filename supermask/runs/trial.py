@@ -38,7 +38,7 @@ def trial(
         loaded: what the network is trained on; nothing is read of it.
         batch: what each step sees.
     """
-    copied = copy.deepcopy(model)
+    copied = copy.deepcopy(model).to(device)
     training = replace(says.training, compile=False, capture=False)
     optimiser = says.method.optimiser(copied, training, says.cycles[0]) if says.cycles else training.optimiser(copied)
     own = None if says.method.whole_gradients else getattr(optimiser, "searching", None)
@@ -81,13 +81,16 @@ def batch_of(loaded: Loaded, size: int) -> Batch:
     return inputs[chosen], labels[chosen.to(labels.device)]
 
 
-def seconds_of(step: Callable[[], object], clock: Clock = time.perf_counter, *, steps: int = 2) -> float:
-    """Duration of a step: the mean of `steps` after one to warm up, or of that one alone where it is long."""
-    began = clock()
-    step()
-    first = clock() - began
-    if first > LONG:
-        return first
+def seconds_of(
+    step: Callable[[], object], clock: Clock = time.perf_counter, *, steps: int = 2, warm: bool = True
+) -> float:
+    """Duration of a step: the mean of `steps`, after one to `warm` up, or of that one alone where it is long."""
+    if warm:
+        began = clock()
+        step()
+        first = clock() - began
+        if first > LONG:
+            return first
     began = clock()
     for _ in range(steps):
         step()

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 
 Named = type | Callable[..., Any]
@@ -28,7 +29,7 @@ _OF_RECIPES = (
 )  # whoever adds a recipe to a clone adds code of their own
 _STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
 _INSTALLED = ("site-packages", "dist-packages")
-_TORCH = Path(torch.__file__).resolve().parent
+_LIBRARIES = [Path(str(one.__file__)).resolve().parent for one in (torch, np)]
 
 
 def is_own(named: Named) -> bool:
@@ -42,7 +43,7 @@ def is_own(named: Named) -> bool:
 
 
 def is_users(named: Named) -> bool:
-    """Whether it is neither supermask's nor of what a run's environment names: Python and torch."""
+    """Whether it is neither supermask's nor of of Python, torch and numpy."""
     if named.__module__ is None:  # of C code
         return False
     file = _file_of(named.__module__) or _file_of(top := named.__module__.partition(".")[0])
@@ -50,7 +51,7 @@ def is_users(named: Named) -> bool:
         origin = getattr(getattr(sys.modules.get(top), "__spec__", None), "origin", None)
         return origin not in ("built-in", "frozen")
     standard = file.is_relative_to(_STANDARD) and not any(part in _INSTALLED for part in file.parts)
-    return not (standard or file.is_relative_to(_TORCH) or is_own(named))
+    return not (standard or any(map(file.is_relative_to, _LIBRARIES)) or is_own(named))
 
 
 def qualified(named: Named) -> str:

@@ -308,5 +308,7 @@ def test_a_grid_takes_no_run_of_another_configuration(tmp_path: Path) -> None:
     assert one.done
     run_grid([one])
     edit_config(one.folder, training={"epochs": 7})
+    before = (one.folder / "metrics.jsonl").read_bytes()
     with pytest.raises(GridError, match=r"holds a run of another configuration: .*training.epochs was 7, is 1"):
         run_grid([one])
+    assert (one.folder / "metrics.jsonl").read_bytes() == before

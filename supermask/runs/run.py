@@ -76,7 +76,6 @@ def show_plan(says: Configuration, times: StepTimes) -> float | None:
         The seconds that it would take; None where a step of it is not timed here.
     """
     device = device_named(says.run.device)
-    says.check_on(device)
     data = plan.sizes(says.data, says.run.seed)
     architecture = says.architecture(data.classes)
     model = _network(says, architecture, torch.device("cpu"))

@@ -146,8 +146,18 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     for options, says in ((RunOptions(device="cuda"), "no GPU here"), (RunOptions(device="gpu"), "expected auto, cpu")):
         with pytest.raises(RecipeError, match=says):
             replace(BASE, run=replace(options, dry_run=True)).execute()
-    with pytest.raises(RecipeError, match="capture=True on cpu"):
-        replace(BASE, training=Training(capture=True), run=RunOptions(device="cpu", dry_run=True)).execute()
+
+
+def test_steps_are_timed_as_they_are_taken_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A plan of what another machine will capture."""
+    clock = Clock(monkeypatch, lambda size: 0.1)
+    recipe = replace(BASE, training=Training(epochs=1, capture=True, compile=True))
+    assert (
+        "(0.1 s a step, neither compiled nor captured)"
+        in planned(recipe, StepTimes(clock=clock), monkeypatch, capsys)[1]
+    )
 
 
 def test_durations_in_words() -> None:

@@ -3,6 +3,7 @@
 import copy
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -32,13 +33,14 @@ def trial(
 ) -> Callable[[], None]:
     """A function that takes a step of training, neither compiled nor captured, on a copy of `model`.
 
-    Of the method it asks the optimiser and the loss; hooks that may tell others of a step are not called.
+    Of the method it asks the optimiser and the loss; hooks that may tell others of a step are not called, and neither
+    are those of the network.
 
     Args:
         loaded: what the network is trained on; nothing is read of it.
         batch: what each step sees.
     """
-    copied = copy.deepcopy(model).to(device)
+    copied = _without_hooks(copy.deepcopy(model)).to(device)
     training = replace(says.training, compile=False, capture=False)
     optimiser = says.method.optimiser(copied, training, says.cycles[0]) if says.cycles else training.optimiser(copied)
     own = None if says.method.whole_gradients else getattr(optimiser, "searching", None)
@@ -54,6 +56,15 @@ def trial(
             torch.cuda.synchronize(device)
 
     return step
+
+
+def _without_hooks(model: nn.Module) -> nn.Module:
+    """The same network, without what its owner hung on forward and backward: it may count, or tell others."""
+    for module in model.modules():
+        for name, held in vars(module).items():
+            if name.startswith(("_forward_", "_backward_")) and isinstance(held, dict):
+                held.clear()
+    return model
 
 
 class _LossOf(Hooks):
@@ -99,10 +110,13 @@ def seconds_of(
 
 @contextmanager
 def undisturbed(device: torch.device) -> Iterator[None]:
-    """After the block all global random states are what they were."""
+    """After the block all global random states are what they were; warnings are left to the steps of a run."""
     states = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with (
+            warnings.catch_warnings(action="ignore"),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        ):
             yield
     finally:
         random.setstate(states[0])

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from supermask.data.base import Loaded
 from supermask.runs import run as runs
@@ -127,10 +129,13 @@ def test_who_said_how_many_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not threads.said()
 
 
+@pytest.mark.filterwarnings("error")
 def test_timing_touches_nothing() -> None:
     says = replace(BASE, data=Guarded())
     loaded = says.data.open(seed=0, device=CPU)
     model = runs._network(says, mlp(4), CPU)
+    seen: list[nn.Module] = []
+    next(model.children()).register_forward_hook(lambda module, *_: seen.append(module))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     gradients = [parameter.grad for parameter in model.parameters()]
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
@@ -140,10 +145,14 @@ def test_timing_touches_nothing() -> None:
         step = trial(says, model, loaded, batch, CPU)
         for _ in range(3):
             step()
+        warnings.warn("of a step", stacklevel=1)
         random.random()
         np.random.random()
+    assert not seen, "nor what hangs on the network"
     assert same(before, model.state_dict())
     assert gradients == [parameter.grad for parameter in model.parameters()] == [None] * len(gradients)
+    model(batch[0])
+    assert len(seen) == 1
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
     assert states[2] == np.random.get_state()[1].tolist()

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
@@ -20,7 +21,7 @@ def parse(kind: type[Opts], arguments: Sequence[str] | None, *, description: str
         kind: a dataclass whose fields have defaults and are numbers, strings, paths, choices or tuples of them, a bool
             that is False, or any of these or None.
     """
-    parser = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog=prog or _program(), description=description, allow_abbrev=False)
     hints, said = get_type_hints(kind), _said(kind)
     for field in fields(kind):  # type: ignore[arg-type]
         assert field.default is not MISSING, field
@@ -33,6 +34,12 @@ def parse(kind: type[Opts], arguments: Sequence[str] | None, *, description: str
         }
         parser.add_argument(flag, **options, **_how(hints[field.name]))
     return kind(**vars(parser.parse_args(arguments)))
+
+
+def _program() -> str | None:
+    """The command that was given, where a module was: argparse would name its file."""
+    spec = sys.modules["__main__"].__spec__
+    return None if spec is None else f"python -m {spec.name.removesuffix('.__main__')}"
 
 
 def _how(hint: Any) -> dict[str, Any]:

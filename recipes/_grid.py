@@ -10,86 +10,39 @@ from rich.console import Console
 from rich.progress import Progress
 
 from supermask import (
-    CIFAR10,
-    CIFAR100,
     EP,
     IEP,
     METHODS,
-    SVHN,
     Conversion,
     Cycle,
     Data,
-    Digits,
-    Digits32,
     EPLong,
     Evaluate,
     Export,
-    ImageFolder,
     Method,
     Recipe,
     RunOptions,
+    SupermaskError,
     Train,
     Training,
     search,
 )
 from supermask.recipes._experiment import suited
-from supermask.recipes._settings import (
-    DIGITS,
-    DIGITS_METHODS,
-    DIGITS_RATES,
-    IMAGENET,
-    IMAGENET_METHODS,
-    IMAGENET_RATES,
-    RESNET18,
-    SMALL_IMAGES,
-    SMALL_IMAGES_METHODS,
-    SMALL_IMAGES_RATES,
-    WIDE_RESNET50,
-    Mlp,
-    Network,
-    SmallConv4,
-)
+from supermask.recipes._settings import SETTINGS, DataName, Mlp, Network, Setting, SmallConv4
 from supermask.reports import Line
-from supermask.runs import Job, RunRecord, cores, meant, program, read_run, run_grid, told, write_whole
-
-DataName = Literal["digits", "digits32", "cifar10", "cifar100", "svhn", "imagenet"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """What a grid runs with on one data set.
-
-    Attributes:
-        data, network, training: of every run.
-        rates: remaining, cycle by cycle.
-        methods: settings of those methods that have them.
-    """
-
-    data: Data
-    network: Network | Mlp | SmallConv4
-    training: Training
-    rates: tuple[float, ...]
-    methods: Mapping[str, Any] = field(default_factory=dict)
-
-
-SETTINGS: Mapping[DataName, Setting] = {
-    "digits": Setting(data=Digits(), network=Mlp(), training=DIGITS, rates=DIGITS_RATES, methods=DIGITS_METHODS),
-    "digits32": Setting(
-        data=Digits32(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
-    ),
-    "cifar10": Setting(
-        data=CIFAR10(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
-    ),
-    "cifar100": Setting(
-        data=CIFAR100(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
-    ),
-    "svhn": Setting(
-        data=SVHN(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
-    ),
-    "imagenet": Setting(
-        data=ImageFolder(), network=WIDE_RESNET50, training=IMAGENET, rates=IMAGENET_RATES, methods=IMAGENET_METHODS
-    ),
-}
+from supermask.runs import (
+    GridError,
+    Job,
+    RunRecord,
+    check_writable,
+    cores,
+    meant,
+    program,
+    read_run,
+    run_grid,
+    told,
+    write_whole,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +84,9 @@ class Grid:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("root", "folder", "out"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))  # a string will do
         for name, value in (("seeds", self.seeds), ("workers", self.workers), ("cycles", self.cycles)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected at least one")
@@ -168,12 +124,33 @@ class Grid:
         """Parent of the run folders."""
         return self.folder or Path("runs") / self.data
 
+    def results(self) -> Path:
+        """Where tables and figures go."""
+        return self.out or self.runs()
+
+    def check(self) -> None:
+        """Raise GridError where tables and figures could not be written, before anything is run for them."""
+        try:
+            check_writable(self.results())
+        except OSError as error:
+            raise self._unwritable(self.results(), error) from error
+
     def write(self, name: str, data: str | bytes) -> Path:
         """Write one file of results."""
-        folder = self.out or self.runs()
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / name, data.encode() if isinstance(data, str) else data)
-        return folder / name
+        path = self.results() / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, data.encode() if isinstance(data, str) else data)
+        except OSError as error:
+            if isinstance(error, SupermaskError):  # written, but
+                raise
+            raise self._unwritable(path, error) from error
+        return path
+
+    def _unwritable(self, path: Path, error: OSError) -> GridError:
+        return GridError(
+            f"cannot write {path}: {error.strerror}; name another folder with --out: runs are not repeated"
+        )
 
 
 Options = TypeVar("Options", bound=Grid)
@@ -312,9 +289,10 @@ def run(
     """Run what is not done yet; the finished runs by label, in the order of the experiments.
 
     Args:
-        on_done: called with those that are finished so far, at the beginning and whenever another is.
+        on_done: called with those that are finished so far, at the beginning if there are any, and whenever another is.
     """
     jobs = [(experiment.label, experiment.job(grid, seed)) for experiment in experiments for seed in range(grid.seeds)]
+    grid.check()
     for _, job in jobs:
         job.check()
     folders = {job.folder for _, job in jobs}
@@ -336,7 +314,7 @@ def run(
             if on_done:
                 on_done(finished())
 
-        if on_done:
+        if on_done and missing < len(folders):
             on_done(finished())
         run_grid([job for _, job in jobs], grid.at_once(), ended)
     return finished()

@@ -2,9 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from supermask import Architecture, Training, down_to, shrinking
+from supermask import (
+    CIFAR10,
+    CIFAR100,
+    SVHN,
+    Architecture,
+    Data,
+    Digits,
+    Digits32,
+    ImageFolder,
+    Training,
+    down_to,
+    shrinking,
+)
+
+DataName = Literal["digits", "digits32", "cifar10", "cifar100", "svhn", "imagenet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +85,40 @@ IMAGENET_METHODS: Mapping[str, Any] = {"cycles": 3, "final": 0.3, "remaining": 0
 
 RESNET18 = Network(name="resnet18")
 WIDE_RESNET50 = Network(name="torchvision/wide_resnet50_2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a grid runs with on one data set.
+
+    Attributes:
+        data, network, training: of every run.
+        rates: remaining, cycle by cycle.
+        methods: settings of those methods that have them.
+    """
+
+    data: Data
+    network: Network | Mlp | SmallConv4
+    training: Training
+    rates: tuple[float, ...]
+    methods: Mapping[str, Any] = field(default_factory=dict)
+
+
+SETTINGS: Mapping[DataName, Setting] = {
+    "digits": Setting(data=Digits(), network=Mlp(), training=DIGITS, rates=DIGITS_RATES, methods=DIGITS_METHODS),
+    "digits32": Setting(
+        data=Digits32(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
+    ),
+    "cifar10": Setting(
+        data=CIFAR10(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
+    ),
+    "cifar100": Setting(
+        data=CIFAR100(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
+    ),
+    "svhn": Setting(
+        data=SVHN(), network=RESNET18, training=SMALL_IMAGES, rates=SMALL_IMAGES_RATES, methods=SMALL_IMAGES_METHODS
+    ),
+    "imagenet": Setting(
+        data=ImageFolder(), network=WIDE_RESNET50, training=IMAGENET, rates=IMAGENET_RATES, methods=IMAGENET_METHODS
+    ),
+}

@@ -12,13 +12,21 @@ def device_named(name: str) -> torch.device:
     """The device called `name`; "auto" is the GPU where there is one.
 
     Raises:
-        ValueError: no such device, or none of its kind here.
+        ValueError: none that supermask runs on is called so, or it is not there.
     """
     name = meant(name)
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
+    kind, colon, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (number.isascii() and number.isdecimal())):
+        raise ValueError(f"device {name!r}: expected auto, cpu, cuda or cuda:N")
+    index = int(number or 0)
+    if kind == "cpu":
+        if index:
+            raise ValueError(f"device {name!r}: there is one CPU to torch; say cpu")
+        return torch.device(name)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
         raise ValueError(f"device {name!r}: torch finds no GPU here; run on cpu")
-    return device
+    if index >= count:
+        there = "cuda:0 alone" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise ValueError(f"device {name!r}: torch finds {there} here; name one that is there")
+    return torch.device(f"cuda:{index}" if colon else "cuda")

@@ -4,7 +4,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,7 @@ class UnsyncedError(SupermaskError, OSError):
     """A file is whole and in its place, but a power cut may lose it; `strerror` says so of the file `filename`."""
 
 
-def write_atomically(path: Path, write: Callable[[Path], object], check: Callable[[Path], Found]) -> Found:
+def write_atomically(path: str | Path, write: Callable[[Path], object], check: Callable[[Path], Found]) -> Found:
     """Have `write` fill a file beside `path`, check it, and put it in the place of `path` in one step, with the mode of
     the file that was there; what `check` returns.
 
@@ -27,6 +27,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], check: Callabl
         OSError: it cannot be written, or `path` is there and no regular file. `path` is then as it was, as it is when
             `write` or `check` raise.
     """
+    path = Path(path)
     if path.is_symlink():
         path = path.resolve()
     try:
@@ -56,7 +57,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], check: Callabl
     return found
 
 
-def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+def write_whole(path: str | Path, *parts: bytes | memoryview) -> None:
     """Write `path` so that it holds all `parts`, or what it held before.
 
     Raises:
@@ -70,6 +71,56 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
                 file.write(part)
 
     write_atomically(path, write, lambda _: None)
+
+
+def write_all(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Write files, by name, into a folder, which is made where there is none; each of them whole. Where one cannot be
+    written, those that were not there before are gone again, as is the folder.
+
+    Raises:
+        UnsyncedError: all up to this one are written, and stay.
+        OSError: one cannot be written.
+    """
+    folder = Path(folder)
+    made = missing(folder)
+    new = [folder / name for name in files if not os.path.lexists(folder / name)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_whole(folder / name, data)
+    except UnsyncedError:
+        raise
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.unlink()
+        remove_empty(made)
+        raise
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raise OSError where no file can be made in `folder`, be it there or still to be made. Nothing is left."""
+    folder = Path(folder)
+    made = missing(folder)
+    probe = folder / f".{secrets.token_hex(8)}.unfinished"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        probe.unlink()
+    finally:
+        remove_empty(made)
+
+
+def missing(path: Path) -> list[Path]:
+    """The folders of `path` that are not there, the innermost first."""
+    return [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those that are empty, one after the other."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _sync_folder(path: Path) -> None:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from supermask.data.base import About, Batch, DataDamaged, DataMissing, Loaded, Part, generator_for, order_of
+from supermask.data.base import About, Batch, DataDamaged, Loaded, Part, generator_for, order_of
+from supermask.data.class_folders import ClassFolders, check_same, find_images
 from supermask.data.held_out import Evaluated, check_held_out, split
 from supermask.data.pixels import normalised
+from supermask.data.rgb import read_rgb
 from supermask.later import LATER, Grown
 
 Item = TypeVar("Item")
@@ -51,6 +53,7 @@ class ImageFolder(Grown):
     evaluate: Evaluated = field(default="test", metadata=LATER)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))  # a string will do
         least = {"batch": 1, "size": 1, "resize": self.size, "workers": 0, "calibration": 2}
         for name, bound in least.items():
             if getattr(self, name) < bound:
@@ -58,25 +61,23 @@ class ImageFolder(Grown):
         check_held_out(self.hold_out, 1, self.evaluate)
 
     def about(self) -> About:
-        """Size of the folder; where there is none, that of ImageNet."""
+        """Size of the folder; where there is none, that of ImageNet.
+
+        Raises:
+            DataMissing, ValueError: as `open`, of a folder that is there.
+        """
         shape = (3, self.size, self.size)
-        try:
-            paths, _, classes = self._find("train")
-        except DataMissing:
+        if not os.path.lexists(self.root.expanduser()):
             note = f"no images in {self.root / 'train'}: assumed to be ImageNet (ILSVRC 2012)"
             return About(classes=1000, train=1_281_167 - self._held_out(1_281_167), shape=shape, note=note)
-        return About(classes=len(classes), train=len(paths) - self._held_out(len(paths)), shape=shape)
+        train, _ = self._find()
+        count = len(train.paths)
+        return About(classes=len(train.classes), train=count - self._held_out(count), shape=shape)
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         from torchvision.transforms import v2
 
-        found, labels, classes = self._find("train")
-        test_paths, test_labels, test_classes = self._find("val")
-        if classes != test_classes:
-            raise ValueError(
-                f"{self.root}: train has {len(classes)} classes and val {len(test_classes)}, and their "
-                f"names differ: {sorted(set(classes) ^ set(test_classes))[:5]}"
-            )
+        (found, labels, classes), (test_paths, test_labels, _) = self._find()
         kept, held = (part.tolist() for part in split(len(found), self._held_out(len(found))))
         train_paths, train_labels = [found[index] for index in kept], [labels[index] for index in kept]
         if self.evaluate == "held_out":
@@ -129,20 +130,16 @@ class ImageFolder(Grown):
     def _held_out(self, count: int) -> int:
         return round(self.hold_out * count)
 
-    def _find(self, part: str) -> tuple[list[str], list[int], list[str]]:
-        """Paths, their labels, and the names of the classes."""
-        from torchvision.datasets import ImageFolder as Found
+    def _find(self) -> tuple[ClassFolders, ClassFolders]:
+        """The images of train and of val.
 
-        try:
-            found = Found(str(self.root / part))
-        except FileNotFoundError as error:
-            why = f" ({error})" if any((self.root / part).glob("*/*")) else ""
-            raise DataMissing(
-                f"No images in {self.root / part}{why}: download ImageNet (ILSVRC 2012, image-net.org) or any other "
-                f"set of images, and put it there as {self.root}/train/CLASS/*.jpeg and {self.root}/val/CLASS/*.jpeg, "
-                "or name another folder with --data.root."
-            ) from error
-        return [path for path, _ in found.samples], found.targets, found.classes
+        Raises:
+            DataMissing: there are none, or none of a class.
+            ValueError: they have other classes.
+        """
+        train, val = (find_images(self.root / part) for part in ("train", "val"))
+        check_same(self.root, train.classes, val.classes)
+        return train, val
 
 
 @dataclass(frozen=True)
@@ -176,12 +173,10 @@ class DecodedImages(Dataset[tuple[Tensor, int] | Damaged]):
         return len(self.paths)
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int] | Damaged:
-        from torchvision.datasets.folder import default_loader
-
         epoch, index = key
         path = os.fsdecode(self.paths[index])
         try:
-            image = default_loader(path)
+            image = read_rgb(path)
         except Exception as error:  # decoders raise what they happen to stumble over in a damaged file
             return Damaged(f"cannot read image {path}: {error or type(error).__name__}; replace it or remove it")
         if epoch is None:

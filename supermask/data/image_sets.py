@@ -61,6 +61,7 @@ class Coloured(Grown):
     published: ClassVar[Published]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))  # a string will do
         check_choice("augment", self.augment, Augmentation)
         check_held_out(self.hold_out, self.published.about.train, self.evaluate)
 
@@ -237,6 +238,9 @@ class MNIST:
     root: Path = Path("data/mnist")
     batch: int = 128
     download: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))  # a string will do
 
     def about(self) -> About:
         return _MNIST.about

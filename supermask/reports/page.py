@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from supermask.checks import SupermaskError
 from supermask.edges.overlap import Masks, overlap
-from supermask.files import UnsyncedError, write_whole
+from supermask.files import UnsyncedError, check_writable, write_all
 from supermask.reports import plots, run_plots
 from supermask.reports.figures import to_png
 from supermask.reports.lines import Line, Measure, Point, differing, group, settings
@@ -55,16 +55,18 @@ class Picture:
     single: bool
 
 
-def write_report(paths: Sequence[Path], out: Path) -> Path:
-    """Write the report of these run folders into the folder `out`, and return its page.
+def write_report(paths: str | Path | Sequence[str | Path], out: str | Path) -> Path:
+    """Write the report of these run folders, or of one, into the folder `out`, and return its page.
 
-    Each file is replaced in one step; other files of the folder are left as they are.
+    Each file is replaced in one step; other files of the folder are left as they are. Where one cannot be written,
+    those that were not there before are gone again.
 
     Raises:
         RunReadError: a path is not a run folder, or the folder is damaged.
         MaskFileError: a mask file is damaged.
         ReportError: there is no run, no matplotlib, or `out` cannot be written or may lose what was.
     """
+    paths, out = [paths] if isinstance(paths, str | Path) else paths, Path(out)
     if not paths:
         raise ReportError("no run to report on: name run folders, such as runs/*")
     try:
@@ -72,18 +74,25 @@ def write_report(paths: Sequence[Path], out: Path) -> Path:
     except ImportError as error:
         raise ReportError('a report needs matplotlib: pip install "supermask[recipes]"') from error
     lines = group([read_run(path) for path in paths])
-    pictures, notes = draw(lines)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        for picture in pictures:
-            write_whole(out / picture.file, picture.png)
-        write_whole(out / PAGE, page(lines, pictures, notes).encode("utf-8", "backslashreplace"))
+        check_writable(out)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    pictures, notes = draw(lines)
+    files = {picture.file: picture.png for picture in pictures}
+    files[PAGE] = page(lines, pictures, notes).encode("utf-8", "backslashreplace")
+    try:
+        write_all(out, files)
     except UnsyncedError as error:
         what = f"{error.filename} is {error.strerror}; mend the disk and write the report again"
         raise ReportError(what) from error
     except OSError as error:
-        raise ReportError(f"cannot write the report into {out}: {error.strerror}; name another folder") from error
+        raise _unwritable(out, error) from error
     return out / PAGE
+
+
+def _unwritable(out: Path, error: OSError) -> ReportError:
+    return ReportError(f"cannot write the report into {out}: {error.strerror}; name another folder")
 
 
 def draw(lines: Sequence[Line]) -> tuple[list[Picture], list[str]]:

@@ -1,14 +1,28 @@
 """Running recipes: one, or many at once; what grids of runs are made of."""
 
-from supermask.devices import meant
-from supermask.files import write_whole
+from supermask.devices import device_named, meant
+from supermask.files import check_writable, write_whole
 from supermask.runs.console import table
 from supermask.runs.duration import StepTimes, spoken
-from supermask.runs.grid import Job, cores, run_grid
-from supermask.runs.main import program, told
+from supermask.runs.ending import told
+from supermask.runs.grid import GridError, Job, cores, run_grid
+from supermask.runs.main import program
 from supermask.runs.read import RunRecord, read_run
 
 __all__ = [
-    "Job", "RunRecord", "StepTimes", "cores", "meant", "program", "read_run", "run_grid", "spoken", "table", "told",
+    "GridError",
+    "Job",
+    "RunRecord",
+    "StepTimes",
+    "check_writable",
+    "cores",
+    "device_named",
+    "meant",
+    "program",
+    "read_run",
+    "run_grid",
+    "spoken",
+    "table",
+    "told",
     "write_whole",
-]  # fmt: skip
+]

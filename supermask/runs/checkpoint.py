@@ -31,10 +31,10 @@ class Checkpoints:
         keep: how many of the newest stay, at least one.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
+    def __init__(self, folder: str | Path, keep: int = 2) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep}: expected at least one checkpoint")
-        self.folder = folder
+        self.folder = Path(folder)
         self.keep = keep
 
     def paths(self) -> list[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from supermask.checks import SupermaskError
-from supermask.files import UnsyncedError, write_whole
+from supermask.files import UnsyncedError, missing, remove_empty, write_whole
 from supermask.runs.environment import environment
 from supermask.runs.records import CONFIG, METRICS, RANKS, TIMES, Record
 
@@ -48,23 +48,28 @@ class RunFolder:
         silent: write nothing: for the processes of a data-parallel run other than the first.
 
     Attributes:
+        path: the folder.
         mirror: called with each event of the metrics, or None.
 
     Raises:
         RunFolderError: it cannot be written, holds another run, or is another process's.
     """
 
-    def __init__(self, path: Path, *, resume: bool = False, silent: bool = False, patience: float = 0.0) -> None:
-        self.path = path
+    def __init__(self, path: str | Path, *, resume: bool = False, silent: bool = False, patience: float = 0.0) -> None:
+        self.path = path = Path(path)
         self.silent = silent
         self.mirror: Mirror | None = None
         self._files: dict[str, IO[str]] = {}
+        self._made: list[Path] = []  # folders, the innermost first
+        self._fresh = False
         if silent:
             return
         try:
+            self._made = missing(path)
             path.mkdir(parents=True, exist_ok=True)
             if not (path / METRICS).exists() and (found := next(path.iterdir(), None)):
                 raise RunFolderError(f"run folder {path} holds {found.name} and is no run: name another folder")
+            self._fresh = not (path / METRICS).exists()
             # Exclusive creation, so that two runs started at once cannot share a folder.
             (path / METRICS).open("a" if resume else "x").close()
             self._lock(patience)
@@ -80,14 +85,18 @@ class RunFolder:
             self.close()
             raise RunFolderError(f"run folder {path} is being written by another process: wait for it") from error
         except OSError as error:
+            self.abandon()
             raise RunFolderError(f"cannot write run folder {path}: {error.strerror}; name a folder you own") from error
+        except KeyboardInterrupt:
+            self.abandon()
+            raise
 
     @classmethod
-    def next_free(cls, parent: Path, name: str) -> "RunFolder":
+    def next_free(cls, parent: str | Path, name: str) -> "RunFolder":
         """The folder `parent`/`name`-N with the lowest N that no run has."""
         number = 1
         while True:
-            path = parent / f"{name}-{number}"
+            path = Path(parent) / f"{name}-{number}"
             try:
                 return cls(path)
             except RunFolderError:
@@ -170,6 +179,15 @@ class RunFolder:
             with suppress(OSError):  # a full disk refuses the rest of a line again, and was reported then
                 file.close()
         self._files.clear()
+
+    def abandon(self) -> None:
+        """Let others have the folder; where no run was begun in it, take away what was made of it."""
+        if self._fresh and not (self.path / CONFIG).exists():
+            for name in _REPRODUCED:
+                with suppress(OSError):
+                    (self.path / name).unlink()
+        self.close()
+        remove_empty(self._made)
 
     def _lock(self, patience: float) -> None:
         lock = self._open(METRICS)

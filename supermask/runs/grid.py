@@ -29,6 +29,7 @@ from supermask.runs.options import RunOptions
 from supermask.runs.plain import holds_address, plain
 from supermask.runs.read import finished
 from supermask.runs.recipe import Recipe
+from supermask.runs.run import execute
 from supermask.runs.sources import called
 
 _ZEROED = re.compile(r"scores='(\w+)', (lr='\w+', space='\w+', length=\d+), unselected='zero'")
@@ -54,6 +55,9 @@ class Job:
     arguments: Mapping[str, Any]
     run: RunOptions
     parent: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parent", Path(self.parent))  # a string will do
 
     @property
     def folder(self) -> Path:
@@ -124,7 +128,7 @@ def run_grid(
     workers = min(workers or cores(), len(todo))
     others = set(multiprocessing.active_children())
     pooled = ProcessPoolExecutor(workers, mp_context=_imported(), initializer=_begin, initargs=(dict(os.environ),))
-    with Interrupts().listen(), pooled as pool:
+    with Interrupts("").listen(), pooled as pool:
         try:
             for future in as_completed([pool.submit(_execute, job) for job in todo.values()]):
                 on_done(future.result())
@@ -133,9 +137,10 @@ def run_grid(
                 process.terminate()  # its run saves and ends
             pool.shutdown(cancel_futures=True)
             if isinstance(error, Interrupted):
-                raise Interrupted(
-                    f"{error}; the runs in progress have saved: give the same command to go on", error.signal
-                ) from error
+                what = f"{error}; the runs in progress have saved: give the same command to go on"
+                stop = Interrupted(what, error.signal)
+                stop.say()
+                raise stop from error
             if isinstance(error, BrokenProcessPool):
                 raise GridError(
                     "a run's process was killed, perhaps because memory ran out: give the same command with fewer "
@@ -179,7 +184,7 @@ def _end_with_parent() -> None:
 def _execute(job: Job) -> Path:
     folder = job.folder
     try:
-        job.make(folder=folder, resume=True, quiet=True).execute()
+        execute(job.make(folder=folder, resume=True, quiet=True))  # what stops it the grid says, once
     except Interrupted as stop:
         os._exit(128 + stop.signal)  # the pool would go on with the next run
     return folder

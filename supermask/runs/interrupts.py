@@ -1,14 +1,18 @@
 """SIGINT and SIGTERM: a run finishes its step, saves, and ends with a clear code."""
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt, SystemExit):
     """A signal ended the run; `str` says where it stood.
+
+    It is a SystemExit too: a script that does not catch it ends with `status`, where a KeyboardInterrupt of another
+    class would end it with a traceback and 1.
 
     Attributes:
         signal: its number.
@@ -18,10 +22,22 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
         self.signal = number
+        self.code = self.status
+        self._said = False
+
+    def __reduce__(self) -> tuple[type["Interrupted"], tuple[str, int]]:
+        return type(self), (str(self), self.signal)
 
     @property
     def status(self) -> int:
         return 128 + self.signal
+
+    def say(self) -> None:
+        """Print the sentence to stderr, unless it was: the interpreter ends at a SystemExit without a word."""
+        if not self._said:
+            self._said = True
+            with suppress(OSError):
+                print(self, file=sys.stderr, flush=True)
 
 
 class Interrupts:
@@ -29,10 +45,14 @@ class Interrupts:
 
     Within `deferred` a signal waits to be asked for, but a second SIGINT raises: somebody is in a hurry. Elsewhere a
     signal raises at once.
+
+    Args:
+        advice: what the sentence of one that raises at once ends with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, advice: str = ": go on from the last checkpoint with --resume") -> None:
         self.pending: int | None = None
+        self._advice = advice
         self._deferring = False
 
     @contextmanager
@@ -65,5 +85,4 @@ class Interrupts:
         if self._deferring and (self.pending is None or number != signal.SIGINT):
             self.pending = self.pending or number
             return
-        name = signal.Signals(number).name
-        raise Interrupted(f"interrupted by {name}: go on from the last checkpoint with --resume", number)
+        raise Interrupted(f"interrupted by {signal.Signals(number).name}{self._advice}", number)

@@ -1,17 +1,15 @@
-"""A recipe as a typed command line, and how commands end."""
+"""A recipe as a typed command line."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Annotated, Any, Union
 
 import tyro
 
-from supermask.checks import SupermaskError
 from supermask.methods.method import Method
-from supermask.runs.interrupts import Interrupted
+from supermask.runs.ending import told
 from supermask.runs.recipe import Recipe
 
 
@@ -24,7 +22,7 @@ def main(
     """Command line of a recipe: its function's arguments become typed flags; then run it.
 
     Exits with 2 and one sentence where the data, the folder or an argument is at fault, with 1 where training broke
-    down, and with 128 + the signal where one ended it.
+    down, and with 128 + the signal where one ended it (supermask/runs/ending.py).
 
     Args:
         recipe: gives what is run.
@@ -71,16 +69,3 @@ def in_words(method: Method) -> str:
 def _subcommand(name: str, description: str, constructor: Callable[..., Recipe]) -> Any:
     said = tyro.conf.subcommand(name.replace("_", "-"), description=description, constructor=constructor)
     return Annotated[Any, said]
-
-
-@contextmanager
-def told(*besides: type[Exception]) -> Iterator[None]:
-    """Within the block what goes wrong ends the command with its sentence and its status; `besides` do so with 2."""
-    try:
-        yield
-    except (SupermaskError, Interrupted) as error:  # who catches the first is not to swallow Ctrl-C
-        print(error, file=sys.stderr)
-        sys.exit(error.status)
-    except besides as error:
-        print(error, file=sys.stderr)
-        sys.exit(SupermaskError.status)

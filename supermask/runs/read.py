@@ -94,23 +94,24 @@ class RunRecord:
         return sum(time.seconds * time.data_wait for time in self.times) / self.seconds if self.seconds else math.nan
 
 
-def read_run(path: Path) -> RunRecord:
+def read_run(path: str | Path) -> RunRecord:
     """Read a run folder.
 
     Raises:
         RunReadError: `path` is not a run folder, or one of its files is damaged before its last line.
     """
+    path = Path(path)
     masks = {int(match[1]): file for file in (path / "masks").glob("*") if (match := _MASK_FILE.fullmatch(file.name))}
     return replace(_measured(path), ranks=_ranks(path / RANKS), masks=dict(sorted(masks.items())))
 
 
-def read_summary(path: Path) -> RunSummary:
+def read_summary(path: str | Path) -> RunSummary:
     """A run folder in short: from the summary that the run wrote at its end, or, where there is none, from its metrics.
 
     Raises:
         RunReadError: `path` is not a run folder, or one of its files is damaged.
     """
-    file = path / SUMMARY
+    file = Path(path) / SUMMARY
     try:
         event = json.loads(file.read_bytes())
     except FileNotFoundError:
@@ -124,13 +125,13 @@ def read_summary(path: Path) -> RunSummary:
     return RunSummary.from_event(event, str(file))
 
 
-def summarise(path: Path) -> RunSummary:
+def summarise(path: str | Path) -> RunSummary:
     """A run folder in short, from its configuration, metrics and times.
 
     Raises:
         RunReadError: as `read_run`.
     """
-    run = _measured(path)
+    run = _measured(Path(path))
     return RunSummary(
         name=run.name,
         seed=run.seed,
@@ -142,10 +143,10 @@ def summarise(path: Path) -> RunSummary:
     )
 
 
-def finished(path: Path) -> bool:
+def finished(path: str | Path) -> bool:
     """Whether the run in folder `path` came to its end: one look at the last line of its metrics."""
     try:
-        with (path / METRICS).open("rb") as file:
+        with (Path(path) / METRICS).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_END))
             *_, line = file.read().removesuffix(b"\n").split(b"\n")
         event = json.loads(line)
@@ -154,13 +155,13 @@ def finished(path: Path) -> bool:
     return isinstance(event, dict) and event.get("event") == Ended.event
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The events of a run folder, in order, as they were written.
 
     Raises:
         RunReadError: a line before the last is damaged.
     """
-    return [event for _, event in _lines(path / METRICS)]
+    return [event for _, event in _lines(Path(path) / METRICS)]
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -287,12 +288,13 @@ class MaskFileError(SupermaskError, ValueError):
     """A mask file that cannot be read; the message names it."""
 
 
-def read_masks(path: Path) -> Masks:
+def read_masks(path: str | Path) -> Masks:
     """Masks from a file masks/cycle-N.safetensors of a run folder.
 
     Raises:
         MaskFileError: there is no such file, or it does not hold masks.
     """
+    path = Path(path)
     if not path.is_file():
         raise MaskFileError(f"{path}: no such file")
     try:

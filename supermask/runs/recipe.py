@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from supermask.runs.configuration import Configuration
 from supermask.runs.duration import StepTimes
+from supermask.runs.interrupts import Interrupted
 from supermask.runs.options import RunResult
 from supermask.runs.run import execute, plan_of
 
@@ -23,9 +24,14 @@ class Recipe(Configuration):
             RecipeError: the recipe cannot be begun as configured; nothing was written.
             RunFolderError: the run folder cannot be written, or holds another run than the one to resume.
             NonFiniteError: training broke down.
-            Interrupted: SIGINT or SIGTERM came in; what was saved is in the message.
+            Interrupted: SIGINT or SIGTERM came in; what was saved is in the message, which is on stderr. A script that
+                does not catch it ends with 128 + the signal.
         """
-        return execute(self)
+        try:
+            return execute(self)
+        except Interrupted as stop:
+            stop.say()
+            raise
 
     def show_plan(self, times: StepTimes) -> float | None:
         """Print what all stages would be and how long they would take: the seconds, or None where no step is timed.

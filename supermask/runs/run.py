@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from supermask.runs.configuration import Configuration
 from supermask.runs.duration import StepTimes
 from supermask.runs.environment import changed_environment
 from supermask.runs.event_files import EventFiles, event_writer
+from supermask.runs.first_batch import try_out
 from supermask.runs.folder import RunFolder, RunFolderError
 from supermask.runs.identity import begun_in, differences, newest, read_config, why_none
 from supermask.runs.interrupts import Interrupts
@@ -123,14 +124,27 @@ class Run:
         if options.tensorboard:
             event_writer()
         loaded = self._open_data(says.data)
-        steps = self._steps(loaded)
         architecture = says.architecture(loaded.classes)
+        self._try_out(architecture, says.data, loaded)
+        steps = self._steps(architecture, loaded)
         model = synchronise(_network(says, architecture, self.device), self.ranks, self.device)
         config = says.to_json(architecture, self.device, self.ranks.ranks)
         resumed = self._resumed(config)
         self._take_threads(resumed, model, loaded)
         folder = self._folder(config, resumed)
-        session = Session(
+        try:
+            session = self._session(folder, model, architecture, loaded, steps)
+            self._stand(session, config, sum(steps))
+        except (Exception, KeyboardInterrupt):
+            folder.abandon()
+            raise
+        return session
+
+    def _session(
+        self, folder: RunFolder, model: nn.Module, architecture: Architecture, loaded: Loaded, steps: Sequence[int]
+    ) -> Session:
+        says, options = self.says, self.says.run
+        return Session(
             model=model,
             architecture=architecture,
             method=says.method,
@@ -152,8 +166,6 @@ class Run:
             checkpoint_seconds=options.checkpoint_seconds,
             report=_warn,
         )
-        self._stand(session, config, sum(steps))
-        return session
 
     def finish(self, session: Session) -> RunResult:
         """The stages that are left, the summary, and what the run tells at its end."""
@@ -211,7 +223,27 @@ class Run:
                 self.says.architecture(data.about().classes).skeleton()
             raise
 
-    def _steps(self, loaded: Loaded) -> list[int]:
+    def _try_out(self, architecture: Architecture, data: Data, loaded: Loaded) -> None:
+        """Raise RecipeError, in all processes, where the network of any of them does not take the data."""
+        says, failed = self.says, None
+        try:
+            try_out(
+                lambda: _network(says, architecture, self.device),
+                architecture,
+                loaded,
+                name=type(data).__name__,
+                batch=data.batch,
+                method=says.method,
+                training=says.training,
+                device=self.device,
+            )
+        except Exception as error:  # the others would wait for this process
+            failed = error
+        if self.ranks.highest(int(failed is not None)):
+            other = f"another process cannot train on {type(data).__name__}; it says why"
+            raise failed or RecipeError(other)
+
+    def _steps(self, architecture: Architecture, loaded: Loaded) -> list[int]:
         """Of each stage that trains. Data that a cycle has for itself is opened once here, before anything is
         written."""
 
@@ -222,6 +254,7 @@ class Run:
                     f"{data} of a cycle has {found.classes} classes: the network is made for the {loaded.classes} of "
                     f"{self.says.data}"
                 )
+            self._try_out(architecture, data, found)
             return found.steps
 
         steps = _steps_of_stages(self.says, loaded.steps, opened)

@@ -10,6 +10,7 @@ import torch
 
 from supermask.checks import join
 from supermask.edges.overlap import Masks, Overlap, overlap
+from supermask.networks.architecture import Architecture
 from supermask.tickets.errors import TicketError
 from supermask.tickets.file import Planes, Reader, reading
 from supermask.tickets.info import LayerInfo
@@ -40,6 +41,27 @@ class Difference:
         masks = all(layer.a == layer.b == layer.common for layer in self.layers.values())
         return masks and not self.fields and not any(self.tensors.values())
 
+    @property
+    def apart(self) -> list[str]:
+        """In what they differ, in words: seed, architecture, rates, masks, what weights are made of, other tensors."""
+        found = []
+        for name, (one, other) in self.fields.items():
+            if name == "seed":
+                found.append(f"the seed ({one} and {other})")
+            elif name == "architecture":
+                found.append(_architectures(one, other))
+        layers = self.layers.values()
+        rates = sum(layer.a != layer.b for layer in layers)
+        masks = sum(layer.a == layer.b != layer.common for layer in layers)
+        parts: dict[str, int] = {}
+        for name in self.fields.keys() - {"seed", "architecture"}:
+            part = name.removeprefix(max((join(layer, "") for layer in self.layers if _within(name, layer)), key=len))
+            parts[part] = parts.get(part, 0) + 1
+        counted = {"rates": rates, "masks": masks} | dict(sorted(parts.items()))
+        found += [f"{part} of {count} of {len(self.layers)} layers" for part, count in counted.items() if count]
+        tensors = sum(bool(value) for value in self.tensors.values())
+        return found + [f"{tensors} of {len(self.tensors)} other tensors"] * bool(tensors)
+
 
 def diff(a: str | Path | BinaryIO, b: str | Path | BinaryIO) -> Difference:
     """Compare two tickets whose layers have the same names and shapes.
@@ -69,13 +91,30 @@ def diff(a: str | Path | BinaryIO, b: str | Path | BinaryIO) -> Difference:
     return Difference(layers=found.layers, total=found.total, fields=differing, tensors=tensors)
 
 
+def _within(name: str, layer: str) -> bool:
+    return name.startswith(join(layer, ""))
+
+
+def _architectures(one: Architecture | None, other: Architecture | None) -> str:
+    """How two of them differ."""
+    if one is None or other is None or one.name != other.name:
+        return f"the architecture ({one or 'none'} and {other or 'none'})"
+    given = [architecture.arguments for architecture in (one, other)]
+    named = sorted(name for name in given[0].keys() | given[1].keys() if given[0].get(name) != given[1].get(name))
+    said = (f"{name} {given[0].get(name, 'not given')} and {given[1].get(name, 'not given')}" for name in named)
+    return f"the arguments of {one.name} ({', '.join(said)})"
+
+
 def _check_same_layers(one: Reader, two: Reader) -> None:
     shapes = [{layer.name: layer.shape for layer in reader.info.layers} for reader in (one, two)]
     for name in dict.fromkeys((*shapes[0], *shapes[1])):
         if shapes[0].get(name) != shapes[1].get(name):
             said = [str(found.get(name, "not there")) for found in shapes]
+            made = one.info.architecture, two.info.architecture
+            why = f", which differ in {_architectures(*made)}" if made[0] != made[1] else ""
             raise TicketError(
-                f"layer {name!r}: {said[0]} in {one.info.path}, {said[1]} in {two.info.path}: of different networks"
+                f"layer {name!r}: {said[0]} in {one.info.path}, {said[1]} in {two.info.path}: "
+                f"of different networks{why}"
             )
 
 

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 
 from supermask.edges.overlap import Overlap
+from supermask.networks.architecture import Architecture
 from supermask.tickets.diff import Difference
 from supermask.tickets.info import LayerInfo, TicketInfo
 
@@ -108,9 +109,10 @@ def diff_json(found: Difference) -> dict[str, Any]:
 
     return {
         "same": found.same,
+        "apart": found.apart,
         "layers": {name: plain(layer) for name, layer in found.layers.items()},
         "total": plain(found.total),
-        "fields": {name: list(values) for name, values in found.fields.items()},
+        "fields": {name: [_json(value) for value in values] for name, values in found.fields.items()},
         "tensors": {name: None if math.isnan(value) else value for name, value in found.tensors.items()},
     }
 
@@ -136,5 +138,10 @@ def diff_table(found: Difference, a: str, b: str) -> Table:
         f"other tensors: {len(differing)} of {len(found.tensors)} differ"
         + "".join(f"\n  {name}: {'not in both' if math.isnan(v) else f'by {v:.3g}'}" for name, v in differing.items())
     ]
-    table.caption = "\n".join([*lines, "the same network" if found.same else "different networks"])
+    ends = "the same network" if found.same else f"layers of the same names and shapes; apart: {', '.join(found.apart)}"
+    table.caption = "\n".join([*lines, ends])
     return table
+
+
+def _json(value: Any) -> Any:
+    return value.to_json() if isinstance(value, Architecture) else value

@@ -26,8 +26,8 @@ def server() -> subprocess.Popen[str]:
 
 
 def environment() -> dict[str, str]:
-    """That of the tests, but with compiled kernels, this clone's modules and wide tables."""
-    own = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    """That of the tests, but with compiled kernels, buffered output, this clone's modules and wide tables."""
+    own = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "PYTHONUNBUFFERED")}
     return {**own, "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
 
 

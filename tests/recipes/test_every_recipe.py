@@ -56,6 +56,21 @@ def test_help_on_the_command_line(name: str, tmp_path: Path) -> None:
     assert f"usage: python -m recipes.{name} " in done.stdout
 
 
+@pytest.mark.parametrize("name", sorted(GRIDS))
+def test_usage_lines_of_grids_are_commands(name: str, tmp_path: Path) -> None:
+    done = run(f"recipes.{name}", "--help", cwd=tmp_path)
+    assert f"usage: python -m recipes.{name} " in done.stdout
+
+
+TOOLS = "supermask inspect", "supermask report", "benchmarks.threshold", "benchmarks.gpu", "benchmarks"
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_usage_lines_of_tools_are_commands(name: str, tmp_path: Path) -> None:
+    done = run(*name.split(), "--help", cwd=tmp_path)
+    assert done.stdout.startswith(f"usage: python -m {name} ")
+
+
 def test_public_names_are_enough() -> None:
     """Whoever writes an experiment of their own needs no inner module."""
     public = {"supermask", "supermask.reports", "supermask.runs"}

@@ -10,8 +10,8 @@ import pytest
 import supermask
 from supermask.checks import SupermaskError
 from supermask.data.base import DataDamaged, DataMissing
+from supermask.runs.ending import told
 from supermask.runs.interrupts import Interrupted
-from supermask.runs.main import told
 from supermask.runs.options import RecipeError
 from supermask.tickets.errors import TicketError
 from supermask.training.non_finite import NonFiniteError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from supermask import files
-from supermask.files import UnsyncedError, write_atomically, write_whole
+from supermask.files import UnsyncedError, check_writable, write_all, write_atomically, write_whole
 
 
 def test_a_file_is_synced_before_it_has_its_name_and_its_folder_after(
@@ -84,3 +84,31 @@ def test_a_file_that_a_power_cut_may_lose_is_there_and_said_to_be(tmp_path: Path
     assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(path))
     said = "written, but a power cut may lose it, since its folder could not be synced (Input/output error)"
     assert caught.value.strerror == said
+
+
+def test_of_several_files_all_are_written_or_none_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a" / "b"
+    write_all(folder, {"one": b"1"})
+    real = files.write_whole
+
+    def second_fails(path: Path, *parts: bytes) -> None:
+        if path.name == "three":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, *parts)
+
+    monkeypatch.setattr(files, "write_whole", second_fails)
+    for where, left in ((folder, ["one"]), (tmp_path / "c" / "d", None)):
+        with pytest.raises(OSError, match="No space"):
+            write_all(where, {"one": b"1 again", "two": b"2", "three": b"3"})
+        assert (sorted(path.name for path in where.iterdir()) if where.exists() else None) == left
+    assert not (tmp_path / "c").exists()
+
+
+def test_whether_a_folder_can_be_written_is_found_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    for bad in (tmp_path / "file", tmp_path / "file" / "below", "/proc/below"):
+        with pytest.raises(OSError, match=r"."):
+            check_writable(bad)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -148,8 +149,33 @@ def test_diff(tickets: dict[str, Path], tmp_path: Path) -> None:
     assert said["layers"]["fc2"]["overlap"] == 1
     assert said["tensors"]["norm1.running_mean"] == pytest.approx(0.5, abs=1e-6)
     assert (said["same"], said["fields"]) == (False, {})
-    assert "different networks" in command("diff", tickets["mlp"], tmp_path / "b")
+    shown = " ".join(command("diff", tickets["mlp"], tmp_path / "b").split())
+    assert "apart: masks of 1 of 2 layers, 1 of 3 other tensors" in shown
     assert "of different networks" in command("diff", tickets["mlp"], tickets["conv"], status=2)
+
+
+def test_what_two_tickets_of_one_architecture_differ_in(tmp_path: Path) -> None:
+    def write(name: str, seed: int = 1, remaining: float = 0.3, norm: bool | None = None) -> Path:
+        architecture = mlp(64, 32, 10)
+        said = (
+            architecture if norm is None else replace(architecture, arguments={**architecture.arguments, "norm": norm})
+        )
+        save(convert(architecture.build(), seed, remaining=remaining), tmp_path / name, architecture=said)
+        return tmp_path / name
+
+    a = write("a")
+    assert diff(a, a).apart == []
+    assert diff(a, write("seed", seed=2)).apart == ["the seed (1 and 2)", "masks of 2 of 2 layers"]
+    assert diff(a, write("rate", remaining=0.5)).apart == ["rates of 2 of 2 layers"]
+    other = write("arguments", norm=True)
+    assert diff(a, other).apart == ["the arguments of mlp (norm not given and True)"]
+    assert json.loads(command("diff", a, other, "--json"))["fields"]["architecture"][1]["name"] == "mlp"
+    shown = " ".join(command("diff", a, tmp_path / "seed").split())
+    assert shown.endswith("layers of the same names and shapes; apart: the seed (1 and 2), masks of 2 of 2 layers")
+    wide = Architecture(name="mlp", arguments={"sizes": [64, 16, 10]})
+    save(convert(wide.build(), 1, remaining=0.3), tmp_path / "wide", architecture=wide)
+    said = command("diff", a, tmp_path / "wide", status=2)
+    assert "of different networks, which differ in the arguments of mlp (sizes [64, 32, 10] and [64, 16, 10])" in said
 
 
 def test_diff_of_seeds_coats_and_flips(tmp_path: Path) -> None:

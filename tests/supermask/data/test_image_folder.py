@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import folder as torchvision_folder
 
+from supermask.data import image_folder
 from supermask.data.base import About, Batch, DataMissing, Described, Loaded, Part, order_of
 from supermask.data.image_folder import ImageFolder, one_ahead
 
@@ -127,13 +127,13 @@ def test_ranks_share_every_batch_and_no_image_is_decoded_twice(
 ) -> None:
     whole = {name: list(getattr(opened(), name)(Part(epoch=1))) for name in ("train", "test", "calibrate")}
     decoded: list[str] = []
-    load = torchvision_folder.default_loader
+    load = image_folder.read_rgb
 
     def counting(path: str) -> Any:
         decoded.append(path)
         return load(path)
 
-    monkeypatch.setattr(torchvision_folder, "default_loader", counting)
+    monkeypatch.setattr(image_folder, "read_rgb", counting)
     for name, expected in whole.items():
         shares = [list(getattr(opened(), name)(Part(epoch=1, rank=rank, ranks=ranks))) for rank in range(ranks)]
         assert len(decoded) == len(set(decoded)) == sum(len(labels) for _, labels in expected)
@@ -212,7 +212,7 @@ def test_a_decoder_that_raises_anything_is_named(
     def broken(path: str) -> None:
         raise SyntaxError(f"broken PNG {path}")
 
-    monkeypatch.setattr(torchvision_folder, "default_loader", broken)
+    monkeypatch.setattr(image_folder, "read_rgb", broken)
     with pytest.raises(ValueError, match=r"cannot read image .*\.png: broken PNG"):
         next(opened().test(Part()))
 

@@ -189,3 +189,45 @@ def test_a_file_that_a_power_cut_may_lose_is_not_called_unwritten(tmp_path: Path
     assert str(caught.value).startswith(f"{tmp_path}/masks/x is written, but a power cut may lose it")
     assert str(caught.value).endswith("; mend the disk, then go on with --resume")
     assert (tmp_path / "masks/x").read_bytes() == b"1"
+
+
+def test_a_folder_in_which_nothing_began_is_taken_away_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a" / "b")
+    folder.rewind({})
+    folder.abandon()
+    assert not list(tmp_path.iterdir())
+    given = tmp_path / "given"
+    given.mkdir()
+    RunFolder(given).abandon()
+    assert not list(given.iterdir())
+
+
+def test_a_folder_with_a_run_stays_when_it_is_let_go_of(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config({})
+    folder.abandon()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl"}
+    again = RunFolder(tmp_path / "run", resume=True)
+    (tmp_path / "run" / "config.json").unlink()
+    again.abandon()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.jsonl"]
+
+
+def test_beside_other_things_a_parent_stays(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "runs" / "one")
+    (tmp_path / "runs" / "other").mkdir()
+    folder.abandon()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_fails_as_it_is_made_leaves_nothing(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(RunFolder, "_lock", fail)
+    with pytest.raises((RunFolderError, KeyboardInterrupt)):
+        RunFolder(tmp_path / "a" / "b")
+    assert not list(tmp_path.iterdir())

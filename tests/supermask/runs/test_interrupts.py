@@ -1,12 +1,15 @@
 """Signals: when they wait, when they end the run, and that nothing is left of the handlers."""
 
 import os
+import pickle
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 
 from supermask.runs.interrupts import Interrupted, Interrupts
+from tests.recipes.command import run
 
 
 def send(number: signal.Signals) -> None:
@@ -61,3 +64,52 @@ def test_in_another_thread_it_does_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+SCRIPT = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from supermask.recipes import digits_ep
+from supermask.recipes._settings import DIGITS
+from supermask import RunOptions
+from tests.recipes.stopped import after
+
+import os, signal
+
+name, place = sys.argv[1:]
+after(place, 1, lambda *_: os.kill(os.getpid(), signal.Signals[name]))
+run = RunOptions(folder="run", device="cpu", quiet=True)
+digits_ep.recipe(training=replace(DIGITS, epochs=1), run=run).execute()
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("place", "says"), [("step", "at step 1 (epoch 1 of the run); saved"), ("line", ": go on")])
+def test_a_script_that_catches_nothing_ends_with_the_sentence_and_the_status(
+    number: signal.Signals, place: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    done = run("mine", number.name, place, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith(f"interrupted by {number.name}")
+    assert says in sentence
+
+
+def test_what_is_said_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    stop = Interrupted("interrupted", signal.SIGTERM)
+    stop.say()
+    stop.say()
+    assert capsys.readouterr().err == "interrupted\n"
+    again = pickle.loads(pickle.dumps(stop))
+    assert (type(again), str(again), again.signal, again.status) == (Interrupted, "interrupted", 15, 143)
+
+
+def test_a_script_may_catch_it_as_ctrl_c_or_as_an_exit() -> None:
+    for kind in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(kind) as caught:
+            raise Interrupted("why", signal.SIGINT)
+        assert getattr(caught.value, "code", None) == 130

@@ -6,7 +6,7 @@ where it is not installed, who asks whether it is (transformers does) finds a mo
 
 if __name__ == "kernels":
     import sys
-    from importlib.machinery import PathFinder
+    from importlib.machinery import ModuleSpec, PathFinder
     from importlib.util import module_from_spec
     from pathlib import Path
     from types import ModuleType
@@ -20,9 +20,11 @@ if __name__ == "kernels":
                 said = (
                     f"{root / 'kernels'} is the package supermask.kernels: import that; sys.path has no other kernels"
                 )
-                raise (AttributeError if name.startswith("__") else ImportError)(said)
+                raise AttributeError(said)
 
-        sys.modules["kernels"] = _Missing("kernels")
+        missing = _Missing("kernels")
+        missing.__spec__ = ModuleSpec("kernels", None)
+        sys.modules["kernels"] = missing
     else:
         other = module_from_spec(found)
         sys.modules["kernels"] = other  # what `import kernels` gives, once this module has run

@@ -1,5 +1,6 @@
 """What every room needs: checks of arguments, names of what is in a module, the base of errors."""
 
+from operator import index
 from typing import ClassVar, get_args
 
 
@@ -17,6 +18,17 @@ class SupermaskError(Exception):
 
 class SearchWarning(UserWarning):
     """Something that makes a search less than it seems; the message says what and what to do."""
+
+
+def as_integer(name: str, value: object) -> int:
+    """An integer of Python or NumPy as Python's.
+
+    Raises:
+        TypeError: it is none; True and False are none either.
+    """
+    if str(getattr(value, "dtype", type(value).__name__)).endswith("bool") or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} {value!r}: expected an integer")
+    return index(value)
 
 
 def check_choice(name: str, value: str, choices: object) -> None:

@@ -89,16 +89,18 @@ def test_the_folder_under_its_bare_name_says_what_to_import(tmp_path: Path) -> N
     python = environment(tmp_path / "bare")
     for asked in (
         "import kernels; kernels.select",
-        "from kernels import select",
-        "import supermask.kernels; from kernels import select",
+        "import supermask.kernels, kernels; kernels.select",
     ):
         ended = subprocess.run([python, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=False)
         assert ended.returncode == 1
         last = ended.stderr.strip().splitlines()[-1]
-        assert last.startswith("ImportError: ")
+        assert last.startswith("AttributeError: ")
         assert last.endswith("is the package supermask.kernels: import that; sys.path has no other kernels")
-    looked = "import kernels; print(getattr(kernels, '__version__', None), getattr(kernels, '__file__', None))"
-    assert run(python, "-c", looked, cwd=ROOT) == "None None\n"
+    looked = (
+        "import importlib.util, kernels; importlib.util.find_spec('kernels'); "
+        "print(getattr(kernels, '__version__', None), getattr(kernels, '__file__', None), hasattr(kernels, 'select'))"
+    )
+    assert run(python, "-c", looked, cwd=ROOT) == "None None False\n"
 
 
 KERNELS = """

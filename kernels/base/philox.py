@@ -13,7 +13,6 @@ position col // 4, word col % 4, u = (word >> 8) * 2^-24.
 
 import math
 from collections.abc import Iterator
-from operator import index
 
 import numpy as np
 import torch
@@ -200,13 +199,11 @@ def as_int64(seed: int) -> int:
     """The 64-bit seed as the signed integer that op schemas and tensors carry.
 
     Raises:
-        TypeError: `seed` is not an integer, of Python or NumPy.
+        TypeError: `seed` is not an integer.
         ValueError: `seed` is not in [0, 2^64).
     """
-    if type(seed) is not int:
-        if isinstance(seed, bool | np.bool) or not hasattr(seed, "__index__"):
-            raise TypeError(f"seed {seed!r}: expected an integer from 0 to 2**64 - 1")
-        seed = index(seed)
+    if not isinstance(seed, int):
+        raise TypeError(f"seed {seed!r}: expected an integer from 0 to 2**64 - 1")
     if not 0 <= seed < 1 << 64:
         raise ValueError(f"seed {seed}: a seed has 64 bits, so give an integer from 0 to 2**64 - 1")
     return seed - (1 << 64) if seed >> 63 else seed
@@ -225,7 +222,7 @@ def check_layer(layer: int) -> int:
     Raises:
         ValueError: it is not in [0, 2^31).
     """
-    if not hasattr(layer, "__index__") or not 0 <= layer < 1 << 31:
+    if not isinstance(layer, int) or not 0 <= layer < 1 << 31:
         raise ValueError(f"layer {layer}: the index of a layer is an integer from 0 to 2**31 - 1")
     return layer
 

@@ -7,16 +7,15 @@ make."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from operator import index
 from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from supermask.checks import SupermaskError, check_choice
+from supermask.checks import SupermaskError, as_integer, check_choice
 from supermask.edges.draws import WEIGHTS, WeightInit, real_weights
-from supermask.edges.exact import Known
+from supermask.edges.exact import Known, checksums
 from supermask.edges.identity import Value, decode, encode
 from supermask.edges.stored import NotStorable, Stored
 from supermask.kernels.base.bits import count_bits, words_per_row
@@ -24,6 +23,12 @@ from supermask.kernels.base.philox import as_int64, check_layer, sign_words
 from supermask.kernels.base.theta import Theta
 
 Ints = tuple[int, ...]
+
+
+_AVERAGED = (
+    "were averaged with others, as if they were numbers: average with use_buffers=False, which copies them, or begin a "
+    "new average when a cycle begins"
+)
 
 
 class AveragedError(SupermaskError, RuntimeError):
@@ -48,7 +53,7 @@ class Edges(nn.Module):
     constant: Tensor
     signs: Tensor | None
     source: Tensor
-    sums: Tensor
+    """The identity, and a checksum of each of `exact`."""
 
     def __init__(
         self,
@@ -62,19 +67,20 @@ class Edges(nn.Module):
         device: torch.device | str | None,
     ) -> None:
         super().__init__()
+        seed, layer = as_integer("seed", seed), as_integer("layer", layer)
         as_int64(seed)
         check_layer(layer)
         check_choice("weights", weights, WeightInit)
         if min(shape, default=0) < 1:
             raise ValueError(f"weight shape {tuple(shape)}: a masked layer needs at least one edge")
-        self.shape = tuple(shape)
+        shape = tuple(as_integer("weight shape", size) for size in shape)
+        self.shape = shape
         self.rows, self.cols = shape[0], math.prod(shape[1:])
-        self.seed, self.layer, self.generation = index(seed), index(layer), generation
+        self.seed, self.layer, self.generation = seed, layer, generation
         self.weights: WeightInit = weights
         self.real = real_weights(weights, self.cols)
         self.register_buffer("constant", torch.tensor([constant], device=device), persistent=False)
         self.register_buffer("signs", None, persistent=False)
-        self.register_buffer("sums", torch.zeros(len(self.exact), dtype=torch.int64, device=device), persistent=False)
         self._known: Known | None = None
 
     @property
@@ -138,7 +144,10 @@ class Edges(nn.Module):
         """The integers are as they should be; called where they are made, and after they were written to."""
         if self._is_real():
             with torch.no_grad(), torch.inference_mode(False):
-                self._known = Known(self.source, self._exact(), self.sums, copied=copied)
+                buffers = self._exact()
+                sums = checksums(buffers.values(), self.source.device)
+                self.source[len(self.source) - len(sums) :] = sums
+                self._known = Known(self.source, self.constant, buffers, sums, copied=copied)
 
     def _exact(self) -> dict[str, Tensor | None]:
         return {name: getattr(self, name) for name in self.exact}
@@ -152,16 +161,14 @@ class Edges(nn.Module):
         known = self._known
         if known is None or not self._is_real():
             return
-        buffers, writes = self._exact(), known.writes
+        buffers = self._exact()
+        writes = known.writes(buffers)
         if writes:
+            own = encode(self._identity().values(), self.source.device)
             with torch.no_grad():
-                if wrong := known.put_right(buffers, self.sums, writes):
-                    raise AveragedError(
-                        f"{wrong} of a masked layer {tuple(self.shape)} were averaged with others, as if they were "
-                        "numbers: average with use_buffers=False, which copies them, or begin a new average when a "
-                        "cycle begins"
-                    )
-                self.source.copy_(encode(self._identity().values(), self.source.device))
+                if wrong := known.put_right(buffers, self.source[len(own) :], writes):
+                    raise AveragedError(f"{wrong} of a masked layer {tuple(self.shape)} {_AVERAGED}")
+                self.source[: len(own)] = own
                 self.constant.fill_(self._made_constant())
                 self._remake()
         if writes or known.changed(buffers):
@@ -201,7 +208,8 @@ class Edges(nn.Module):
             return
         found = float(self.constant)
         made = not math.isnan(found)  # else the state is still to be loaded
-        if made and self.source.tolist() != encode(self._identity().values(), torch.device("cpu")).tolist():
+        own = encode(self._identity().values(), torch.device("cpu")).tolist()
+        if made and self.source.tolist()[: len(own)] != own:
             raise NotStorable(
                 f"its seed, layer or distribution was changed after it was made ({self.extra_repr()}): make edges of "
                 "these anew"
@@ -277,7 +285,8 @@ class Edges(nn.Module):
 
     def _keep_source(self) -> None:
         """The identity as a tensor, so that it travels with the state dict."""
-        self.register_buffer("source", encode(self._identity().values(), self.constant.device))
+        own = encode(self._identity().values(), self.constant.device)
+        self.register_buffer("source", torch.cat([own, own.new_zeros(len(self.exact))]))
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         if not keep_vars:  # which gives the tensors themselves, and saves nothing
@@ -293,8 +302,8 @@ class Edges(nn.Module):
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
         source = state_dict.get(prefix + "source")
-        found = None if source is None or source.is_meta else source.tolist()
         own = self._identity()
+        found = None if source is None or source.is_meta else source.tolist()[: len(own)]
         if found is not None and found != encode(own.values(), torch.device("cpu")).tolist():
             theirs = decode(found, own.values())
             error_msgs.append(
@@ -302,12 +311,33 @@ class Edges(nn.Module):
                 f"{tuple(own.values())}: convert with that seed and those choices"
             )
             return
+        if found is not None:  # checksums are made again of what is loaded; older state dicts have none
+            state_dict = {**state_dict, prefix + "source": self.source}
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         unread = self.signs is None and self._flipped() is not None  # on a GPU, where none were kept without flips
         if source is not None and self._is_real() and (unread or self._wrong_signs()):
             self._keep()
+
+    def _unaveraged(self, state_dict: Mapping[str, Any], prefix: str, error_msgs: list[str]) -> Mapping[str, Any]:
+        """`state_dict`, with the own bits in place of averages of these with themselves; averages with others are an
+        error."""
+        source, known, count = state_dict.get(prefix + "source"), self._known, len(self._identity())
+        if source is None or source.is_meta or len(source) != count + len(self.exact):
+            return state_dict
+        buffers = {name: state_dict.get(prefix + name) for name in self.exact}
+        if any(bits is not None and bits.is_meta for bits in buffers.values()):
+            return state_dict
+        found, own = source[count:].to("cpu", torch.int64), checksums(buffers.values(), torch.device("cpu"))
+        # A checksum of float32 or float64 has zeros at its end; one beside bits that were set by hand has not.
+        if torch.equal(found, own) or (found % 256).any():
+            return state_dict
+        if known is None or not all(known.unchanged(found)):
+            error_msgs.append(f"{prefix}: bits {_AVERAGED}")
+            return state_dict
+        held = {prefix + name: bits for name, bits in self._exact().items() if bits is not None}
+        return {**state_dict, **held, prefix + "source": self.source}
 
     def extra_repr(self) -> str:
         return f"{tuple(self.shape)}, weights={self.weights!r}, seed={self.seed}, layer={self.layer}"

@@ -1,7 +1,7 @@
 """The edges of a finished search: a packed mask and a seed, and the products made of them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,7 +172,7 @@ class PackedEdges(Edges):
         """Make again what was made of the mask if the mask is another, or was written to."""
         if torch.compiler.is_compiling():
             return
-        if self._known is not None and self._known.writes:
+        if self._known is not None and self._known.writes(self._exact()):
             self.check_exact()
         if self.codes is None and self.weight is None and self.flips is None:
             return
@@ -198,9 +198,13 @@ class PackedEdges(Edges):
     def _identity(self) -> dict[str, Value]:
         return super()._identity() | {"constant": self._magnitude}
 
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        state, prefix = args[:2]
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
+        errors = rest[-1]
+        told = len(errors)
+        state = self._unaveraged(state_dict, prefix, errors)
+        if len(errors) > told:
+            return
+        super()._load_from_state_dict(state, prefix, *rest)
         if prefix + "packed" not in state:
             return
         self.constant.fill_(self._magnitude)

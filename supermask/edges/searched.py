@@ -333,6 +333,9 @@ class SearchedEdges(Edges):
         missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
     ) -> None:  # fmt: skip
         told = len(error_msgs)
+        state_dict = self._unaveraged(state_dict, prefix, error_msgs)
+        if len(error_msgs) > told:
+            return
         before = {name: getattr(self, name) for name in ("kept", *self.varying)}
         values = {name: None if old is None else old.clone() for name, old in before.items()}
         if prefix + "scores" in state_dict:  # a dict without this layer leaves what varies alone

@@ -13,6 +13,10 @@ _PARTS = {
     ("torch.nn.parallel.data_parallel", "DataParallel"): "module",
     ("torch.nn.parallel.distributed", "DistributedDataParallel"): "module",
     ("torch.optim.swa_utils", "AveragedModel"): "module",
+    ("timm.utils.model_ema", "ModelEmaV2"): "module",
+    ("timm.utils.model_ema", "ModelEmaV3"): "module",
+    ("apex.parallel.distributed", "DistributedDataParallel"): "module",
+    ("deepspeed.runtime.engine", "DeepSpeedEngine"): "module",
     ("torch.distributed.algorithms._checkpoint.checkpoint_wrapper", "ActivationWrapper"): "_checkpoint_wrapped_module",
     ("torch.distributed.fsdp.fully_sharded_data_parallel", "FullyShardedDataParallel"): "_fsdp_wrapped_module",
 }

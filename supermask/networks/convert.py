@@ -4,6 +4,7 @@ What has no masked form keeps its tensors, frozen; `summary` says what was conve
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import count
@@ -189,9 +190,10 @@ def _put_in_place(model: nn.Module, replaced: Mapping[int, nn.Module]) -> None:
     for parent, _, child, module in places:
         if id(module) in replaced:
             setattr(model.get_submodule(parent), child, replaced[id(module)])
+    own = vars(nn.Module())  # torch's, where submodules and hooks are
     for module in model.modules():
         for name, held in list(vars(module).items()):
-            if not name.startswith("_") and (new := _with_replaced(held, replaced)) is not held:
+            if name not in own and (new := _with_replaced(held, replaced)) is not held:
                 setattr(module, name, new)
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False  # that path hands dense projection weights to a fused kernel
@@ -202,13 +204,16 @@ def _with_replaced(held: Any, replaced: Mapping[int, nn.Module]) -> Any:
     has none of the old."""
     if isinstance(held, nn.Module):
         return replaced.get(id(held), held)
-    if type(held) in (list, tuple):
-        new = [_with_replaced(one, replaced) for one in held]
-        return held if all(a is b for a, b in zip(new, held, strict=True)) else type(held)(new)
-    if type(held) is dict:
+    if isinstance(held, dict):
         found = {key: _with_replaced(one, replaced) for key, one in held.items()}
-        return held if all(found[key] is held[key] for key in held) else found
-    return held
+        changed = any(found[key] is not held[key] for key in held)
+        return type(held)(found) if changed else held
+    if not isinstance(held, list | tuple | deque):
+        return held
+    new = [_with_replaced(one, replaced) for one in held]
+    if all(a is b for a, b in zip(new, held, strict=True)):
+        return held
+    return type(held)(*new) if hasattr(held, "_fields") else type(held)(new)  # a namedtuple's are arguments
 
 
 def _in_place_of(dense: nn.Module, new: nn.Module) -> nn.Module:

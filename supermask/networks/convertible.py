@@ -42,6 +42,8 @@ def _why_not_attention(module: nn.MultiheadAttention) -> str:
 
 def _why_not_plain(module: nn.Module, own: set[str]) -> str:
     """Why a layer of a kind that has a masked form has none: its tensors are not what its kind has."""
+    if "forward" in vars(module):
+        return "its forward was set by hand, and a masked layer would not run it"
     parameters = dict(module.named_parameters(recurse=False))
     if missing := sorted(name for name in own if name not in parameters and getattr(module, name, None) is not None):
         return f"its {missing[0]} is made anew by a reparametrisation, such as weight_norm, spectral_norm or prune"

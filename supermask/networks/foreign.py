@@ -16,6 +16,21 @@ class TransposedLinear(SupermaskLinear):
 
     turned = True
 
+    @property
+    def nx(self) -> int:
+        """As transformers calls the input features."""
+        return self.in_features
+
+    @property
+    def nf(self) -> int:
+        """As transformers calls the output features."""
+        return self.out_features
+
+    @property
+    def weight(self) -> Tensor:
+        """Effective weights as the dense layer has them, [in_features, out_features]."""
+        return super().weight.T
+
     @classmethod
     def from_dense(cls, dense: Any, edges: Edges, bias: Bias) -> Self:
         """`dense` over `edges`; its own weights are not used."""
@@ -82,6 +97,7 @@ class StandardisedConv2d(SameConv2d):
 
 _FORMS: dict[tuple[str, str], MaskedForm] = {
     ("transformers.pytorch_utils", "Conv1D"): TransposedLinear,
+    ("timm.layers.linear", "Linear"): SupermaskLinear,  # which is torch's but for TorchScript
     ("timm.layers.conv2d_same", "Conv2dSame"): SameConv2d,
     ("timm.layers.std_conv", "StdConv2d"): StandardisedConv2d,
     ("timm.layers.std_conv", "StdConv2dSame"): StandardisedConv2d,

@@ -55,6 +55,8 @@ def can_be_plain(module: nn.Module) -> bool:
 
     Torch's own do. A subclass with a forward of its own is tried: it may read them otherwise than as torch does.
     """
+    if "forward" in vars(module):  # set by hand, and who knows what it reads
+        return False
     forward = type(module).forward
     if forward.__module__.startswith("torch."):
         return True
@@ -64,7 +66,7 @@ def can_be_plain(module: nn.Module) -> bool:
         except Exception:  # it takes inputs of another shape
             continue
         try:
-            return torch.equal(neutral, _computed(module, x, affine=False))
+            return torch.allclose(neutral, _computed(module, x, affine=False), rtol=1e-4, atol=1e-5)
         except Exception:  # whatever its forward does with what is not there
             return False
     return False

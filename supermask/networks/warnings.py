@@ -10,7 +10,7 @@ from torch import nn
 from supermask.checks import SearchWarning, join
 from supermask.edges.base import Edges
 from supermask.edges.in_model import all_edges
-from supermask.edges.wrappers import modules_inside
+from supermask.edges.wrappers import modules_inside, names_inside
 from supermask.networks.norms import NORMS
 from supermask.networks.summary import left_tensors
 
@@ -23,8 +23,10 @@ def warn_of_few_masked(model: nn.Module) -> None:
     """Warn, in the name of whoever called the caller, of a network that is hardly masked."""
     masked = sum(edges.count for edges in all_edges(model).values())
     left: Counter[str] = Counter()
+    inside = names_inside(model)
+    once = {inside(name) for name, _ in model.named_parameters()}  # of a tensor with several names, the first
     for tensor in left_tensors(model):
-        if tensor.reason != "skipped":
+        if tensor.reason != "skipped" and tensor.name in once:
             left[tensor.reason] += torch.Size(tensor.shape).numel()
     share = masked / (masked + left.total())
     if share < _LEAST_MASKED:

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import index
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from supermask.checks import SupermaskError
+from supermask.checks import SupermaskError, as_integer
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit
 from supermask.kernels.base.philox import as_int64
 from supermask.methods.method import Method
@@ -77,8 +76,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.folder is not None:
             object.__setattr__(self, "folder", Path(self.folder))  # a string will do
+        object.__setattr__(self, "seed", as_integer("seed", self.seed))  # NumPy's integers are none of JSON's
         as_int64(self.seed)
-        object.__setattr__(self, "seed", index(self.seed))  # NumPy's integers are none of JSON's
         if not (math.isfinite(self.checkpoint_seconds) and self.checkpoint_seconds >= 0):
             raise ValueError(f"checkpoint_seconds={self.checkpoint_seconds}: expected a number from 0 up")
         if self.keep_checkpoints < 1:

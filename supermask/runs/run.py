@@ -62,7 +62,7 @@ def execute(says: Configuration) -> RunResult:
 
 def plan_of(says: Configuration, times: StepTimes) -> float | None:
     """`show_plan`, with the refusals and the manners of a run."""
-    with Interrupts().listen(), torch.random.fork_rng(devices=[]), threads.restored():
+    with Interrupts(advice="").listen(), torch.random.fork_rng(devices=[]), threads.restored():
         torch.manual_seed(says.run.seed)
         try:
             return show_plan(says, times)

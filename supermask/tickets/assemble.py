@@ -102,8 +102,9 @@ def masked(parts: Parts) -> nn.Module:
         with as_it_was(parts.network.model):
             network = realised(parts, partial(_attached, parts), parts.tensors)
             _fill(network, parts)
-    except (ValueError, RuntimeError) as error:
-        raise TicketError(f"{parts.info.path}: the network does not take the ticket: {error}") from error
+    except Exception as error:  # modules raise whatever they stumble over as they load
+        said = str(error) if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {error}"
+        raise TicketError(f"{parts.info.path}: the network does not take the ticket: {said}") from error
     return network.requires_grad_(False).eval()
 
 
@@ -262,5 +263,6 @@ def _fill(model: nn.Module, parts: Parts) -> None:
         for name, value in found.items():
             state[name].data = torch.empty_like(value, device=state[name].device)  # what was there stays as it was
         model.load_state_dict(stored, strict=False)  # edges have theirs
-    if wrong := [name for name, value in found.items() if not same_bits(state[name].cpu(), value)]:
+    state = model.state_dict(keep_vars=True)  # a module may have loaded into tensors that it made anew
+    if wrong := [name for name, value in found.items() if not same_bits(state[name].detach().cpu(), value)]:
         raise ValueError(f"{called[wrong[0]]} is another after it was loaded: a module changes what it loads")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from supermask.checks import join
 from supermask.edges.in_model import all_edges
 from supermask.edges.packed import PackedEdges
+from supermask.edges.wrappers import names_inside
 from supermask.networks.anatomy import BatchNorm
 from supermask.tickets.assemble import Parts, read_parts, realised, unfolded
 from supermask.tickets.errors import TicketError, named
@@ -50,7 +51,8 @@ def dense_of(file: str | Path | BinaryIO, model: nn.Module | None) -> tuple[nn.M
     parts = read_parts(file, model=model, weights="materialised", device="cpu")
     values = _values(parts)
     network = realised(parts, lambda original: original.model, values)
-    state = network.state_dict(keep_vars=True)
+    inside = names_inside(network)
+    state = {inside(name): tensor for name, tensor in network.state_dict(keep_vars=True).items()}
     turned = {slot.weight for slot in parts.network.slots.values() if slot.turned}
     with torch.no_grad():
         for name in parts.network.tensors:

@@ -1,9 +1,10 @@
 """What the gradients of a first step tell: layers that a search is not going to change."""
 
 import math
-import statistics
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from supermask.checks import SearchWarning
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
 
-_HARDLY = 1e-4  # of what a step does to the scores of the median layer
+_GAP = 1e-4  # between the steps of a layer and the next: without anything cut off they lie side by side
 _NAMED = 5
 
 
@@ -35,16 +36,18 @@ def warn_of_untouched(model: nn.Module, *, of_weights: bool) -> None:
             "take no part in the loss, or the network calls other layers than those that are its submodules"
         )
     steps = dict(_steps(layers, of_weights))
-    moved = [step for step in steps.values() if step > 0]
-    if not moved:
+    falling = sorted(steps.values(), reverse=True)
+    if falling and falling[0] <= 0:
+        _warn("the first step moves no score: every gradient is zero; look for what cuts the loss off from the network")
         return
-    usual = statistics.median(moved)
-    if hardly := {name: step for name, step in steps.items() if not step > _HARDLY * usual}:
-        least = min(hardly.values()) / usual
-        _warn(
-            f"masked layers whose scores the first step hardly moves: {_listed(list(hardly))}: down to {least:.1g} of "
-            "the median layer's; look for a branch that is scaled to nothing or cut off"
-        )
+    for before, step in pairwise(falling):
+        if before > 0 and step <= _GAP * before:
+            hardly = [name for name, one in steps.items() if one <= step]
+            _warn(
+                f"masked layers whose scores the first step hardly moves: {_listed(hardly)}: by {step / before:.1g} of "
+                "what it moves those of any other; look for a branch that is scaled to nothing or cut off"
+            )
+            return
 
 
 def _steps(layers: dict[str, SearchedEdges], of_weights: bool) -> Iterator[tuple[str, float]]:
@@ -53,9 +56,7 @@ def _steps(layers: dict[str, SearchedEdges], of_weights: bool) -> Iterator[tuple
     names = [name for name, edges in layers.items() if edges.scores.grad is not None]
     for name in names:
         edges = layers[name]
-        gradient = edges.scores.grad
-        if gradient is None:
-            continue
+        gradient: Any = edges.scores.grad
         factor = edges.constant if of_weights else torch.ones_like(edges.constant)
         found.append((gradient.norm() * factor / edges.scores.norm().clamp_min(1e-30)).reshape(1))
     values = torch.cat(found).tolist() if found else []

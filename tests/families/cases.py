@@ -35,27 +35,27 @@ class Case:
 # Of torchvision, the smallest of each family: arguments beside the number of classes, and the side of an image.
 _TORCHVISION: dict[str, tuple[dict[str, Any], int]] = {
     "alexnet": ({}, 64),
-    "convnext_tiny": ({}, 32),
-    "densenet121": ({}, 32),
-    "efficientnet_b0": ({}, 32),
-    "efficientnet_v2_s": ({}, 32),
+    "convnext_tiny": ({}, 64),
+    "densenet121": ({}, 64),
+    "efficientnet_b0": ({}, 64),
+    "efficientnet_v2_s": ({}, 64),
     "googlenet": ({"aux_logits": False, "init_weights": False}, 64),
     "inception_v3": ({"aux_logits": False, "init_weights": False}, 96),
-    "maxvit_t": ({"input_size": (64, 64), "partition_size": 2}, 64),
-    "mnasnet0_5": ({}, 32),
-    "mobilenet_v2": ({}, 32),
-    "mobilenet_v3_small": ({}, 32),
-    "regnet_x_400mf": ({}, 32),
-    "regnet_y_400mf": ({}, 32),
-    "resnet18": ({}, 32),
-    "resnext50_32x4d": ({}, 32),
-    "shufflenet_v2_x0_5": ({}, 32),
+    "maxvit_t": ({}, 224),
+    "mnasnet0_5": ({}, 64),
+    "mobilenet_v2": ({}, 64),
+    "mobilenet_v3_small": ({}, 64),
+    "regnet_x_400mf": ({}, 64),
+    "regnet_y_400mf": ({}, 64),
+    "resnet18": ({}, 64),
+    "resnext50_32x4d": ({}, 64),
+    "shufflenet_v2_x0_5": ({}, 64),
     "squeezenet1_0": ({}, 64),
-    "swin_t": ({}, 32),
-    "swin_v2_t": ({}, 32),
-    "vgg11_bn": ({}, 32),
+    "swin_t": ({}, 64),
+    "swin_v2_t": ({}, 64),
+    "vgg11_bn": ({}, 64),
     "vit_b_16": ({"image_size": 32}, 32),
-    "wide_resnet50_2": ({}, 32),
+    "wide_resnet50_2": ({}, 64),
 }
 
 _TIMM = {
@@ -125,7 +125,7 @@ def _torchvision() -> Iterator[Case]:
         def build(name: str = name, arguments: dict[str, Any] = arguments) -> nn.Module:
             return models.get_model(name, weights=None, num_classes=5, **arguments)  # type: ignore[no-any-return]
 
-        yield Case(name=f"torchvision/{name}", build=build, shape=(2, 3, side, side))
+        yield Case(name=f"torchvision/{name}", build=build, shape=(4, 3, side, side))
 
 
 def _timm() -> Iterator[Case]:

@@ -261,12 +261,3 @@ def test_traces_for_a_gpu(op: str) -> None:
     with FakeTensorMode():
         out = getattr(torch.ops.supermask, op)(*args, torch.device("cuda"))
     assert (tuple(out.shape), out.dtype, out.device.type) == (shape, dtype, "cuda")
-
-
-def test_integers_of_python_and_numpy_are_seeds_and_truths_are_not() -> None:
-    for seed in (5, np.int64(5), np.uint64(5), torch.tensor(5)):
-        assert as_int64(seed) == 5  # type: ignore[arg-type]
-    assert as_int64(np.uint64(2**64 - 1)) == -1  # type: ignore[arg-type]
-    for wrong in (True, np.True_, 5.0, "5", None):
-        with pytest.raises(TypeError, match="expected an integer from 0"):
-            as_int64(wrong)  # type: ignore[arg-type]

@@ -160,3 +160,60 @@ def test_tensors_are_told_apart() -> None:
     assert version(tensor) == before + 1
     with torch.inference_mode():
         assert version(torch.zeros(3)) == 0
+
+
+def test_many_updates_after_a_change_are_refused_too() -> None:
+    """Truncation takes one at each update, so what an average tolerates is not how far its integers are."""
+    model = searched(remove=False)
+    averaged = AveragedModel(model, avg_fn=lambda average, now, _: 0.99 * average + 0.01 * now, use_buffers=True)
+    for rate in (0.3, 0.1):
+        set_remaining(model, rate)
+        for _ in range(300):
+            averaged.update_parameters(model)
+    with pytest.raises(AveragedError, match="kept"):
+        averaged.eval()
+
+
+def test_averages_that_leave_int64_out() -> None:
+    model = searched()
+    averaged = copy.deepcopy(model)
+    with torch.no_grad():
+        for average, now in zip(averaged.buffers(), model.buffers(), strict=True):
+            if average.dtype is not torch.int64:
+                average.copy_(0.9 * average + 0.1 * now)
+    check_equal(model.eval(), averaged.eval())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_averages_of_state_dicts_are_loaded(dtype: torch.dtype) -> None:
+    model, other = searched(), searched()
+    state, theirs = model.state_dict(), other.state_dict()
+    mean = {name: (0.5 * state[name].to(dtype) + 0.5 * theirs[name].to(dtype)).to(state[name].dtype) for name in state}
+    model.load_state_dict(mean)
+    check_equal(model.eval(), other.eval())
+    set_remaining(other, 0.1)
+    theirs = other.state_dict()
+    mixed = {name: (0.5 * state[name].to(dtype) + 0.5 * theirs[name].to(dtype)).to(state[name].dtype) for name in state}
+    with pytest.raises(RuntimeError, match="bits were averaged with others"):
+        model.load_state_dict(mixed)
+
+
+def test_exact_copies_through_a_state_dict_are_taken() -> None:
+    model = searched()
+    averaged = copy.deepcopy(model)
+    set_remaining(model, 0.1)
+    for edges in searched_edges(model).values():
+        edges.remove_unselected()
+    with torch.no_grad():
+        for average, now in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
+            average.copy_(now if not average.is_floating_point() else 0.9 * average + 0.1 * now)
+    check_equal(model.eval(), averaged.eval())
+
+
+def test_older_state_dicts_have_no_checksums() -> None:
+    model = searched()
+    state = model.state_dict()
+    state |= {name: value[:6] for name, value in state.items() if name.endswith("source")}
+    other = searched(remove=False)
+    other.load_state_dict(state)
+    check_equal(model.eval(), other.eval())

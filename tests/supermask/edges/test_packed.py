@@ -69,7 +69,7 @@ def test_what_is_held_beside_the_mask(kernels: str, monkeypatch: pytest.MonkeyPa
 
     def bits(edges: SearchedEdges, **changes: Any) -> float:
         buffers = dict(packed_of(edges, **changes).named_buffers())
-        return 8 * sum(buffers[name].nbytes for name in buffers.keys() - {"source", "constant", "sums"}) / edges.count
+        return 8 * sum(buffers[name].nbytes for name in buffers.keys() - {"source", "constant"}) / edges.count
 
     signs = 0 if ON_GPU else 1  # which a GPU draws as quickly as it reads
     assert bits(dense, making="cached") == bits(conv, making="cached") == 33

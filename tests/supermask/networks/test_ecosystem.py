@@ -297,7 +297,7 @@ def test_layers_of_other_packages_compute_as_theirs(
     x = torch.randn(shape)
     with torch.no_grad():
         effective = model[0].weight
-        dense.weight.copy_(effective.T if name == "Conv1D" else effective)  # type: ignore[operator,union-attr]
+        dense.weight.copy_(effective)  # type: ignore[operator,union-attr]
         if name == "ScaledStdConv2d":
             assert torch.equal(model[0].gain, dense.gain)  # type: ignore[arg-type]
             assert not model[0].gain.requires_grad

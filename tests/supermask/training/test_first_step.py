@@ -71,7 +71,7 @@ def test_layers_without_a_gradient_are_named_once(searching: bool) -> None:
 @pytest.mark.parametrize("searching", [True, False])
 def test_layers_that_hardly_move_are_named(scale: float, searching: bool) -> None:
     model = convert(Aside(scale).to(DEVICE), seed=1, skip=["unused", "called"])
-    with pytest.warns(SearchWarning, match="hardly moves: branch: down to"):
+    with pytest.warns(SearchWarning, match="hardly moves: branch: by "):
         step(model, ScoreSGD(model, lr=0.1), searching=searching)
     with silence():
         model = convert(Aside().to(DEVICE), seed=1, skip=["unused", "called"])

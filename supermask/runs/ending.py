@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import UnsupportedOperation
 from typing import Any, NoReturn, TextIO
 
 from supermask.checks import SupermaskError
@@ -35,6 +36,7 @@ def told(*besides: type[Exception]) -> Iterator[None]:
         _end(error, SupermaskError.status)
     except OSError as error:
         _end_unwritten(error)
+        raise
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # so rich leaves where the reader did
             _end(None, _UNREAD)
@@ -53,15 +55,16 @@ def _end(sentence: object, status: Any) -> NoReturn:
     sys.exit(status)
 
 
-def _end_unwritten(error: OSError) -> NoReturn:
-    """The end by an error that no part of the library gave a sentence: of standard output, most likely."""
+def _end_unwritten(error: OSError) -> None:
+    """End by an error that no part of the library gave a sentence: of standard output, or of a file by its name. Any
+    other is a fault of the program."""
     if isinstance(error, BrokenPipeError) and _reader_left():
         _flush()
         _end_unread(error)
-    if error.filename is None and (lost := _flush("\n")):  # what was lost may be in no buffer any more
+    if error.filename is not None:
+        _end(f"{error.filename}: {error.strerror or error}", SupermaskError.status)
+    if lost := _flush("\n"):  # what was lost may be in no buffer any more
         _end_unread(lost)
-    where = "" if error.filename is None else f"{error.filename}: "
-    _end(f"{where}{error.strerror or error}", SupermaskError.status)
 
 
 def _end_unread(error: OSError) -> NoReturn:
@@ -81,8 +84,12 @@ def _reader_left() -> bool:
     """Whether nobody will read standard output any more."""
     if sys.stdout is None:
         return False
+    try:
+        number = sys.stdout.fileno()
+    except UnsupportedOperation:  # it is no file but a string, say
+        return False
     poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
+    poll.register(number, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from supermask.runs.ending import told
 from tests.recipes.command import run
 
 FULL = "cannot write to standard output: No space left on device\n"
@@ -37,7 +38,6 @@ with told():
         (WHY, "stderr full", 2, ""),
         (WHY, "stderr closed", 2, ""),
         ('open("/nowhere/at/all")', "", 2, "/nowhere/at/all: No such file or directory\n"),
-        ('raise BrokenPipeError(32, "another pipe")', "", 2, "another pipe\n"),
         ('sys.exit("as it says")', "", 1, "as it says\n"),
         ("os.kill(os.getpid(), 2)", "", 130, "interrupted by SIGINT\n"),
         ("os.kill(os.getpid(), 15)", "", 143, "interrupted by SIGTERM\n"),
@@ -51,3 +51,9 @@ def test_status_and_sentence(does: str, how: str, status: int, says: str, tmp_pa
     run("tests.supermask.commands.sweep.batch", asked, results, cwd=tmp_path)
     found = json.loads(results.read_text())
     assert (found["status"], found["err"]) == (status, says)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "another pipe"), OSError("the memory is gone")])
+def test_an_error_of_no_file_and_no_output_is_not_hidden(error: OSError) -> None:
+    with pytest.raises(OSError, match=r"another pipe|the memory is gone"), told():
+        raise error

@@ -31,6 +31,11 @@ class Fault:
     parsed: bool = False
     stays: bool = False
 
+    @property
+    def late(self) -> bool:
+        """Whether a run has begun by then, which takes most of the sweep's time."""
+        return self.how.split(" ")[-1] in ("works", "writes") or self.how.startswith(("limit", "later"))
+
 
 def whole(row: Row, inputs: Path) -> Words:
     """Nothing is wrong with what is given."""

@@ -1,12 +1,12 @@
 """A command put to every fault, and judged."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.recipes.command import run
-from tests.supermask.commands.sweep.columns import FAULTS, Fault
+from tests.supermask.commands.sweep.columns import Fault
 from tests.supermask.commands.sweep.rows import Row
 
 
@@ -18,10 +18,10 @@ class Outcome(NamedTuple):
     wrong: list[str]
 
 
-def put(row: Row, inputs: Path, scratch: Path) -> list[Outcome]:
-    """Every fault that can befall the command."""
+def put(row: Row, inputs: Path, scratch: Path, faults: Sequence[Fault]) -> list[Outcome]:
+    """Those of the faults that can befall the command."""
     cases = []
-    for number, fault in enumerate(FAULTS):
+    for number, fault in enumerate(faults):
         given = fault.given(row, inputs)
         if given is not None:
             cwd = scratch / f"{number:02}"

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from supermask.recipes._grid import Experiment, Grid
-from supermask.runs import StepTimes, spoken
+from supermask.runs import StepTimes, device_named, spoken
 
 
 def show_plan(grid: Grid, experiments: Sequence[Experiment]) -> None:
     """Print what each experiment would do and how long all runs would take; all seeds do the same."""
+    device_named(grid.device)  # what is wrong is told before anything else
     times = StepTimes(count=1)  # as a run of a grid
     seconds: list[float | None] = []
     for experiment in experiments:

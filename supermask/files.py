@@ -34,7 +34,9 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], check: C
         before = path.stat().st_mode
     except FileNotFoundError:
         before = None
-    if before is not None and not stat.S_ISREG(before) and not stat.S_ISDIR(before):
+    if before is not None and stat.S_ISDIR(before):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if before is not None and not stat.S_ISREG(before):
         what = "is no regular file, and would be replaced by one: write elsewhere, or to a file object"
         raise FileExistsError(errno.EEXIST, what, str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.unfinished")  # two processes may write one file

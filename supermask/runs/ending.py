@@ -38,7 +38,8 @@ def told(*besides: type[Exception]) -> Iterator[None]:
         _end_unwritten(error)
         raise
     except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # so rich leaves where the reader did
+        # So rich leaves where the reader did; argparse says nothing of help that nobody reads.
+        if isinstance(end.__context__, BrokenPipeError) or (not end.code and _reader_left()):
             _end(None, _UNREAD)
         _end(None, end.code)
     else:

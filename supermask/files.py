@@ -108,8 +108,9 @@ def check_writable(folder: str | Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-        probe.unlink()
     finally:
+        with suppress(OSError):
+            probe.unlink()
         remove_empty(made)
 
 

@@ -47,6 +47,21 @@ class Versioned(nn.Module):
         raise RuntimeError("loads nothing")
 
 
+def by_hand() -> nn.Module:
+    model = searched()
+    searched_edges(model)["0"].signs.bitwise_not_()  # type: ignore[union-attr]
+    return model
+
+
+def averaged() -> nn.Module:
+    model, other = searched(), searched()
+    set_remaining(other, 0.1)
+    with torch.no_grad():
+        for mine, theirs in zip(model.buffers(), other.buffers(), strict=True):
+            mine.copy_(0.5 * mine + 0.5 * theirs)
+    return model
+
+
 def lazy() -> nn.Module:
     return nn.Sequential(nn.Linear(12, 12), nn.LazyLinear(4))
 
@@ -66,12 +81,20 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Act]] = {
     "convert: a seed": (dense, lambda m, _: convert(m, seed=True)),
     "convert: masked": (searched, lambda m, _: convert(m, seed=1)),
     "convert: lazy": (lazy, lambda m, _: convert(m, seed=1)),
+    "convert: wrapped": (lambda: nn.DataParallel(dense()), lambda m, _: convert(m, seed=1)),
+    "convert: compiled by itself": (
+        lambda: nn.Sequential(nn.Linear(12, 12), torch.compile(nn.Linear(12, 4), backend="eager")),  # type: ignore[arg-type]
+        lambda m, _: convert(m, seed=1),
+    ),
     "convert: half an attention layer": (attention, lambda m, _: convert(m, seed=1, skip=["1.in_proj"])),
     "convert: a method that fails": (dense, lambda m, _: convert(m, seed=1, edges=lambda *_, **__: 1 / 0)),  # type: ignore[arg-type, return-value]
     "rate: more than survived": (searched, lambda m, _: set_remaining(m, 0.9)),
     "rate: NaN": (searched, lambda m, _: set_remaining(m, float("nan"))),
     "state dict: of another seed": (searched, lambda m, _: m.load_state_dict(convert(dense(), seed=2).state_dict())),
     "optimiser: a rate": (searched, lambda m, _: ScoreSGD(m, lr=-1.0)),
+    "state dict: signs by hand": (by_hand, lambda m, _: m.state_dict()),
+    "save: signs by hand": (by_hand, lambda m, f: save(m, f / "ticket", architecture=None)),
+    "save: averaged with others": (averaged, lambda m, f: save(m, f / "ticket", architecture=None)),
     "save: nothing masked": (dense, lambda m, f: save(m, f / "ticket", architecture=None)),
     "save: another architecture": (
         searched,
@@ -93,6 +116,10 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], Act]] = {
     "load: damaged": (dense, lambda m, f: load(f / "damaged", model=m)),
     "dense: masked": (searched, lambda m, f: exports.dense(f / "ticket", model=m)),
     "dense: another network": (lambda: nn.Linear(12, 4), lambda m, f: exports.dense(f / "ticket", model=m)),
+    "dense: another shape": (
+        lambda: nn.Sequential(nn.Linear(12, 5)),
+        lambda m, f: exports.dense(f / "ticket", model=m),
+    ),
     "state dict: damaged": (dense, lambda m, f: exports.write_state_dict(f / "damaged", f / "ticket", model=m)),
     "program: another name": (dense, lambda m, f: exports.write_program(f / "ticket", f / "damaged", model=m)),
     "program: no shape": (dense, lambda m, f: exports.write_program(f / "ticket", f / "out.pt2", model=m)),

@@ -7,9 +7,12 @@ from torch import nn
 
 from supermask.checks import join
 
+COMPILED = "_orig_mod"
+"""What torch.compile calls the module that it was given."""
+
 # By file and name, since most of these files are imported by those alone who use them.
 _PARTS = {
-    ("torch._dynamo.eval_frame", "OptimizedModule"): "_orig_mod",
+    ("torch._dynamo.eval_frame", "OptimizedModule"): COMPILED,
     ("torch.nn.parallel.data_parallel", "DataParallel"): "module",
     ("torch.nn.parallel.distributed", "DistributedDataParallel"): "module",
     ("torch.optim.swa_utils", "AveragedModel"): "module",

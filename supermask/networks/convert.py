@@ -17,7 +17,7 @@ from supermask.edges.base import Edges
 from supermask.edges.draws import Magnitude, ScoreInit, WeightInit, kept_count
 from supermask.edges.in_model import all_edges
 from supermask.edges.searched import SearchedEdges
-from supermask.edges.wrappers import modules_inside, wrapped_part
+from supermask.edges.wrappers import COMPILED, modules_inside, wrapped_part
 from supermask.networks.attention import SupermaskMultiheadAttention
 from supermask.networks.convertible import convertible_layers, unmade, unshaped
 from supermask.networks.foreign import masked_form
@@ -183,7 +183,7 @@ def _put_in_place(model: nn.Module, replaced: Mapping[int, nn.Module]) -> None:
     """Have every module of `model` hold the new layers, by id of the old."""
     places = [(*name.rpartition("."), m) for name, m in model.named_modules(remove_duplicate=False) if name]
     for parent, _, child, module in places:
-        if id(module) in replaced and child == "_orig_mod":  # whose forward is bound to the layer that it was made of
+        if id(module) in replaced and child == COMPILED:  # a forward that is bound to the layer it was made of
             raise ValueError(
                 f"layer {parent!r} is compiled by itself, and goes on computing with what it was: compile it afterwards"
             )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from supermask.checks import cut
 from supermask.data.base import Batch, Loaded, Part
+from supermask.edges.selection import selected_once
 from supermask.methods.method import Method
 from supermask.networks.architecture import Architecture, input_shape
 from supermask.runs.options import RecipeError
@@ -51,6 +52,7 @@ def try_out(
         given = first(found, min(batch, _ENOUGH) if plain else batch)
         # A loss of its own may ask for gradients; cross-entropy has no need to keep what they take.
         with (
+            selected_once(network),
             torch.set_grad_enabled(not plain),
             torch.autocast(device.type, torch.bfloat16, enabled=training.precision == "bfloat16"),
         ):

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a run finishes its step, saves, and ends with a clear code."""
+"""SIGINT, SIGTERM and SIGHUP: a run finishes its step, saves, and ends with a clear code."""
 
 import signal
 import sys
@@ -57,12 +57,12 @@ class Interrupts:
 
     @contextmanager
     def listen(self) -> Iterator[None]:
-        """Handle SIGINT and SIGTERM; in a thread other than the main one, where that is impossible, do nothing."""
+        """Handle SIGINT, SIGTERM and SIGHUP; in a thread other than the main one, which cannot, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = signal.SIGINT, signal.SIGTERM
-        # An ignored SIGINT (a grid's worker) stays ignored.
+        numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+        # An ignored SIGINT (a grid's worker) stays ignored, and so does SIGHUP under nohup.
         before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
         for number in before:
             signal.signal(number, self._came)

@@ -24,6 +24,7 @@ from supermask.runs.sources import functions, is_users, made_by_code, qualified
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _DEEPEST = 12  # what lies deeper in objects without a text of their own is told by its type
 _CONSTANT = str, int, float, bytes, tuple, type
+_SIMPLE = str, int, float  # and bool
 
 
 def plain(value: Any, within: tuple[int, ...] = ()) -> Any:
@@ -86,15 +87,18 @@ def attributes(value: Any) -> dict[str, Any]:
 
 def bound(value: Any, within: tuple[int, ...] = ()) -> Any:
     """What a function or a class was made with that its source does not say: variables around it, defaults, and of a
-    class that another function makes also its constants; nothing where there is none."""
+    class that another function makes also its constants; of the user's, numbers and texts of the class and of its
+    module, as they are when the run begins. Nothing where there is none."""
     if isinstance(value, partial):
         made = {"arguments": list(value.args), "keywords": value.keywords, "of": bound(value.func, within)}
         return plain({name: one for name, one in made.items() if one}, within)
     if isinstance(value, MethodType):
         return plain({"self": value.__self__, "of": bound(value.__func__, within)}, within)
     if isinstance(value, type):
-        return plain(_around_class(value), within) if made_by_code(value) else {}
-    return plain(_around(value), within) if isinstance(value, FunctionType) else {}
+        return plain(_set_in_class(value) | (_around_class(value) if made_by_code(value) else {}), within)
+    if not isinstance(value, FunctionType):
+        return {}
+    return plain((_set_in_module(value) if is_users(value) else {}) | _around(value), within)
 
 
 def _around(function: FunctionType) -> dict[str, Any]:
@@ -109,6 +113,27 @@ def _around(function: FunctionType) -> dict[str, Any]:
     defaults = function.__defaults__ or ()
     found |= dict(zip(positional[len(positional) - len(defaults) :], defaults, strict=True))
     return found | (function.__kwdefaults__ or {})
+
+
+def _set_in_class(kind: type) -> dict[str, Any]:
+    """Numbers and texts that the user's classes under `kind` have, and that their functions read of their modules."""
+    found: dict[str, Any] = {}
+    for base in filter(is_users, kind.__mro__):
+        known = {one.name for one in fields(base)} if is_dataclass(base) else set()
+        for name, one in vars(base).items():
+            if not name.startswith("__") and name not in known and isinstance(one, _SIMPLE):
+                found.setdefault(name, one)
+        for function in functions(base):
+            for name, one in _set_in_module(function).items():
+                found.setdefault(name, one)
+    return found
+
+
+def _set_in_module(function: FunctionType) -> dict[str, Any]:
+    """Numbers and texts of its module that a function reads: a script may have set them by its arguments."""
+    held = function.__globals__
+    names = sorted(name for name in set(function.__code__.co_names) & held.keys() if not name.startswith("__"))
+    return {name: held[name] for name in names if isinstance(held[name], _SIMPLE)}
 
 
 def _around_class(kind: type) -> dict[str, Any]:

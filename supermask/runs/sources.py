@@ -43,7 +43,7 @@ def is_own(named: Named) -> bool:
 
 
 def is_users(named: Named) -> bool:
-    """Whether it is neither supermask's nor of of Python, torch and numpy."""
+    """Whether it is neither supermask's nor of Python, torch and numpy."""
     if named.__module__ is None:  # of C code
         return False
     file = _file_of(named.__module__) or _file_of(top := named.__module__.partition(".")[0])

@@ -16,7 +16,7 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_raises_at_once_outside_of_deferred(number: signal.Signals) -> None:
     interrupts = Interrupts()
     with interrupts.listen(), pytest.raises(Interrupted, match=f"interrupted by {number.name}") as stop:

@@ -250,12 +250,11 @@ def test_a_forgotten_optimiser_leaves_nothing_behind() -> None:
     (x, y), *_ = batches(1)
     with optimiser.searching():
         F.cross_entropy(model(x), y).backward()
-    hooks = _global_optimizer_pre_hooks
-    gc.collect()  # those of other tests
-    count = len(hooks)
+    gc.collect()
+    count = len(_global_optimizer_pre_hooks)
     del optimiser
     gc.collect()
-    assert len(hooks) == count - 1
+    assert len(_global_optimizer_pre_hooks) == count - 1
 
 
 @pytest.mark.parametrize("settings", [{"lr": -1.0}, {"lr": 0.1, "momentum": -0.1}, {"lr": 0.1, "nesterov": True}])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from supermask.checks import SupermaskError, as_integer, check_choice
 from supermask.edges.draws import WEIGHTS, WeightInit, real_weights
-from supermask.edges.exact import Known, checksums
+from supermask.edges.exact import Known, checksum
 from supermask.edges.identity import Value, decode, encode
 from supermask.edges.stored import NotStorable, Stored
 from supermask.kernels.base.bits import count_bits, words_per_row
@@ -53,7 +53,7 @@ class Edges(nn.Module):
     constant: Tensor
     signs: Tensor | None
     source: Tensor
-    """The identity, and a checksum of each of `exact`."""
+    """The identity, and a checksum of `exact`."""
 
     def __init__(
         self,
@@ -145,9 +145,9 @@ class Edges(nn.Module):
         if self._is_real():
             with torch.no_grad(), torch.inference_mode(False):
                 buffers = self._exact()
-                sums = checksums(buffers.values(), self.source.device)
-                self.source[len(self.source) - len(sums) :] = sums
-                self._known = Known(self.source, self.constant, buffers, sums, copied=copied)
+                total = checksum(buffers, self.source.device)
+                self.source[-1:] = total
+                self._known = Known(self.source, self.constant, buffers, total, copied=copied)
 
     def _exact(self) -> dict[str, Tensor | None]:
         return {name: getattr(self, name) for name in self.exact}
@@ -166,7 +166,7 @@ class Edges(nn.Module):
         if writes:
             own = encode(self._identity().values(), self.source.device)
             with torch.no_grad():
-                if wrong := known.put_right(buffers, self.source[len(own) :], writes):
+                if wrong := known.put_right(buffers, self.source[-1:], writes):
                     raise AveragedError(f"{wrong} of a masked layer {tuple(self.shape)} {_AVERAGED}")
                 self.source[: len(own)] = own
                 self.constant.fill_(self._made_constant())
@@ -286,7 +286,7 @@ class Edges(nn.Module):
     def _keep_source(self) -> None:
         """The identity as a tensor, so that it travels with the state dict."""
         own = encode(self._identity().values(), self.constant.device)
-        self.register_buffer("source", torch.cat([own, own.new_zeros(len(self.exact))]))
+        self.register_buffer("source", torch.cat([own, own.new_zeros(1)]))
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         if not keep_vars:  # which gives the tensors themselves, and saves nothing
@@ -311,7 +311,7 @@ class Edges(nn.Module):
                 f"{tuple(own.values())}: convert with that seed and those choices"
             )
             return
-        if found is not None:  # checksums are made again of what is loaded; older state dicts have none
+        if found is not None:  # the checksum is made again of what is loaded; older state dicts have none
             state_dict = {**state_dict, prefix + "source": self.source}
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
@@ -324,16 +324,16 @@ class Edges(nn.Module):
         """`state_dict`, with the own bits in place of averages of these with themselves; averages with others are an
         error."""
         source, known, count = state_dict.get(prefix + "source"), self._known, len(self._identity())
-        if source is None or source.is_meta or len(source) != count + len(self.exact):
+        if source is None or source.is_meta or len(source) != count + 1:
             return state_dict
         buffers = {name: state_dict.get(prefix + name) for name in self.exact}
         if any(bits is not None and bits.is_meta for bits in buffers.values()):
             return state_dict
-        found, own = source[count:].to("cpu", torch.int64), checksums(buffers.values(), torch.device("cpu"))
-        # A checksum of float32 or float64 has zeros at its end; one beside bits that were set by hand has not.
-        if torch.equal(found, own) or (found % 256).any():
+        found = source[count:].to("cpu", torch.int64)
+        # One beside bits that were set by hand is no longer theirs, but was not rounded either.
+        if torch.equal(found, checksum(buffers, found.device)) or int(found) % 2:
             return state_dict
-        if known is None or not all(known.unchanged(found)):
+        if known is None or not known.unchanged(found):
             error_msgs.append(f"{prefix}: bits {_AVERAGED}")
             return state_dict
         held = {prefix + name: bits for name, bits in self._exact().items() if bits is not None}

@@ -2,11 +2,11 @@
 
 torch.optim.swa_utils.AveragedModel with use_buffers=True, and exponential averages like it, write
 `decay * average + (1 - decay) * model` into every buffer: in float32, which has no room for 32 bits. The average of
-bits that did not change is these bits; of bits that did there is none, and it is refused. What tells the two apart are
-checksums, which travel with the bits: those of other bits are other numbers altogether.
+bits that did not change is these bits; of bits that did there is none, and it is refused. What tells the two apart is a
+checksum, which travels with the bits: that of other bits is another number altogether.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -24,14 +24,15 @@ class Known:
     Args:
         source: written by those alone who write everything.
         constant: likewise, or by hand.
+        total: their checksum.
         copied: keep copies, from which they are put right.
     """
 
-    def __init__(self, source: Tensor, constant: Tensor, buffers: Buffers, sums: Tensor, *, copied: bool) -> None:
-        self.copied, self.sums = copied, sums
+    def __init__(self, source: Tensor, constant: Tensor, buffers: Buffers, total: Tensor, *, copied: bool) -> None:
+        self.copied, self._total = copied, total
         self._source, self._constant = (source, version(source)), (constant, version(constant))
         self._held = {name: None if bits is None or not copied else bits.clone() for name, bits in buffers.items()}
-        self._marks = _marks(buffers.values())
+        self._marks = _marks(buffers)
 
     def writes(self, buffers: Buffers) -> int:
         """How often everything was written since; there are those who leave int64 out, and write the rest."""
@@ -40,32 +41,32 @@ class Known:
 
     def changed(self, buffers: Buffers) -> bool:
         """Whether one of them is another, or was written to."""
-        return self._marks != _marks(buffers.values())
-
-    def wrong(self, buffers: Buffers, found: Tensor, writes: int) -> list[str]:
-        """Buffers that are not those of the checksums `found` beside them, after so many writes: averages."""
-        own = checksums(buffers.values(), found.device)
-        names = list(buffers)
-        odd = [i for i, (a, b) in enumerate(zip(own.tolist(), found.tolist(), strict=True)) if a != b]
-        return [names[i] for i in odd]
+        both = zip(self._marks, _marks(buffers), strict=True)
+        return not all(before is now and writes == counted for (before, writes), (now, counted) in both)
 
     def put_right(self, buffers: Buffers, found: Tensor, writes: int) -> str | None:
-        """Have averages of what did not change be that again; the first buffer that has no average."""
-        odd = self.wrong(buffers, found, writes)
-        same = self.unchanged(found, writes)
-        for number, (name, bits) in enumerate(buffers.items()):
-            if name not in odd:
-                continue
-            held = self._held.get(name)
-            if bits is None or held is None or held.shape != bits.shape or not same[number]:
-                return name
-            bits.copy_(held)
+        """Have averages of what did not change be that again; a buffer that has no average.
+
+        Args:
+            found: the checksum beside them.
+            writes: of everything, since they were known.
+        """
+        if torch.equal(found, checksum(buffers, found.device)):
+            return None
+        pairs = {name: (bits, self._held[name]) for name, bits in buffers.items()}
+        differ = [name for name, (bits, held) in pairs.items() if not _same(bits, held)]
+        fit = all(bits is None or (held is not None and held.shape == bits.shape) for bits, held in pairs.values())
+        if not fit or not self.unchanged(found, writes):
+            return differ[0] if differ else next(iter(buffers))
+        for bits, held in pairs.values():
+            if bits is not None and held is not None:
+                bits.copy_(held)
         return None
 
-    def unchanged(self, found: Tensor, writes: int = 1) -> list[bool]:
-        """Of each buffer, whether the checksum `found` is the known one, or an average of it with itself."""
-        known, far = self.sums.double(), (found.to(self.sums.device).double() - self.sums.double()).abs()
-        return (far <= min(writes, _MOST_WRITES) * _ROUNDING * known.abs()).tolist()
+    def unchanged(self, found: Tensor, writes: int = 1) -> bool:
+        """Whether the checksum `found` is the known one, or an average of it with itself."""
+        known, other = int(self._total), int(found)
+        return abs(other - known) <= min(writes, _MOST_WRITES) * _ROUNDING * known
 
 
 def version(tensor: Tensor) -> int:
@@ -73,15 +74,21 @@ def version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def checksums(buffers: Iterable[Tensor | None], device: torch.device) -> Tensor:
-    """Of each buffer a number that tells it from others, int64; an average of such numbers is that of no average."""
-    found = []
-    for bits in buffers:
-        words = torch.zeros(0, dtype=torch.int64, device=device) if bits is None else bits.flatten().long()
-        mixed = (words + torch.arange(1, words.numel() + 1, device=words.device) * _STEP) * _MIX
-        found.append(((mixed ^ (mixed >> 31)) * _MIX).sum().to(device))
-    return torch.stack(found) if found else torch.zeros(0, dtype=torch.int64, device=device)
+def checksum(buffers: Buffers, device: torch.device) -> Tensor:
+    """A number that tells these bits from others, int64 [1], odd and from 2^61 to 2^62: one that was rounded to float64
+    is even."""
+    total = torch.zeros(1, dtype=torch.int64, device=device)
+    for number, bits in enumerate(buffers.values()):
+        if bits is not None:
+            words = bits.flatten().long()
+            mixed = (words + torch.arange(1, words.numel() + 1, device=words.device) * _STEP + number) * _MIX
+            total += ((mixed ^ (mixed >> 31)) * _MIX).sum().to(device)
+    return (total & ((1 << 61) - 1)) | (1 << 61 | 1)
 
 
-def _marks(buffers: Iterable[Tensor | None]) -> list[tuple[int, int]]:
-    return [(id(bits), 0 if bits is None else version(bits)) for bits in buffers]
+def _marks(buffers: Buffers) -> list[tuple[Tensor | None, int]]:
+    return [(bits, 0 if bits is None else version(bits)) for bits in buffers.values()]
+
+
+def _same(one: Tensor | None, two: Tensor | None) -> bool:
+    return one is two or (one is not None and two is not None and torch.equal(one, two))

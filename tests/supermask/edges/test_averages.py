@@ -210,10 +210,10 @@ def test_exact_copies_through_a_state_dict_are_taken() -> None:
     check_equal(model.eval(), averaged.eval())
 
 
-def test_older_state_dicts_have_no_checksums() -> None:
+def test_older_state_dicts_have_no_checksum() -> None:
     model = searched()
     state = model.state_dict()
-    state |= {name: value[:6] for name, value in state.items() if name.endswith("source")}
+    state |= {name: value[:-1] for name, value in state.items() if name.endswith("source")}
     other = searched(remove=False)
     other.load_state_dict(state)
     check_equal(model.eval(), other.eval())

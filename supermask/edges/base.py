@@ -180,8 +180,12 @@ class Edges(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in self.exact and self.__dict__.get("_known") is not None:
-            self._know()
+        if name in self.exact and (known := self.__dict__.get("_known")) is not None:
+            self._know(copied=known.copied)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which find out for themselves what they hold."""
+        return {**self.__dict__, "_known": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """For copies, which averages are made in."""

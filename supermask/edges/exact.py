@@ -34,6 +34,11 @@ class Known:
         self._held = {name: None if bits is None or not copied else bits.clone() for name, bits in buffers.items()}
         self._marks = _marks(buffers)
 
+    @property
+    def touched(self) -> bool:
+        """Whether something was written since that nobody writes alone: a quick look."""
+        return any(version(tensor) != before for tensor, before in (self._source, self._constant))
+
     def writes(self, buffers: Buffers) -> int:
         """How often everything was written since; there are those who leave int64 out, and write the rest."""
         source, constant = (version(tensor) - before for tensor, before in (self._source, self._constant))

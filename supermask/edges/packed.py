@@ -172,7 +172,7 @@ class PackedEdges(Edges):
         """Make again what was made of the mask if the mask is another, or was written to."""
         if torch.compiler.is_compiling():
             return
-        if self._known is not None and self._known.writes(self._exact()):
+        if self._known is not None and self._known.touched:
             self.check_exact()
         if self.codes is None and self.weight is None and self.flips is None:
             return
@@ -209,7 +209,7 @@ class PackedEdges(Edges):
             return
         self.constant.fill_(self._magnitude)
         self._remake()
-        self._know(copied=False)
+        self._know(copied=self._known is not None and self._known.copied)
 
     @property
     def coats(self) -> Tensor:

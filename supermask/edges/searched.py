@@ -383,7 +383,7 @@ class SearchedEdges(Edges):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: a selection made beforehand stays with the scores it is of."""
-        return {**self.__dict__, "_selection": BY_ITSELF}
+        return {**super().__getstate__(), "_selection": BY_ITSELF}
 
     def extra_repr(self) -> str:
         remaining = f"remaining={self.remaining:.4g}, " if self.rule.fixed else ""

@@ -102,9 +102,9 @@ def convert(
     with as_it_was(model):
         converted = replace_layers(model, build)
         _train_only(converted, bias, norm, read)
-    warn_of_sparse_layers(converted)
-    warn_of_few_masked(converted)
-    warn_of_vanishing(converted)
+        warn_of_sparse_layers(converted)  # which raise where the caller makes errors of warnings
+        warn_of_few_masked(converted)
+        warn_of_vanishing(converted)
     if _log.isEnabledFor(logging.INFO):
         _log.info("%s", summary(converted))
     return converted

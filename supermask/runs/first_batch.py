@@ -11,7 +11,7 @@ from supermask.edges.selection import selected_once
 from supermask.methods.method import Method
 from supermask.networks.architecture import Architecture, input_shape
 from supermask.runs.options import RecipeError
-from supermask.runs.trial import undisturbed
+from supermask.runs.trial import first, undisturbed
 from supermask.training.hooks import Hooks
 from supermask.training.training import Training
 
@@ -64,15 +64,6 @@ def try_out(
                 raise
             except Exception as error:  # layers and losses raise whatever they stumble over
                 raise RecipeError(_misfit(architecture, name, given, error)) from error
-
-
-def first(batch: Batch, count: int) -> Batch:
-    """The first `count` of a batch, the last one repeated where it has fewer; what is no tensor stays whole."""
-    inputs, labels = batch
-    if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
-        return batch
-    chosen = torch.arange(count, device=inputs.device).clamp(max=len(inputs) - 1)
-    return inputs[chosen], labels[chosen.to(labels.device)]
 
 
 def _check_outputs(network: nn.Module, inputs: Tensor, labels: Tensor, classes: int) -> None:

@@ -82,13 +82,20 @@ class _LossOf(Hooks):
 
 
 def batch_of(loaded: Loaded, size: int) -> Batch:
-    """As many test inputs as a training batch has, again and again where there are fewer: no order of training is
-    touched."""
+    """As many test inputs as a training batch has: no order of training is touched."""
     batches = loaded.test(Part())
-    inputs, labels = next(batches)
+    found = next(batches)
     if close := getattr(batches, "close", None):
         close()
-    chosen = torch.arange(size, device=inputs.device) % len(inputs)
+    return first(found, size)
+
+
+def first(batch: Batch, count: int) -> Batch:
+    """The first `count` of a batch, the last one repeated where it has fewer; what is no tensor stays whole."""
+    inputs, labels = batch
+    if not isinstance(inputs, Tensor) or not isinstance(labels, Tensor):
+        return batch
+    chosen = torch.arange(count, device=inputs.device).clamp(max=len(inputs) - 1)
     return inputs[chosen], labels[chosen.to(labels.device)]
 
 

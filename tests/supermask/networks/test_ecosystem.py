@@ -1,11 +1,10 @@
-"""What networks of other hands do besides having layers: reparametrisations, wrappers, layers and norms of other
-packages, tensors that are read from outside of their layer."""
+"""What networks of other hands do besides having layers: reparametrisations, wrappers, norms of their own, tensors that
+are read from outside of their layer."""
 
-import sys
-import types
 import warnings
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from torch.nn.utils import parametrizations, prune
 from supermask.checks import SearchWarning
 from supermask.edges.in_model import searched_edges
 from supermask.networks.convert import convert
-from supermask.networks.foreign import SameConv2d, StandardisedConv2d, TransposedLinear
 from supermask.networks.layers import SupermaskLinear
 from supermask.networks.rates import set_remaining
 from supermask.networks.summary import summary
@@ -135,6 +133,51 @@ def test_what_a_module_computes_with_stays() -> None:
     assert found["0.norm.weight"] == "scale or shift of a normalisation, which Mixer computes with"
 
 
+class InManyWays(nn.Module):
+    """Biases and scales that are computed with, each in another way."""
+
+    def __init__(me) -> None:  # noqa: N805 - whatever it is called
+        super().__init__()
+        me.a, me.b, me.c, me.d, me.e = (nn.Linear(4, 4) for _ in range(5))
+        me.many = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+        me.norm, me.other = nn.LayerNorm(4), nn.LayerNorm(4)
+        me.free, me.asked = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(me, x: Tensor) -> Tensor:  # noqa: N805
+        x += me.a.bias
+        bias = me.b.bias
+        x = x + bias.float()
+        norm = me.norm
+        x = norm(x) * norm.weight
+        for layer in me.many:
+            x = x + layer.bias
+        x = torch.addmm(me.c.bias, x, me.c.weight) + torch.cat([me.d.bias[:2], me.d.bias[2:]])
+        x = x.mul(getattr(me.other, "weight")) - me.e.bias  # noqa: B009
+        if me.asked.bias is not None:
+            x = x + me.asked.bias
+        return F.linear(x, me.free.weight, me.free.bias)
+
+
+def test_it_is_found_in_whatever_way_it_is_computed_with() -> None:
+    model: Any = convert(InManyWays(), seed=1)
+    assert model(torch.randn(2, 4)).shape == (2, 4)
+    assert all(layer.bias is not None for layer in (model.a, model.b, model.c, model.d, model.e, *model.many))
+    assert model.norm.weight is not None
+    assert model.other.weight is not None
+    assert model.free.bias is None
+    assert model.asked.bias is None
+
+
+def test_what_was_given_a_forward_by_hand_keeps_it() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.LayerNorm(4))
+    for part, forward in ((model[0], lambda x: 2 * x), (model[2], lambda x: x * model[2].weight)):
+        part.forward = forward  # type: ignore[assignment]
+    convert(model, seed=1)
+    assert list(searched_edges(model)) == ["1"]
+    assert reasons(model)["0.weight"] == "its forward was set by hand, and a masked layer would not run it"
+    assert torch.equal(model(torch.ones(1, 4)), model[1](2 * torch.ones(1, 4)))
+
+
 def wrapped(model: nn.Module) -> dict[str, nn.Module]:
     return {
         "OptimizedModule": torch.compile(model),  # type: ignore[dict-item]
@@ -196,6 +239,11 @@ def test_hooks_stay_with_their_layers() -> None:
     assert torch.equal(model(x), F.linear(x + 1, model[0].weight))
 
 
+class Pair(NamedTuple):
+    first: Any
+    rest: Any
+
+
 def test_layers_in_plain_containers_are_the_masked_ones() -> None:
     class Listed(nn.Module):
         def __init__(self) -> None:
@@ -203,6 +251,8 @@ def test_layers_in_plain_containers_are_the_masked_ones() -> None:
             self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
             self.order = [self.layers[1], (self.layers[0], nn.ReLU())]
             self.named = {"last": self.layers[2]}
+            self._hidden = OrderedDict(last=self.layers[2])
+            self.pair = Pair(self.layers[0], deque([self.layers[1]]))
             self.others = [3, "text"]
 
         def forward(self, x: Tensor) -> Tensor:
@@ -215,101 +265,11 @@ def test_layers_in_plain_containers_are_the_masked_ones() -> None:
     model: Any = convert(dense, seed=1)
     assert model.order[0] is model.layers[1]
     assert model.order[1][0] is model.layers[0]
-    assert model.named["last"] is model.layers[2]
+    assert model.named["last"] is model._hidden["last"] is model.layers[2]
+    assert model.pair == Pair(model.layers[0], deque([model.layers[1]]))
     assert model.others is held
     model(torch.randn(2, 4)).square().sum().backward()
     assert all(edges.scores.grad is not None for edges in searched_edges(model).values())
-
-
-@pytest.fixture
-def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[nn.Module]]:
-    """Layers as other packages have them, in files of these names."""
-
-    class Conv1D(nn.Module):
-        def __init__(self, nf: int, nx: int) -> None:
-            super().__init__()
-            self.nf, self.nx = nf, nx
-            self.weight, self.bias = nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.randn(nf))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.addmm(self.bias, x.view(-1, self.nx), self.weight).view(*x.shape[:-1], self.nf)
-
-    class StdConv2d(nn.Conv2d):
-        eps = 1e-6
-
-        def forward(self, x: Tensor) -> Tensor:
-            rows = self.weight.reshape(1, self.out_channels, -1)
-            weight = F.batch_norm(rows, None, None, training=True, momentum=0.0, eps=self.eps).reshape_as(self.weight)
-            return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    class ScaledStdConv2d(nn.Conv2d):
-        def __init__(self, *args: Any, **how: Any) -> None:
-            super().__init__(*args, **how)
-            self.gain = nn.Parameter(torch.rand(self.out_channels, 1, 1, 1))
-            self.eps, self.scale = 1e-6, self.weight[0].numel() ** -0.5
-
-        def forward(self, x: Tensor) -> Tensor:
-            rows = self.weight.reshape(1, self.out_channels, -1)
-            scale = (self.gain * self.scale).view(-1)
-            weight = F.batch_norm(rows, None, None, weight=scale, training=True, momentum=0.0, eps=self.eps)
-            return F.conv2d(x, weight.reshape_as(self.weight), self.bias, self.stride, self.padding, self.dilation)
-
-    class Conv2dSame(nn.Conv2d):
-        def forward(self, x: Tensor) -> Tensor:
-            pads = []
-            for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-                total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-                pads += [total // 2, total - total // 2]
-            return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride)
-
-    found: dict[str, type[nn.Module]] = {}
-    for file, kinds in {
-        "transformers.pytorch_utils": [Conv1D],
-        "timm.layers.std_conv": [StdConv2d, ScaledStdConv2d],
-        "timm.layers.conv2d_same": [Conv2dSame],
-    }.items():
-        module = types.ModuleType(file)
-        monkeypatch.setitem(sys.modules, file, module)
-        for kind in kinds:
-            kind.__module__, kind.__qualname__ = file, kind.__name__
-            setattr(module, kind.__name__, kind)
-            found[kind.__name__] = kind
-    return found
-
-
-@pytest.mark.parametrize(
-    ("name", "form", "arguments", "shape"),
-    [
-        ("Conv1D", TransposedLinear, (6, 10), (2, 3, 10)),
-        ("StdConv2d", StandardisedConv2d, (4, 6, 3, 2, 1), (2, 4, 7, 8)),
-        ("ScaledStdConv2d", StandardisedConv2d, (4, 6, 3), (2, 4, 7, 8)),
-        ("Conv2dSame", SameConv2d, (4, 6, 3, 2), (2, 4, 7, 8)),
-    ],
-)
-def test_layers_of_other_packages_compute_as_theirs(
-    packages: dict[str, type[nn.Module]], name: str, form: type[nn.Module], arguments: Any, shape: Any
-) -> None:
-    dense = packages[name](*arguments)
-    model = convert(nn.Sequential(dense), seed=1, bias="freeze")
-    assert type(model[0]) is form
-    fan_in = 10 if name == "Conv1D" else 36
-    assert float(model[0].edges.constant) == pytest.approx((2 / fan_in) ** 0.5)
-    x = torch.randn(shape)
-    with torch.no_grad():
-        effective = model[0].weight
-        dense.weight.copy_(effective)  # type: ignore[operator,union-attr]
-        if name == "ScaledStdConv2d":
-            assert torch.equal(model[0].gain, dense.gain)  # type: ignore[arg-type]
-            assert not model[0].gain.requires_grad
-    torch.testing.assert_close(model(x), dense(x))
-    model(x).square().sum().backward()
-    assert model[0].edges.scores.grad.abs().sum() > 0
-
-
-def test_a_subclass_of_another_packages_layer_is_left(packages: dict[str, type[nn.Module]]) -> None:
-    own = type("Own", (packages["StdConv2d"],), {})
-    model = convert(nn.Sequential(own(2, 2, 1), nn.Conv2d(2, 2, 1)), seed=1)
-    assert list(searched_edges(model)) == ["1"]
 
 
 def test_it_is_told_when_next_to_nothing_is_masked() -> None:
@@ -368,6 +328,12 @@ def test_a_refused_conversion_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ZeroDivisionError):
         convert(model, seed=1)
     check()
+    monkeypatch.undo()
+    model.register_parameter("scale", nn.Parameter(torch.full((4,), 1e-6)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(SearchWarning):
+            convert(model, seed=1)
     assert type(model[0]) is nn.Linear
     assert not isinstance(model[0], SupermaskLinear)
 

@@ -16,9 +16,9 @@ from supermask.data.base import Batch, Loaded, Part, in_memory
 from supermask.data.digits import Digits
 from supermask.networks.architecture import Architecture
 from supermask.runs import run as runs
-from supermask.runs.first_batch import first
 from supermask.runs.options import RecipeError, RunOptions
 from supermask.runs.stages import Train
+from supermask.runs.trial import first
 from tests.ranks import free_port, meet, on_ranks
 from tests.supermask.runs.small_runs import BASE, CASES, Points, left_by, placed, same
 

@@ -83,6 +83,37 @@ def test_state_that_knows_its_version(kind: type[nn.Module], nested: bool, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_a_module_may_load_into_tensors_that_it_makes_anew() -> None:
+    class Renewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+            self.register_buffer("book", torch.zeros(1))
+
+        def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+            self.book = torch.empty_like(state[prefix + "book"])
+            super()._load_from_state_dict(state, prefix, *rest)
+
+    model = Renewing()
+    model.book += 3
+    assert load(saved(convert(model, seed=1)), model=Renewing()).book == 3
+
+
+def test_whatever_a_module_raises_as_it_loads_is_a_ticket_error() -> None:
+    class Looking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.bn = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+        def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+            state[prefix + "fc.weight"]
+
+    model = Looking()
+    with pytest.raises(TicketError, match=r"KeyError: 'fc\.weight'"):
+        load(saved(convert(Looking(), seed=1)), model=model)
+    assert type(model.fc) is nn.Linear
+
+
 def test_mnasnet_comes_back() -> None:
     def dense() -> nn.Module:
         return torchvision.models.mnasnet0_5(num_classes=3)
@@ -165,6 +196,9 @@ def test_parts_that_are_wrapped(label: str) -> None:
     file.seek(0)
     found = load(file, model=dense(WRAPPERS[label]))
     torch.testing.assert_close(found(x), plain(x))
+    file.seek(0)
+    network = exports.dense(file, model=dense(WRAPPERS[label]))
+    torch.testing.assert_close(network(x), plain(x))
     file.seek(0)
     assert [type(part) for part in load(file, model=dense(lambda part: part))] == [nn.Sequential, nn.Sequential]
 

@@ -78,6 +78,15 @@ def test_layers_that_hardly_move_are_named(scale: float, searching: bool) -> Non
         step(model, ScoreSGD(model, lr=0.1), searching=searching)
 
 
+def test_a_loss_that_reaches_nothing_is_told() -> None:
+    model = convert(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)).to(DEVICE), seed=1)
+    optimiser = ScoreSGD(model, lr=0.1)
+    with optimiser.searching():
+        (0 * model(torch.randn(6, 8, device=DEVICE))).sum().backward()
+    with pytest.warns(SearchWarning, match="the first step moves no score: every gradient is zero"):
+        optimiser.step()
+
+
 @pytest.mark.filterwarnings("ignore::supermask.SparseLayerWarning")
 def test_other_optimisers_in_the_loop_too() -> None:
     model = convert(Wide().to(DEVICE), seed=1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from supermask.edges.base import AveragedError
+from supermask.edges.exact import checksum, version
 from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.stored import NotStorable
 from supermask.networks.convert import convert
@@ -151,8 +152,20 @@ def test_copies_and_moves_know_what_they_hold() -> None:
         check_equal(moved.eval(), averaged.module)
 
 
+def test_checksums_are_odd_and_such_as_no_float_is() -> None:
+    seen = set()
+    for seed in range(64):
+        bits = torch.randint(2**31, (5,), dtype=torch.int32, generator=torch.Generator().manual_seed(seed))
+        for buffers in ({"a": bits, "b": None}, {"a": None, "b": bits}, {"a": bits.flip(0), "b": bits}):
+            total = int(checksum(buffers, torch.device("cpu")))
+            assert total % 2 == 1
+            assert 2**61 < total < 2**62
+            assert int(float(total)) != total
+            seen.add(total)
+    assert len(seen) == 3 * 64
+
+
 def test_tensors_are_told_apart() -> None:
-    from supermask.edges.exact import version
 
     tensor: Tensor = torch.zeros(3)
     before = version(tensor)

@@ -14,6 +14,15 @@ from supermask.networks.convert import convert
 from supermask.networks.foreign import SameConv2d, StandardisedConv2d, TransposedLinear
 
 
+def padded(conv: Any, x: Tensor) -> Tensor:
+    """As TensorFlow pads: the odd pixel at the end."""
+    pads = []
+    for size, kernel, stride in zip(x.shape[:1:-1], conv.kernel_size[::-1], conv.stride[::-1], strict=True):
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        pads += [total // 2, total - total // 2]
+    return F.pad(x, pads)
+
+
 @pytest.fixture
 def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[nn.Module]]:
     """Layers as other packages have them, in files of these names."""
@@ -35,6 +44,12 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[nn.Module]]:
             weight = F.batch_norm(rows, None, None, training=True, momentum=0.0, eps=self.eps).reshape_as(self.weight)
             return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
+    class StdConv2dSame(StdConv2d):
+        same_pad = True
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(padded(self, x))
+
     class ScaledStdConv2d(nn.Conv2d):
         def __init__(self, *args: Any, **how: Any) -> None:
             super().__init__(*args, **how)
@@ -49,16 +64,12 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[nn.Module]]:
 
     class Conv2dSame(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
-            pads = []
-            for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
-                total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-                pads += [total // 2, total - total // 2]
-            return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride)
+            return F.conv2d(padded(self, x), self.weight, self.bias, self.stride)
 
     found: dict[str, type[nn.Module]] = {}
     for file, kinds in {
         "transformers.pytorch_utils": [Conv1D],
-        "timm.layers.std_conv": [StdConv2d, ScaledStdConv2d],
+        "timm.layers.std_conv": [StdConv2d, StdConv2dSame, ScaledStdConv2d],
         "timm.layers.conv2d_same": [Conv2dSame],
     }.items():
         module = types.ModuleType(file)
@@ -75,6 +86,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[nn.Module]]:
     [
         ("Conv1D", TransposedLinear, (6, 10), (2, 3, 10)),
         ("StdConv2d", StandardisedConv2d, (4, 6, 3, 2, 1), (2, 4, 7, 8)),
+        ("StdConv2dSame", StandardisedConv2d, (4, 6, 3, 2), (2, 4, 7, 8)),
         ("ScaledStdConv2d", StandardisedConv2d, (4, 6, 3), (2, 4, 7, 8)),
         ("Conv2dSame", SameConv2d, (4, 6, 3, 2), (2, 4, 7, 8)),
     ],

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 from supermask.edges.in_model import searched_edges
 from supermask.networks.convert import convert
 from supermask.networks.foreign import SameConv2d, StandardisedConv2d, TransposedLinear
+from supermask.tickets import exports
+from supermask.tickets.load import load
+from supermask.tickets.save import save
 
 
 def padded(conv: Any, x: Tensor) -> Tensor:
@@ -92,7 +96,7 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[nn.Module]]:
     ],
 )
 def test_layers_of_other_packages_compute_as_theirs(
-    packages: dict[str, type[nn.Module]], name: str, form: type[nn.Module], arguments: Any, shape: Any
+    packages: dict[str, type[nn.Module]], name: str, form: type[nn.Module], arguments: Any, shape: Any, tmp_path: Path
 ) -> None:
     dense = packages[name](*arguments)
     model = convert(nn.Sequential(dense), seed=1, bias="freeze")
@@ -107,6 +111,10 @@ def test_layers_of_other_packages_compute_as_theirs(
             assert torch.equal(model[0].gain, dense.gain)  # type: ignore[arg-type]
             assert not model[0].gain.requires_grad
     torch.testing.assert_close(model(x), dense(x))
+    save(model, tmp_path / "ticket", architecture=None)
+    for network in (load, exports.dense):
+        found = network(tmp_path / "ticket", model=nn.Sequential(packages[name](*arguments)))
+        torch.testing.assert_close(found(x), model(x))
     model(x).square().sum().backward()
     assert model[0].edges.scores.grad.abs().sum() > 0
 

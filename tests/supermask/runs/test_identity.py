@@ -316,19 +316,23 @@ def test_a_grid_takes_no_run_of_another_configuration(tmp_path: Path) -> None:
 
 def test_what_is_set_in_a_module_or_a_class_tells_runs_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "set_here.py").write_text(
-        "import torch\nfrom supermask import Training\nRATE = 0.1\n\n"
+        "import torch\nfrom supermask import Architecture, Training\nRATE = 0.1\n\n"
         "class Mine(Training):\n    beta = 0.9\n"
-        "    def optimiser(self, model):\n        return torch.optim.Adam(model.parameters(), lr=RATE)\n"
+        "    def optimiser(self, model):\n        return torch.optim.Adam(model.parameters(), lr=RATE)\n\n"
+        "WIDTH = 24\n\ndef network(classes):\n"
+        "    return Architecture(name='mlp', arguments={'sizes': [20, WIDTH, classes]})\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     import set_here  # type: ignore[import-not-found]
 
     def code() -> str:
-        return json.dumps(replace(BASE, training=set_here.Mine()).code(), sort_keys=True)
+        return json.dumps(replace(BASE, training=set_here.Mine(), network=set_here.network).code(), sort_keys=True)
 
     first = code()
     assert code() == first
     monkeypatch.setattr(set_here, "RATE", 0.2)
     second = code()
     monkeypatch.setattr(set_here.Mine, "beta", 0.5)
-    assert len({first, second, code()}) == 3
+    third = code()
+    monkeypatch.setattr(set_here, "WIDTH", 32)
+    assert len({first, second, third, code()}) == 4

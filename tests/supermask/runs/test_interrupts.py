@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """SIGHUP as a terminal gives it to a command: not ignored, as `nohup` passes it on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangs_up")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_raises_at_once_outside_of_deferred(number: signal.Signals) -> None:
     interrupts = Interrupts()
@@ -39,17 +49,18 @@ def test_within_deferred_signals_wait_and_a_second_ctrl_c_raises() -> None:
             send(signal.SIGINT)
 
 
-def test_handlers_come_back_and_an_ignored_signal_stays_ignored() -> None:
+@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP])
+def test_handlers_come_back_and_an_ignored_signal_stays_ignored(ignored: signal.Signals) -> None:
     term = signal.getsignal(signal.SIGTERM)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(ignored, signal.SIG_IGN)
     try:
         with Interrupts().listen():
             assert signal.getsignal(signal.SIGTERM) is not term
-            send(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            send(ignored)
+        assert signal.getsignal(ignored) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) is term
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(ignored, before)
 
 
 def test_in_another_thread_it_does_nothing() -> None:

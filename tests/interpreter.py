@@ -1,4 +1,4 @@
-"""Triton's interpreter with less ado, which takes 40 % off the time of interpreted tests.
+"""Triton's interpreter with less ado, so that interpreted tests take less time.
 
 What it looks up again for every function that a kernel calls is remembered: the names of what Triton's language has
 built in, and what NumPy calls its types. And sums are no longer computed in 64 bits, too, for an assertion that it then

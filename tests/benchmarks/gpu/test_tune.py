@@ -89,6 +89,13 @@ def test_what_is_hardly_faster_is_noise() -> None:
     assert found["lines"] == ["nothing is faster than {'BLOCK': 1024, 'num_warps': 4}"]
 
 
+def test_a_further_turn_has_to_be_worth_it_too() -> None:
+    """Of the table's time 2048 takes .5, 4096 a hundredth less than 2048: the way ends at 2048."""
+    found = tuned(lambda sizes: {2048: 0.5, 4096: 0.495}.get(sizes["BLOCK"], 1.0) + abs(sizes["num_warps"] - 4))
+    assert found["best"] == {"BLOCK": 2048, "num_warps": 4}
+    assert len(found["turns"]) == 3  # to 2048, no further, and once more beside the table's
+
+
 def test_what_the_device_has_no_room_for_is_no_failure() -> None:
     def result(sizes: Mapping[str, int]) -> Any:
         if sizes["num_warps"] == 8:

@@ -149,6 +149,10 @@ class Edges(nn.Module):
                 self.source[-1:] = total
                 self._known = Known(self.source, self.constant, buffers, total, copied=copied)
 
+    def _integers(self) -> list[Tensor]:
+        """What stays where it is unless the layer goes to another device."""
+        return [buffer for buffer in self.buffers(recurse=False) if not buffer.is_floating_point()]
+
     def _exact(self) -> dict[str, Tensor | None]:
         return {name: getattr(self, name) for name in self.exact}
 
@@ -271,13 +275,14 @@ class Edges(nn.Module):
             moved = fn(tensor.detach().view(as_bits)).view(tensor.dtype)
             return moved.contiguous().view(-1).view(moved.shape)  # also along axes of length one
 
-        nowhere, known = self.constant.is_meta, self._known
+        nowhere, known, before = self.constant.is_meta, self._known, self._integers()
         super()._apply(move, recurse)
         if nowhere and not self.constant.is_meta:
             self.constant.fill_(math.nan)  # until the state is loaded
-        self._keep()
-        if known is not None:
-            self._know(copied=known.copied)
+        if any(one is not two for one, two in zip(before, self._integers(), strict=True)):
+            self._keep()
+            if known is not None:
+                self._know(copied=known.copied)
         if self.constant.is_shared():  # by share_memory(): what was made again is to be, too
             for buffer in self.buffers(recurse=False):
                 buffer.share_memory_()

@@ -230,3 +230,36 @@ def test_older_state_dicts_have_no_checksum() -> None:
     other = searched(remove=False)
     other.load_state_dict(state)
     check_equal(model.eval(), other.eval())
+
+
+def test_a_checksum_is_the_same_number_wherever_it_is_made() -> None:
+    """Of the CPU in NumPy, elsewhere in torch: written out once more in integers without end."""
+    buffers = {"one": torch.tensor([[-1, 2], [1 << 30, -(1 << 31)]], dtype=torch.int32), "none": None,
+               "two": torch.tensor([5, -7], dtype=torch.int64)}  # fmt: skip
+    step, mix, low = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9, (1 << 61) - 1
+
+    def signed(value: int) -> int:
+        return (value + (1 << 63)) % (1 << 64) - (1 << 63)
+
+    total = 0
+    for number, bits in ((0, [-1, 2, 1 << 30, -(1 << 31)]), (2, [5, -7])):
+        for place, word in enumerate(bits, start=1):
+            mixed = signed((word + place * step + number) * mix)
+            total += (mixed ^ (mixed >> 31)) * mix
+    wanted = (total & low) | 1 << 61 | 1
+    assert int(checksum(buffers, torch.device("cpu"))) == wanted
+    elsewhere = {name: None if bits is None else bits.as_subclass(Elsewhere) for name, bits in buffers.items()}
+    assert int(checksum(elsewhere, torch.device("cpu"))) == wanted
+
+
+class Elsewhere(torch.Tensor):
+    """No plain tensor, as little as one on another device."""
+
+
+def test_moving_nowhere_makes_nothing_again() -> None:
+    layer = convert(nn.Sequential(nn.Linear(8, 8)), seed=SEED)[0]
+    before = layer.edges.signs, layer.edges.source, layer.edges._known
+    for same in (layer.to("cpu"), layer.half(), layer.to(memory_format=torch.channels_last)):
+        assert all(
+            a is b for a, b in zip(before, (same.edges.signs, same.edges.source, same.edges._known), strict=True)
+        )

@@ -65,11 +65,14 @@ if TYPE_CHECKING:
     from supermask.methods.iterand import IteRand
     from supermask.methods.method import Method
     from supermask.methods.multicoated import Multicoated
+    from supermask.runs import trackers
+    from supermask.runs.hook import Hook, HookError
     from supermask.runs.interrupts import Interrupted
     from supermask.runs.main import main
     from supermask.runs.options import Conversion, RunOptions, RunResult
     from supermask.runs.recipe import Recipe
     from supermask.runs.stages import Evaluate, Export, Search, Train, search
+    from supermask.runs.validation import Validation
     from supermask.tickets import exports
     from supermask.tickets.errors import TicketError
     from supermask.tickets.load import inspect, load, verify
@@ -97,12 +100,15 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.methods.iterand": ["IteRand"],
     "supermask.methods.method": ["Method"],
     "supermask.methods.multicoated": ["Multicoated"],
+    "supermask.runs.hook": ["Hook", "HookError"],
     "supermask.runs.interrupts": ["Interrupted"],
     "supermask.runs.main": ["main"],
     "supermask.runs.options": ["Conversion", "RunOptions", "RunResult"],
     "supermask.runs.recipe": ["Recipe"],
     "supermask.runs.stages": ["Evaluate", "Export", "Search", "Train", "search"],
-    "supermask.tickets.exports": ["exports"],  # the module itself
+    "supermask.runs.trackers": ["trackers"],  # the module itself, as the next
+    "supermask.runs.validation": ["Validation"],
+    "supermask.tickets.exports": ["exports"],
     "supermask.tickets.errors": ["TicketError"],
     "supermask.tickets.load": ["inspect", "load", "verify"],
     "supermask.tickets.save": ["save", "save_folder"],
@@ -135,6 +141,8 @@ __all__ = [
     "EPLong",
     "Evaluate",
     "Export",
+    "Hook",
+    "HookError",
     "ImageFolder",
     "Interrupted",
     "IteRand",
@@ -164,6 +172,7 @@ __all__ = [
     "TicketError",
     "Train",
     "Training",
+    "Validation",
     "accuracy",
     "convert",
     "down_to",
@@ -192,6 +201,7 @@ __all__ = [
     "soft_iep_srw_zero",
     "soft_iep_zero",
     "summary",
+    "trackers",
     "verify",
 ]
 
@@ -200,7 +210,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module 'supermask' has no attribute {name!r}")
     module = import_module(_LATER[name])
-    value = module if name == "exports" else getattr(module, name)
+    value = module if name in ("exports", "trackers") else getattr(module, name)
     globals()[name] = value
     return value
 

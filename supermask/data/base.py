@@ -5,7 +5,7 @@ within an epoch, or shared by several processes, sees the same pixels.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from supermask.checks import SupermaskError
+from supermask.data.held_out import Evaluated, split
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and labels, on the training device."""
@@ -94,6 +95,8 @@ class Loaded:
         train: batches of one epoch, from Part.start on.
         test: the test batches; of the part, only rank and ranks count, and a rank's empty piece is left out.
         calibrate: training batches without augmentation or shuffling, for batch-norm statistics; parts as for `test`.
+        held_out: batches of the training images that are not trained on, in order and not augmented; parts as for
+            `test`. None where there are none.
     """
 
     classes: int
@@ -101,6 +104,11 @@ class Loaded:
     train: Callable[[Part], Iterator[Batch]]
     test: Callable[[Part], Iterator[Batch]]
     calibrate: Callable[[Part], Iterator[Batch]]
+    held_out: Callable[[Part], Iterator[Batch]] | None = None
+
+    def evaluated_on(self, evaluate: Evaluated) -> "Loaded":
+        """The same, with the held-out images in the place of the test set where `evaluate` says so."""
+        return replace(self, test=self.held_out) if evaluate == "held_out" and self.held_out else self
 
 
 class Data(Protocol):
@@ -196,6 +204,7 @@ def in_memory(
     classes: int | None = None,
     augment: Augment | None = None,
     prepare: Callable[[Tensor], Tensor] | None = None,
+    hold_out: int = 0,
 ) -> Loaded:
     """Batches of tensors that fit on the device; labels int64, evaluation in batches of `at_once`.
 
@@ -208,10 +217,17 @@ def in_memory(
         classes: number of labels; by default one more than the largest training label.
         augment: changes the training batches as they are stored, before `prepare`.
         prepare: makes what the network takes of a batch as it is stored.
+        hold_out: so many training examples are not trained on, the same ones for every seed: `held_out` of the result.
 
     Raises:
-        ValueError: a batch size below 1 or above the number of training examples.
+        ValueError: a batch size below 1 or above the number of training examples, or all of these held out.
     """
+    labels = y_train
+    held: tuple[Tensor, Tensor] | None = None
+    if hold_out:
+        kept, out = (part.to(x_train.device) for part in split(len(x_train), hold_out))
+        held = channels_last(x_train[out]), y_train[out]
+        x_train, y_train = x_train[kept], y_train[kept]
     x_train, x_test = channels_last(x_train), channels_last(x_test)
     ready = prepare or (lambda inputs: inputs)
     steps = steps_of(len(x_train), batch)
@@ -237,9 +253,10 @@ def in_memory(
     # A short last batch would weigh as much as the others in batch-norm statistics.
     full = len(x_train) - len(x_train) % at_once or len(x_train)
     return Loaded(
-        classes=int(y_train.max()) + 1 if classes is None else classes,
+        classes=int(labels.max()) + 1 if classes is None else classes,
         steps=steps,
         train=train,
         test=lambda part: in_order(x_test, y_test, part, at_once, ready),
         calibrate=calibrate,
+        held_out=None if held is None else lambda part: in_order(*held, part, at_once, ready),
     )

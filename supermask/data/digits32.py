@@ -11,15 +11,17 @@ step captured in a CUDA graph is that of any other data, and nothing here waits 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from supermask.data.base import About, Batch, Loaded, Part, in_order, steps_of
-from supermask.data.digits import split_digits
+from supermask.data.digits import TRAINED, split_digits
+from supermask.data.held_out import Evaluated, check_held_out, split
 from supermask.kernels.base import philox
+from supermask.later import LATER, Grown
 
 SIDE = 32
 MOST_IMAGES = 10_000_000
@@ -49,24 +51,30 @@ DRAWN = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Digits32:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Digits32(Grown):
     """scikit-learn's digits at 32x32 in three channels: 797 for testing, the same in every pass, and 1,000 others that
     each pass draws again, moved, turned, sheared, scaled, coloured and noisy.
 
     Attributes:
         batch: training batch size over all processes; an incomplete last batch is dropped.
         images_per_epoch: training images drawn in a pass.
+        hold_out: of so many of the 1,000 no image is drawn, the same ones for every seed; they are evaluated on as the
+            test digits are, as they stand.
+        evaluate: what accuracies are of: the `test` digits, or the `held_out` ones.
     """
 
     batch: int = 128
     images_per_epoch: int = 50_000
+    hold_out: int = field(default=0, metadata=LATER)
+    evaluate: Evaluated = field(default="test", metadata=LATER)
 
     def __post_init__(self) -> None:
         if not 0 < self.images_per_epoch <= MOST_IMAGES:
             raise ValueError(
                 f"images_per_epoch={self.images_per_epoch}: expected 1 to {MOST_IMAGES:,}; their draws are made at once"
             )
+        check_held_out(self.hold_out, TRAINED, self.evaluate)
 
     def about(self) -> About:
         return About(classes=10, train=self.images_per_epoch, shape=(3, SIDE, SIDE))
@@ -75,8 +83,10 @@ class Digits32:
         batch, count = self.batch, self.images_per_epoch
         steps = steps_of(count, batch)
         train_pixels, test_pixels, train_labels, test_labels = split_digits()
-        drawing = Drawing(train_pixels, train_labels, seed=seed, device=device)
+        kept, held = split(TRAINED, self.hold_out)
+        drawing = Drawing(train_pixels[kept], train_labels[kept], seed=seed, device=device)
         x_test, y_test = plain(ink(test_pixels)).to(device), test_labels.to(device)
+        x_held, y_held = plain(ink(train_pixels[held])).to(device), train_labels[held].to(device)
         most = min(CALIBRATION, count)
         full = most - most % AT_ONCE or most
 
@@ -96,7 +106,8 @@ class Digits32:
             train=train,
             test=lambda part: in_order(x_test, y_test, part, AT_ONCE),
             calibrate=calibrate,
-        )
+            held_out=(lambda part: in_order(x_held, y_held, part, AT_ONCE)) if self.hold_out else None,
+        ).evaluated_on(self.evaluate)
 
 
 class Drawing:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,15 +81,15 @@ class ImageFolder(Grown):
         (found, labels, classes), (test_paths, test_labels, _) = self._find()
         kept, held = (part.tolist() for part in split(len(found), self._held_out(len(found))))
         train_paths, train_labels = [found[index] for index in kept], [labels[index] for index in kept]
-        if self.evaluate == "held_out":
-            test_paths, test_labels = [found[index] for index in held], [labels[index] for index in held]
+        held_paths, held_labels = [found[index] for index in held], [labels[index] for index in held]
         if len(train_paths) < self.batch:
             left = " to train on" if held else ""
             raise ValueError(f"batch={self.batch}: {self.root / 'train'} has only {len(train_paths)} images{left}")
         augment = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip()])
         centre = v2.Compose([v2.Resize(self.resize), v2.CenterCrop(self.size)])
-        train_images = DecodedImages(train_paths, train_labels, seed=seed, augment=augment, plain=centre)
-        test_images = DecodedImages(test_paths, test_labels, seed=seed, augment=augment, plain=centre)
+        decoded = partial(DecodedImages, seed=seed, augment=augment, plain=centre)
+        train_images, test_images = decoded(train_paths, train_labels), decoded(test_paths, test_labels)
+        held_images = decoded(held_paths, held_labels)
         steps = len(train_paths) // self.batch
         few = order_of(len(train_paths), seed, 0)[: self.calibration]
         # A short last batch would weigh as much as the others in batch-norm statistics.
@@ -125,7 +126,8 @@ class ImageFolder(Grown):
             train=train,
             test=lambda part: evaluation(test_images, torch.arange(len(test_paths)), part),
             calibrate=calibrate,
-        )
+            held_out=(lambda part: evaluation(held_images, torch.arange(len(held)), part)) if self.hold_out else None,
+        ).evaluated_on(self.evaluate)
 
     def _held_out(self, count: int) -> int:
         return round(self.hold_out * count)

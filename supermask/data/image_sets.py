@@ -9,7 +9,7 @@ import torch
 
 from supermask.checks import check_choice
 from supermask.data.base import About, Loaded, in_memory
-from supermask.data.held_out import Evaluated, check_held_out, split
+from supermask.data.held_out import Evaluated, check_held_out
 from supermask.data.image_files import Images, Source, read_cifar, read_mnist, read_svhn, require
 from supermask.data.pixels import RandomCrop, normalised
 from supermask.later import LATER, Grown
@@ -70,12 +70,11 @@ class Coloured(Grown):
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         require(self.published.name, self.root, self.published.sources, download=self.download)
-        train, test = self.published.read(self.root)
-        if self.hold_out:
-            kept, held = (part.numpy() for part in split(len(train[1]), self.hold_out))
-            test = (train[0][held], train[1][held]) if self.evaluate == "held_out" else test
-            train = train[0][kept], train[1][kept]
-        return on_device(self.published, train, test, self.batch, self.augment, seed=seed, device=device)
+        images = self.published.read(self.root)
+        loaded = on_device(
+            self.published, *images, self.batch, self.augment, seed=seed, device=device, hold_out=self.hold_out
+        )
+        return loaded.evaluated_on(self.evaluate)
 
 
 def on_device(
@@ -87,6 +86,7 @@ def on_device(
     *,
     seed: int,
     device: torch.device,
+    hold_out: int = 0,
 ) -> Loaded:
     """Batches of images that stay on `device` as bytes; see `supermask.in_memory`."""
     x_train, y_train, x_test, y_test = (torch.tensor(part, device=device) for part in (*train, *test))
@@ -100,6 +100,7 @@ def on_device(
         classes=published.about.classes,
         augment=None if augment == "none" else RandomCrop(flip=augment == "crop_flip"),
         prepare=normalised(published.mean, published.std, device),
+        hold_out=hold_out,
     )
 
 
@@ -225,26 +226,33 @@ _MNIST = Published(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class MNIST:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class MNIST(Grown):
     """MNIST's handwritten digits, not augmented.
 
     Attributes:
         root: folder that holds the four IDX files, with .gz or without.
         batch: training batch size over all processes; an incomplete last batch is dropped.
         download: fetch what is missing.
+        hold_out: so many training images are not trained on, the same ones for every seed.
+        evaluate: what accuracies are of: the `test` set, or the `held_out` images.
     """
 
     root: Path = Path("data/mnist")
     batch: int = 128
     download: bool = field(default=False, repr=False)
+    hold_out: int = field(default=0, metadata=LATER)
+    evaluate: Evaluated = field(default="test", metadata=LATER)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))  # a string will do
+        check_held_out(self.hold_out, _MNIST.about.train, self.evaluate)
 
     def about(self) -> About:
-        return _MNIST.about
+        return replace(_MNIST.about, train=_MNIST.about.train - self.hold_out)
 
     def open(self, *, seed: int, device: torch.device) -> Loaded:
         require(_MNIST.name, self.root, _MNIST.sources, download=self.download)
-        return on_device(_MNIST, *_MNIST.read(self.root), self.batch, "none", seed=seed, device=device)
+        images = _MNIST.read(self.root)
+        loaded = on_device(_MNIST, *images, self.batch, "none", seed=seed, device=device, hold_out=self.hold_out)
+        return loaded.evaluated_on(self.evaluate)

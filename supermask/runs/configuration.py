@@ -2,23 +2,25 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 
-from supermask.data.base import Data
-from supermask.later import settings
+from supermask.data.base import Data, Loaded
+from supermask.later import LATER, settings
 from supermask.methods.cycles import Cycle, check_cycles
 from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
+from supermask.runs.hook import Hook, changes, checked, has_state, overrides
 from supermask.runs.identity import RESULTS
 from supermask.runs.options import Conversion, RecipeError, RunOptions
 from supermask.runs.parts import code_of
 from supermask.runs.plain import held_by, is_record, plain
 from supermask.runs.sources import qualified
 from supermask.runs.stages import Export, Search, Stage, Train, search
-from supermask.training.captured import check_capture
+from supermask.runs.validation import NEVER, Validation
+from supermask.training.captured import CaptureError, check_capture
 from supermask.training.training import Training
 
 
@@ -35,6 +37,8 @@ class Configuration:
         stages: what is done, in order; unless given, the cycles of `method`, each evaluated, and a ticket.
         conversion: how the network is made searchable.
         run: where and how.
+        validation: evaluation on held-out images while it trains, and what is picked by them; none unless given.
+        hooks: what is called beside the method, in order.
     """
 
     name: str
@@ -45,8 +49,13 @@ class Configuration:
     method: Method = EDGE_POPUP
     conversion: Conversion = Conversion()
     run: RunOptions = RunOptions()
+    validation: Validation = field(default=NEVER, metadata=LATER)
+    hooks: tuple[Hook, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "hooks", checked(self.hooks))  # a list will do
+        if getattr(self.data, "hold_out", None) == 0:
+            self.check_held_out(self.data, None)
         for number, stage in enumerate(self.course, start=1):
             if not callable(getattr(stage, "run", None)):
                 raise ValueError(
@@ -122,10 +131,24 @@ class Configuration:
             raise RecipeError(f"network gave {type(architecture).__name__}: expected a supermask.Architecture")
         return architecture
 
+    def check_held_out(self, data: Data, loaded: Loaded | None) -> None:
+        """Raise RecipeError if there is to be validation and `data`, open or not to be opened, hold no images out."""
+        if self.validation.every and (loaded is None or loaded.held_out is None):
+            raise RecipeError(
+                f"validation.every={self.validation.every}: {type(data).__name__} holds no training images out: give "
+                "data.hold_out (data of one's own: hold_out= of supermask.in_memory), or leave validation out"
+            )
+
     def check_on(self, device: torch.device, ranks: int = 1) -> None:
         """Raise CaptureError if its steps are to be captured and cannot be in that many processes on `device`."""
-        if self.training.capture:
-            check_capture(device, ranks, self.method)
+        if not self.training.capture:
+            return
+        check_capture(device, ranks, self.method)
+        if inside := [type(hook).__name__ for hook in self.hooks if overrides(hook, "after_backward")]:
+            raise CaptureError(
+                f"capture=True with {inside[0]}.after_backward, which a replay would not call: train with "
+                "capture=False, or do it in before_step or after_step"
+            )
 
     def to_json(self, architecture: Architecture, device: torch.device, processes: int) -> dict[str, Any]:
         """What a run of it is, of JSON's own types: all that its result is a function of, and how it was run."""
@@ -142,7 +165,7 @@ class Configuration:
         for number, cycle in self.cycle_of_stage.items():
             if type(cycle) is not Cycle:
                 stages[number]["cycle"]["type"] = qualified(type(cycle))
-        config = {name: value for name, value in settings(self).items() if name not in ("network", "method")}
+        config = {name: value for name, value in settings(self).items() if name not in ("network", "method", "hooks")}
         config |= {
             "results": RESULTS,
             "stages": stages,
@@ -151,13 +174,18 @@ class Configuration:
         config["conversion"] = self.conversion.chosen(self.method)
         if said := self.method.settings():  # else the stages say all of it
             config["method"] = said | {"type": qualified(type(self.method))}
+        if self.changing:
+            config["hooks"] = [{"type": qualified(type(hook)), **_settings_of(hook)} for hook in self.changing]
         made: dict[str, Any] = plain(config)
         return made
 
     def code(self) -> dict[str, dict[str, Any]]:
         """Of each part, by its dotted name, what the settings do not say: the type of one that is not supermask's own,
         the digest of the files that define it, and what these do not say."""
-        parts = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("run", "stages")}
+        parts = {
+            one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("run", "stages", "hooks")
+        }
+        parts |= {f"hooks.{number}": hook for number, hook in enumerate(self.changing)}
         parts |= {f"stages.{number}": stage for number, stage in enumerate(self.course)}
         usual = {"training": Training, "conversion": Conversion}
         unsaid = {"network"} if self.method.settings() else {"network", "method"}
@@ -168,8 +196,19 @@ class Configuration:
         return {name: found[name] for name in sorted(found) if not f"{name}.".startswith(had)}
 
     @property
+    def changing(self) -> list[Hook]:
+        """The hooks that training may be another with; the others are how it is run."""
+        return [hook for hook in self.hooks if changes(hook)]
+
+    @property
     def how(self) -> list[str]:
         """Settings in which two runs of one experiment may differ: how it is run, and how its data is had."""
         options = [f"run.{option.name}" for option in fields(self.run) if option.name != "seed"]
         had = fields(self.data) if is_record(self.data) else ()  # type: ignore[arg-type]
         return options + [f"data.{option.name}" for option in had if not option.repr]
+
+
+def _settings_of(hook: Hook) -> dict[str, Any]:
+    """What a hook was made with, without what it keeps between its calls."""
+    state = hook.state_dict() if has_state(hook) else {}  # type: ignore[attr-defined]
+    return {name: value for name, value in held_by(hook).items() if name not in state}

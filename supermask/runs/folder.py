@@ -8,10 +8,10 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from supermask.checks import SupermaskError
 from supermask.files import UnsyncedError, missing, remove_empty, write_whole
@@ -23,18 +23,6 @@ _REPRODUCED = (METRICS, RANKS)
 
 class RunFolderError(SupermaskError):
     """A run folder that cannot be written, may lose what was, or holds another run than the one asked for."""
-
-
-class Mirror(Protocol):
-    """Takes each event of the metrics too."""
-
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """One event."""
-        ...
-
-    def close(self) -> None:
-        """There are no more."""
-        ...
 
 
 class RunFolder:
@@ -58,7 +46,7 @@ class RunFolder:
     def __init__(self, path: str | Path, *, resume: bool = False, silent: bool = False, patience: float = 0.0) -> None:
         self.path = path = Path(path)
         self.silent = silent
-        self.mirror: Mirror | None = None
+        self.mirror: Callable[[Mapping[str, Any]], object] | None = None
         self._files: dict[str, IO[str]] = {}
         self._made: list[Path] = []  # folders, the innermost first
         self._fresh = False
@@ -172,8 +160,6 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others have the folder."""
-        if self.mirror:
-            self.mirror.close()
         for file in self._files.values():
             fcntl.flock(file, fcntl.LOCK_UN)  # forked workers may still hold the file open
             with suppress(OSError):  # a full disk refuses the rest of a line again, and was reported then

@@ -60,7 +60,7 @@ class RunOptions:
         dry_run: print the plan, the memory and the time it takes, and write nothing.
         checkpoint_seconds: seconds of work that a killed run may lose.
         keep_checkpoints: how many of the newest checkpoints stay.
-        tensorboard: write TensorBoard event files too.
+        tensorboard: write TensorBoard event files too: the hook `supermask.trackers.TensorBoard()`.
     """
 
     seed: int = 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -15,6 +16,9 @@ from supermask.methods.cycles import Cycle
 from supermask.networks.rates import set_remaining
 from supermask.runs.console import table
 from supermask.training.training import Precision
+
+if TYPE_CHECKING:
+    from supermask.runs.configuration import Configuration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +120,18 @@ def sizes(data: Data, seed: int) -> Sizes:
         steps=loaded.steps,
         note="",
     )
+
+
+def steps_of_stages(says: "Configuration", own: int, steps: Callable[[Data], int]) -> list[int]:
+    """Batches an epoch of each stage that trains: `own` of the recipe's data, and of any other data, once, `steps`."""
+    found: list[tuple[Data, int]] = [(says.data, own)]
+    counts = []
+    for _, data, _ in says.trained:
+        known = [count for one, count in found if one is data or one == data]
+        if not known:
+            found.append((data, steps(data)))
+        counts.append(known[0] if known else found[-1][1])
+    return counts
 
 
 def memory(skeleton: nn.Module, data: Sizes, edges: int, cycles: Sequence[Cycle], precision: Precision) -> Memory:

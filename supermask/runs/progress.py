@@ -65,7 +65,10 @@ class RunProgress:
         """State at the end of an epoch; waiting for data is shown where it is worth knowing."""
         waits = f" waiting {took.data_wait:.0%}" if took and took.data_wait >= 0.05 else ""
         right = "" if epoch.train_accuracy is None else f"acc {epoch.train_accuracy:.1%} "
-        self._bar.state = f"loss {epoch.loss:.3f} {right}remaining {epoch.remaining:.1%} dying {epoch.dying:.1%}{waits}"
+        held = "" if epoch.validation is None else f"held out {epoch.validation:.1%} "
+        self._bar.state = (
+            f"loss {epoch.loss:.3f} {right}{held}remaining {epoch.remaining:.1%} dying {epoch.dying:.1%}{waits}"
+        )
         self._bar.update(self._task, description=f"cycle {epoch.cycle}/{self._cycles}")
 
     def _cycle_of(self, done: int) -> int:
@@ -115,9 +118,19 @@ def _time(steps: int, speed: float | None) -> str:
 
 
 def cycle_table(title: str, results: Sequence[CycleResult]) -> Table:
-    """One row a cycle: remaining, kept edges, accuracy before and after recalibration, dying ratio, dead units."""
-    columns = "cycle", "remaining", "kept edges", "accuracy", "recalibrated", "dying ratio", "dead units"
-    return table(title, columns, [_row(result) for result in results])
+    """One row a cycle: remaining, kept edges, accuracy before and after recalibration, dying ratio, dead units, and
+    accuracy on held-out images where that was measured."""
+    columns = ["cycle", "remaining", "kept edges", "accuracy", "recalibrated", "dying ratio", "dead units"]
+    rows = [_row(result) for result in results]
+    if any(result.validation is not None for result in results):
+        columns.append("held out")
+        rows = [(*row, _held_out(result)) for row, result in zip(rows, results, strict=True)]
+    return table(title, columns, rows)
+
+
+def _held_out(row: CycleResult) -> str:
+    picked = "" if row.picked is None else f" (epoch {row.picked})"
+    return "-" if row.validation is None else f"{row.validation:.2%}{picked}"
 
 
 def _row(row: CycleResult) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from supermask.runs.records import (
     LayerRecord,
     SampledEdges,
 )
+from supermask.runs.validation import NOT_VALIDATED, Chosen
 from supermask.training.loop import EpochResult, Loop
 from supermask.training.measures import Cumulative, dead_units, dying, ever_selected, track
 from supermask.training.traces import Traces, histogram
@@ -44,8 +45,8 @@ class Recorder:
     def begin(self) -> None:
         """Before the first step of the cycle; not again when it goes on after a stop."""
 
-    def epoch(self, loop: Loop, lr: float, trained: EpochResult) -> Epoch:
-        """After an epoch of `loop` at the rate `lr`."""
+    def epoch(self, loop: Loop, lr: float, trained: EpochResult, validation: float | None = None) -> Epoch:
+        """After an epoch of `loop` at the rate `lr`, with the accuracy on held-out images if that was measured."""
         remaining, dying_ratio = self.ratios()
         epoch = Epoch(
             cycle=self.number,
@@ -56,14 +57,15 @@ class Recorder:
             train_accuracy=trained.accuracy,
             remaining=remaining,
             dying=dying_ratio,
+            validation=validation,
         )
         self.folder.log(epoch)
         if loop.took:
             self.folder.log_time(EpochTime(cycle=self.number, epoch=loop.epoch, step=loop.step, **asdict(loop.took)))
         return epoch
 
-    def cycle(self, trained: EpochResult) -> CycleResult:
-        """After the cycle, whose last epoch `trained` is of."""
+    def cycle(self, trained: EpochResult, chosen: Chosen = NOT_VALIDATED) -> CycleResult:
+        """After the cycle, whose last epoch `trained` is of, and which ends with the network of `chosen`."""
         edges = sum(parameter.numel() for parameter in self.model.parameters() if parameter.ndim > 1)
         result = CycleResult(
             cycle=self.number,
@@ -79,6 +81,8 @@ class Recorder:
             apparent_of_all=0.0,
             dying_cumulative=0.0,
             dead_units={},
+            validation=chosen.accuracy,
+            picked=chosen.epoch,
         )
         self.folder.log(result)
         return result
@@ -133,18 +137,18 @@ class SearchRecorder(Recorder):
             with selected_once(self.model):
                 self._log_ranks(self.traces, 0)
 
-    def epoch(self, loop: Loop, lr: float, trained: EpochResult) -> Epoch:
+    def epoch(self, loop: Loop, lr: float, trained: EpochResult, validation: float | None = None) -> Epoch:
         with selected_once(self.model):
-            epoch = super().epoch(loop, lr, trained)
+            epoch = super().epoch(loop, lr, trained, validation)
             if self.traces:
                 self._log_ranks(self.traces, loop.epoch)
             return epoch
 
-    def cycle(self, trained: EpochResult) -> CycleResult:
+    def cycle(self, trained: EpochResult, chosen: Chosen = NOT_VALIDATED) -> CycleResult:
         with selected_once(self.model):
-            return self._cycle(trained)
+            return self._cycle(trained, chosen)
 
-    def _cycle(self, trained: EpochResult) -> CycleResult:
+    def _cycle(self, trained: EpochResult, chosen: Chosen) -> CycleResult:
         measured = dying(self.model)
         remaining = measured.kept / measured.edges
         result = CycleResult(
@@ -161,6 +165,8 @@ class SearchRecorder(Recorder):
             apparent_of_all=measured.apparent_of_all,
             dying_cumulative=self.seen.cumulative.add(self.model).ratio,
             dead_units=dead_units(self.model),
+            validation=chosen.accuracy,
+            picked=chosen.epoch,
         )
         if not self.folder.silent:
             self.folder.log(replace(result, layers=self._layer_records()))

@@ -101,7 +101,11 @@ def _value(part: Field[Any], kind: Any, value: Any, where: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch(Record):
-    """One epoch of training; epoch and step count over the whole run, from 1."""
+    """One epoch of training; epoch and step count over the whole run, from 1.
+
+    Attributes:
+        validation: accuracy on the held-out images after it; None where it was not evaluated on them.
+    """
 
     event = "epoch"
     cycle: int
@@ -112,6 +116,7 @@ class Epoch(Record):
     train_accuracy: float | None
     remaining: float
     dying: float
+    validation: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +173,9 @@ class CycleResult(Record):
         accuracy: on the test set, with the batch-norm statistics of training; None before it is evaluated.
         recalibrated: on the test set, with batch-norm statistics of the final mask.
         measures, measures_recalibrated: what else the method measures, likewise.
+        validation: accuracy on the held-out images of the network that the cycle ends with, with the batch-norm
+            statistics of training; None where it was not evaluated on them.
+        picked: the epoch, from 1 over the whole run, whose network that is, where it was picked on these images.
     """
 
     event = "cycle"
@@ -189,6 +197,8 @@ class CycleResult(Record):
     recalibrated: float | None = None
     measures: Mapping[str, float] = field(default_factory=dict)
     measures_recalibrated: Mapping[str, float] = field(default_factory=dict)
+    validation: float | None = None
+    picked: int | None = None
 
     @property
     def dead(self) -> int:

@@ -24,18 +24,20 @@ from supermask.runs.checkpoint import CheckpointError, Checkpoints, read
 from supermask.runs.configuration import Configuration
 from supermask.runs.duration import StepTimes
 from supermask.runs.environment import changed_environment
-from supermask.runs.event_files import EventFiles, event_writer
 from supermask.runs.first_batch import try_out
 from supermask.runs.folder import RunFolder, RunFolderError
+from supermask.runs.hook import Hook
 from supermask.runs.identity import begun_in, differences, newest, read_config, why_none
 from supermask.runs.interrupts import Interrupts
 from supermask.runs.options import RecipeError, RunResult
 from supermask.runs.progress import RunProgress, cycle_table
-from supermask.runs.read import read_metrics, summarise
+from supermask.runs.read import summarise
 from supermask.runs.records import CONFIG, SUMMARY, RunReadError
 from supermask.runs.session import Session
-from supermask.runs.stages import Export
+from supermask.runs.stages import Export, ends_cycle
+from supermask.runs.trackers import TensorBoard
 from supermask.runs.trial import batch_of, trial, undisturbed
+from supermask.runs.validation import Validator
 from supermask.training.global_norm import synchronise
 from supermask.training.loop import Loop
 from supermask.training.memory import keep_freed_memory
@@ -82,7 +84,7 @@ def show_plan(says: Configuration, times: StepTimes) -> float | None:
     model = _network(says, architecture, torch.device("cpu"))
     console = Console(quiet=says.run.quiet)
     console.print(f"{says.name}: {architecture}, {data}", highlight=False, soft_wrap=True)
-    steps = _steps_of_stages(says, data.steps, lambda other: plan.sizes(other, says.run.seed).steps)
+    steps = plan.steps_of_stages(says, data.steps, lambda other: plan.sizes(other, says.run.seed).steps)
     stages = [
         plan.Planned(cycle=cycle, epochs=epochs, steps=epochs * each)
         for (cycle, _, epochs), each in zip(says.trained, steps, strict=True)
@@ -104,6 +106,7 @@ class Run:
         ranks: the processes of the run.
         device: of this process.
         interrupts: the signals it heeds.
+        hooks: what is called beside the method: the configuration's, and those that run options ask for.
     """
 
     says: Configuration
@@ -111,6 +114,7 @@ class Run:
     device: torch.device
     interrupts: Interrupts = field(default_factory=Interrupts)
     console: Console = field(init=False)
+    hooks: tuple[Hook, ...] = ()
 
     def __post_init__(self) -> None:
         self.console = Console(quiet=self.says.run.quiet or not self.ranks.first)
@@ -121,8 +125,7 @@ class Run:
         says.check_on(self.device, self.ranks.ranks)
         if self.device.type == "cpu":
             keep_freed_memory()
-        if options.tensorboard:
-            event_writer()
+        self.hooks = (*says.hooks, *([TensorBoard()] if options.tensorboard else []))
         loaded = self._open_data(says.data)
         architecture = says.architecture(loaded.classes)
         self._try_out(architecture, says.data, loaded)
@@ -165,11 +168,26 @@ class Run:
             interrupts=self.interrupts,
             checkpoint_seconds=options.checkpoint_seconds,
             report=_warn,
+            validator=Validator(says.validation),
+            hooks=self.hooks,
         )
 
     def finish(self, session: Session) -> RunResult:
         """The stages that are left, the summary, and what the run tells at its end."""
-        folder, stages, done = session.folder, self.says.course, session.done
+        folder = session.folder
+        ended = self.ranks.first and (folder.path / SUMMARY).exists()
+        with closing(session.hooked):
+            if not self.ranks.highest(int(ended)):
+                session.begin_hooks()
+                self._finish_stages(session)
+                session.hooked.end(self._result(session))
+        if self.ranks.first and not ended:
+            self._summarise(session)
+        self._tell(session)
+        return self._result(session)
+
+    def _finish_stages(self, session: Session) -> None:
+        stages, done = self.says.course, session.done
         if done.stage < len(stages):
             if session.seen.layers:
                 self.console.print(str(summary(session.model)), highlight=False)
@@ -179,11 +197,13 @@ class Run:
                     trains = stage.epochs(self.says.training) > 0
                     with self.interrupts.deferred() if trains else nullcontext():
                         stage.run(session)
+                        if ends_cycle(stages, done.stage, self.says.training):
+                            session.end_cycle()
                         session.end_stage(len(stages))
-        if self.ranks.first and not (folder.path / SUMMARY).exists():
-            self._summarise(session)
-        self._tell(session)
-        return RunResult(folder=folder.path, cycles=tuple(done.results), tickets=tuple(done.tickets))
+
+    def _result(self, session: Session) -> RunResult:
+        done = session.done
+        return RunResult(folder=session.folder.path, cycles=tuple(done.results), tickets=tuple(done.tickets))
 
     def _summarise(self, session: Session) -> None:
         """Write the run in short. One that cannot be written is told, and takes nothing from a run that ended well."""
@@ -217,11 +237,13 @@ class Run:
                 f"batch={data.batch}: {self.ranks.ranks} processes share it evenly; choose a multiple of them"
             )
         try:
-            return data.open(seed=self.says.run.seed, device=self.device)
+            loaded = data.open(seed=self.says.run.seed, device=self.device)
         except DataMissing:
             if isinstance(data, Described):  # a wrong network is told before a data set is asked for
                 self.says.architecture(data.about().classes).skeleton()
             raise
+        self.says.check_held_out(data, loaded)
+        return loaded
 
     def _try_out(self, architecture: Architecture, data: Data, loaded: Loaded) -> None:
         """Raise RecipeError, in all processes, where the network of any of them does not take the data."""
@@ -257,7 +279,7 @@ class Run:
             self._try_out(architecture, data, found)
             return found.steps
 
-        steps = _steps_of_stages(self.says, loaded.steps, opened)
+        steps = plan.steps_of_stages(self.says, loaded.steps, opened)
         return [epochs * each for (_, _, epochs), each in zip(self.says.trained, steps, strict=True)]
 
     def _opener(self, loaded: Loaded) -> Callable[[Cycle], Loaded]:
@@ -343,26 +365,11 @@ class Run:
             if resume and first and (folder.path / CONFIG).exists():
                 session.report(f"{folder.path}: no whole checkpoint to go on from, so the run is begun anew")
             folder.write_config(config)
-        if first and session.done.stage < len(self.says.course):
-            if (folder.path / SUMMARY).exists():  # of an end whose checkpoint is lost
-                (folder.path / SUMMARY).unlink()
-            if self.says.run.tensorboard:
-                folder.mirror = EventFiles(folder.path / "tensorboard", read_metrics(folder.path))
+        if first and session.done.stage < len(self.says.course) and (folder.path / SUMMARY).exists():
+            (folder.path / SUMMARY).unlink()  # of an end whose checkpoint is lost
 
     def _print(self, sentence: str) -> None:
         self.console.print(sentence, highlight=False, soft_wrap=True)
-
-
-def _steps_of_stages(says: Configuration, own: int, steps: Callable[[Data], int]) -> list[int]:
-    """Batches an epoch of each stage that trains: `own` of the recipe's data, and of any other data, once, `steps`."""
-    found: list[tuple[Data, int]] = [(says.data, own)]
-    counts = []
-    for _, data, _ in says.trained:
-        known = [count for one, count in found if one is data or one == data]
-        if not known:
-            found.append((data, steps(data)))
-        counts.append(known[0] if known else found[-1][1])
-    return counts
 
 
 def _network(says: Configuration, architecture: Architecture, device: torch.device) -> nn.Module:

@@ -15,10 +15,15 @@ from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
 from supermask.runs.checkpoint import CheckpointError, Checkpoints
 from supermask.runs.folder import RunFolder
+from supermask.runs.hook import Begun, Hook
+from supermask.runs.hooked import Hooked
+from supermask.runs.identity import read_config
 from supermask.runs.interrupts import Interrupted, Interrupts
 from supermask.runs.progress import RunProgress
+from supermask.runs.read import read_metrics
 from supermask.runs.recorder import Recorder, Seen
 from supermask.runs.records import CycleResult, Ended, Exported
+from supermask.runs.validation import NEVER, Validator
 from supermask.training.loop import EpochResult, Loop
 from supermask.training.training import unsearched
 
@@ -80,6 +85,8 @@ class Session:
         interrupts: the signals it heeds.
         checkpoint_seconds: how much work a killed run may lose; a stage's end is saved besides.
         report: takes a sentence for the user.
+        validator: evaluates on held-out images, and picks by them.
+        hooks: the user's; `hooked` calls them.
         initial: biases and normalisation that are trained, as they were before any training.
         seen: the edges selected so far.
         optimiser: as the last cycle left it.
@@ -98,6 +105,9 @@ class Session:
     interrupts: Interrupts = field(default_factory=Interrupts)
     checkpoint_seconds: float = 60.0
     report: Callable[[str], object] = lambda _: None
+    validator: Validator = field(default_factory=lambda: Validator(NEVER))
+    hooks: tuple[Hook, ...] = ()
+    hooked: Hooked = field(init=False)
     initial: Mapping[str, Tensor] = field(init=False)
     seen: Seen = field(init=False)
     optimiser: torch.optim.Optimizer | None = None
@@ -107,6 +117,7 @@ class Session:
     def __post_init__(self) -> None:
         self._saved_at = time.monotonic()
         self.seen = Seen(self.model)
+        self.loop.beside = self.hooked = Hooked(self.hooks, self.loop)
         besides = unsearched(self.model) if self.seen.layers else {}
         self.initial = {name: parameter.detach().clone() for name, parameter in besides.items()}
 
@@ -114,6 +125,27 @@ class Session:
     def begun(self) -> bool:
         """Whether the stage in progress has trained already, before the run was stopped and resumed."""
         return self.done.stage_epoch > 0 or self.loop.tally.step > 0
+
+    def begin_hooks(self) -> None:
+        """The user's hooks hear of the run, and from here on of each line of the metrics."""
+        if not self.hooks:
+            return
+        folder, group = self.folder, self.loop.group
+        settings = read_config(folder.path) or {}
+        run = Begun(
+            name=settings["name"],
+            folder=folder.path,
+            settings=settings,
+            seed=self.loop.seed,
+            step=self.loop.step,
+            events=read_metrics(folder.path) if group.first else (),
+            device=self.loop.device,
+            rank=group.rank,
+            ranks=group.ranks,
+        )
+        self.hooked.begin(run)
+        if group.first and self.hooked.logs:
+            folder.mirror = self.hooked.log
 
     def enter(self, cycle: Cycle) -> None:
         """The stage in progress is, or comes after, `cycle`: train and evaluate on its data."""
@@ -131,6 +163,7 @@ class Session:
         if self.optimiser is None:
             raise RuntimeError("no optimiser: a stage sets session.optimiser before it trains")
         done = self.done
+        self.hooked.cycle, self.hooked.plan = recorder.number, self.cycles.get(done.stage)
         if not self.begun:
             recorder.begin()
         for lr in rates[done.stage_epoch :]:
@@ -138,11 +171,19 @@ class Session:
             done.lr = lr
             done.stage_epoch += 1
             self.loop.group.check_masks(self.model)
-            self.progress.show(recorder.epoch(self.loop, lr, done.trained), self.loop.took)
+            accuracy = self.validator.after_epoch(self.loop, done.stage_epoch, len(rates))
+            record = recorder.epoch(self.loop, lr, done.trained, accuracy)
+            self.progress.show(record, self.loop.took)
+            self.hooked.end_epoch(self.optimiser, record)
             self._save_if_wanted()
         if done.trained is None:
             raise RuntimeError("no rates: a cycle trains at least one epoch")
-        done.results.append(recorder.cycle(done.trained))
+        done.results.append(recorder.cycle(done.trained, self.validator.end_cycle(self.model)))
+
+    def end_cycle(self) -> None:
+        """The last cycle is over, with what evaluates it."""
+        if self.optimiser is not None:
+            self.hooked.end_cycle(self.optimiser, self.done.results[-1])
 
     def end_stage(self, stages: int) -> None:
         """The stage in progress is done, one of `stages`: save.
@@ -189,7 +230,10 @@ class Session:
     def state(self) -> dict[str, Any]:
         """All that a run needs to go on, as tensors and plain values; every process calls it at the same step."""
         self.loop.reduce()
-        return {
+        besides = {"validation": self.validator.state_dict()} if self.validator.says.every else {}
+        if hooks := self.hooked.state_dict():
+            besides["hooks"] = hooks
+        return besides | {
             "version": VERSION,
             "lengths": self.folder.lengths(),
             "model": self.model.state_dict(),
@@ -222,10 +266,14 @@ class Session:
         if state["optimiser"] is not None:
             self.optimiser = self._optimiser_of(state)
             self.optimiser.load_state_dict(state["optimiser"])
+        if "validation" in state:
+            self.validator.load_state_dict(state["validation"])
+        self.hooked.load_state_dict(state.get("hooks", {}))
         self.loop.load_state_dict(state["loop"])
         self.done.load_state_dict(state)
         if begun := [cycle for stage, cycle in self.cycles.items() if stage <= self.done.stage]:
             self.enter(begun[-1])
+            self.hooked.cycle, self.hooked.plan = len(self.done.results), begun[-1]
         self.folder.rewind(state["lengths"])  # last: a state that does not fit costs nothing
 
     def _optimiser_of(self, state: Mapping[str, Any]) -> torch.optim.Optimizer:

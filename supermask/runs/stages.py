@@ -3,23 +3,21 @@
 A stage is a frozen dataclass with `run(session)`; a new method is a new stage or a new list of cycles, not a new loop.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import nn
 
 from supermask.edges.selection import selected_once
 from supermask.methods.cycles import Cycle
+from supermask.runs.measured import measured
 from supermask.runs.recorder import Recorder, SearchRecorder
 from supermask.runs.records import Evaluation, Exported
 from supermask.runs.session import Session
 from supermask.tickets.load import inspect, load
 from supermask.tickets.save import save
-from supermask.training.evaluate import batch_norms, in_mode, recalibrate, right_of
-from supermask.training.loop import Loop
+from supermask.training.evaluate import batch_norms, recalibrate
 from supermask.training.training import Training
 
 
@@ -105,11 +103,11 @@ class Evaluate:
         loop, model = session.loop, session.model
         part = loop.group.part()
         with loop.autocast():
-            first = measured(loop, model)
+            first = measured(loop, model, loop.loaded.test)
             again: dict[str, float] = {}
             if self.recalibrate and batch_norms(model):
                 recalibrate(model, loop.loaded.calibrate(part))
-                again = measured(loop, model)
+                again = measured(loop, model, loop.loaded.test)
         results = session.done.results
         found = Evaluation(
             cycle=len(results),
@@ -121,37 +119,6 @@ class Evaluate:
         if results:
             results[-1] = results[-1].evaluated(found)
         session.folder.log(found)
-
-
-@torch.no_grad()
-def measured(loop: Loop, model: nn.Module) -> dict[str, float]:
-    """What the loop's method measures of `model`, by name.
-
-    Raises:
-        TypeError, ValueError: it gave something else than finite numbers by name.
-    """
-    devices = [loop.device] if loop.device.type == "cuda" else []
-    with in_mode(model, training=False), torch.random.fork_rng(devices=devices):
-        torch.manual_seed((loop.seed * 1_000_003 + loop.step) % (1 << 63))
-        found = loop.hooks.evaluate(model, lambda: accuracy_of(loop, model))
-    given = f"{type(loop.hooks).__name__}.evaluate gave"
-    if not isinstance(found, Mapping):
-        raise TypeError(f"{given} {found!r}: expected numbers by name")
-    for name, value in found.items():
-        if not isinstance(name, str) or not isinstance(value, int | float):
-            raise TypeError(f"{given} {name!r}: {value!r}: expected numbers by name")
-        if not math.isfinite(value):
-            raise ValueError(f"{given} {name} = {value}: a record holds finite numbers; leave it out where it is none")
-    return {name: float(value) for name, value in found.items()}
-
-
-def accuracy_of(loop: Loop, model: nn.Module) -> float:
-    """On the test set of `loop`, each process classifying its share."""
-    counted = right_of(model, loop.loaded.test(loop.group.part())).to(loop.device)
-    right, count = loop.group.sum(counted).tolist()
-    if not count:
-        raise ValueError("the test data gave no batch")
-    return right / count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +149,7 @@ class Export:
             raise RuntimeError(f"{path}: the reloaded network's logits differ from the searched one's")
         info = inspect(path)
         with loop.autocast():
-            found = measured(loop, reloaded)
+            found = measured(loop, reloaded, loop.loaded.test)
         exported = Exported(
             file=self.file,
             bytes=info.file_bytes,
@@ -198,3 +165,12 @@ class Export:
 def search(cycles: Sequence[Cycle]) -> tuple[Stage, ...]:
     """Each cycle and its evaluation."""
     return tuple(stage for cycle in cycles for stage in (Search(cycle=cycle), Evaluate()))
+
+
+def ends_cycle(course: Sequence[Stage], number: int, training: Training) -> bool:
+    """Whether a cycle and its evaluation are over when that stage of `course`, from 0, is done."""
+    first = number
+    while first > 0 and isinstance(course[first], Evaluate):
+        first -= 1
+    over = number + 1 == len(course) or not isinstance(course[number + 1], Evaluate)
+    return over and course[first].epochs(training) > 0

@@ -6,7 +6,7 @@ where. What a hook changes lies in the network's buffers, in place, so that chec
 reads it. All but `loss` run without gradients.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
@@ -17,7 +17,30 @@ from torch import Tensor, nn
 from supermask.data.base import Batch
 
 # What a hook is called elsewhere.
-_ELSEWHERE = {name: ["end_epoch"] for name in ("after_epoch", "epoch_end", "on_epoch_end", "end_of_epoch")}
+_ELSEWHERE = dict.fromkeys(("after_epoch", "epoch_end", "on_epoch_end", "end_of_epoch"), "end_epoch")
+
+
+def check_names(
+    cls: type, called: Sequence[str], elsewhere: Mapping[str, str], near: Sequence[str] | None = None
+) -> None:
+    """Refuse a class with a function of its own that is named almost as a hook, or as one is named elsewhere.
+
+    Args:
+        called: names of all hooks.
+        elsewhere: hooks by such other names.
+        near: those of `called` that no other name may be close to; by default all.
+
+    Raises:
+        TypeError: it has one.
+    """
+    near = called if near is None else near
+    for name in vars(cls).keys() - {name for base in cls.__bases__ for name in dir(base)} - set(called):
+        close = [elsewhere[name]] if name in elsewhere else get_close_matches(name, near, n=1, cutoff=0.85)
+        if close and callable(vars(cls)[name]):
+            raise TypeError(
+                f"{cls.__name__}.{name} may be meant to be the hook {close[0]}, and nothing calls it: rename it, "
+                f"to {close[0]} if it is"
+            )
 
 
 class Hooks:
@@ -43,13 +66,7 @@ class Hooks:
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
-        for name in vars(cls).keys() - {name for base in cls.__bases__ for name in dir(base)} - set(cls.called):
-            close = _ELSEWHERE.get(name) or get_close_matches(name, cls.called, n=1, cutoff=0.85)
-            if close and callable(vars(cls)[name]):
-                raise TypeError(
-                    f"{cls.__name__}.{name} may be meant to be the hook {close[0]}, and nothing calls it: rename it, "
-                    f"to {close[0]} if it is"
-                )
+        check_names(cls, cls.called, _ELSEWHERE)
         owners = [next(base for base in cls.__mro__ if name in vars(base)) for name in ("loss", "step")]
         if "replayable" not in vars(cls):
             cls.replayable = all(vars(owner).get("replayable", False) for owner in owners)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from supermask.data.base import Batch, Loaded
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import selected_once
+from supermask.training.beside import NOTHING, Beside
 from supermask.training.captured import CapturedStep, Results, capturable, check_capture
 from supermask.training.first_step import warn_of_untouched
 from supermask.training.hooks import PLAIN, Hooks
@@ -83,6 +84,7 @@ class Loop:
     Attributes:
         model: the network; `runner` is the same network, compiled or averaging gradients over the processes or not.
         hooks: what the method does beside.
+        beside: what is called after the hooks.
         seed: of the random numbers that dropout draws.
         group: the processes that share the batches.
         step: optimiser steps taken so far.
@@ -98,6 +100,7 @@ class Loop:
     training: Training
     device: torch.device
     hooks: Hooks = PLAIN
+    beside: Beside = NOTHING
     seed: int = 0
     group: Group = ALONE
     step: int = 0
@@ -171,9 +174,11 @@ class Loop:
         torch.manual_seed(((self.seed * 1_000_003 + self.step) * 1_009 + self.group.rank) % (1 << 63))
         with torch.no_grad():
             self.hooks.before_step(self.model, self.step)
+            self.beside.before_step(optimiser)
         loss, right = self._way(optimiser, searching)(batch)
         with torch.no_grad():
             self.hooks.after_step(self.model, self.step)
+            self.beside.after_step(optimiser, loss)
         tally = self.tally
         tally.own_losses.append(loss)
         if right is not None:
@@ -210,6 +215,7 @@ class Loop:
             self._begun = optimiser
             self._look_at_first(optimiser)
         with torch.no_grad():
+            self.beside.after_backward(optimiser, loss.detach())
             taken = self.hooks.step(self.model, optimiser, self.step)
         if not taken:
             optimiser.step()

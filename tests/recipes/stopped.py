@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from supermask.edges.in_model import searched_edges
-from supermask.runs import stages
+from supermask.runs import measured, stages
 from supermask.runs.folder import RunFolder
 from supermask.training.loop import Loop
 
@@ -24,7 +24,7 @@ _PLACES: dict[str, tuple[Any, str]] = {
     "line": (RunFolder, "log"),
     "sync": (os, "fsync"),
     "rename": (os, "replace"),
-    "evaluation": (stages, "right_of"),
+    "evaluation": (measured, "right_of"),
     "export": (stages, "save"),
 }
 

@@ -21,7 +21,7 @@ from supermask.data.base import Loaded, in_memory
 from supermask.data.pixels import RandomCrop, normalised
 from supermask.methods.iep import hard_iep, hard_iep_ft, hard_iep_sri, soft_iep, soft_iep_ft, soft_iep_zero
 from supermask.networks.architecture import Architecture
-from supermask.runs import session, stages
+from supermask.runs import measured, session
 from supermask.runs.checkpoint import Checkpoints, read
 from supermask.runs.folder import RunFolder
 from supermask.runs.options import Conversion, RunOptions
@@ -36,7 +36,7 @@ PLACES: tuple[tuple[Any, str], ...] = (
     (Loop, "take_step"),
     (RunFolder, "append"),
     (Checkpoints, "save"),
-    (stages, "right_of"),
+    (measured, "right_of"),
     (os, "fsync"),
     (os, "replace"),
     (Path, "replace"),

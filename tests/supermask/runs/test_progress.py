@@ -84,7 +84,7 @@ def test_a_run_whose_training_is_done_does_not_say_its_first_cycle(
 ) -> None:
     with watched() as whole, a_save_every(1):
         placed(BASE, tmp_path / "whole", checkpoint_seconds=1).execute()
-    last = len(whole.names) - whole.names[::-1].index("before supermask.runs.stages.right_of")
+    last = len(whole.names) - whole.names[::-1].index("before supermask.runs.measured.right_of")
     with watched(last), a_save_every(1), pytest.raises(Killed):
         placed(BASE, tmp_path / "run", checkpoint_seconds=1).execute()
     drawn = Console(width=80, file=io.StringIO(), force_terminal=True)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from supermask.runs import run, stages
+from supermask.runs import measured, run, stages
 from supermask.runs.checkpoint import Checkpoints
 from supermask.runs.folder import RunFolderError
 from supermask.runs.interrupts import Interrupted
@@ -104,7 +104,7 @@ def test_a_signal_while_an_epoch_ends_is_heeded_after_it(whole: dict[str, Any], 
     assert same(left_by(tmp_path / "run"), whole)
 
 
-@pytest.mark.parametrize(("place", "owner"), [("right_of", stages), ("recalibrate", stages), ("save", stages)])
+@pytest.mark.parametrize(("place", "owner"), [("right_of", measured), ("recalibrate", stages), ("save", stages)])
 def test_a_signal_outside_training_ends_the_run_at_once(
     place: str, owner: Any, whole: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from supermask.data.base import Loaded, in_memory
 from supermask.edges.in_model import searched_edges
 from supermask.networks.convert import convert
-from supermask.runs.stages import accuracy_of
+from supermask.runs.measured import accuracy_of
 from supermask.training.evaluate import recalibrate
 from supermask.training.global_norm import synchronise
 from supermask.training.loop import Loop
@@ -95,7 +95,7 @@ def steps(ranks: Group) -> dict[str, Any]:
 
     results = [loop.run_epoch(optimiser, lr, state) for lr in loop.training.rates()]
     loop.group.check_masks(model)
-    accuracy = accuracy_of(loop, model)
+    accuracy = accuracy_of(loop, model, loop.loaded.test)
     recalibrate(model, loop.loaded.calibrate(ranks.part()))
     return {
         "results": [(r.loss, r.accuracy) for r in results],

@@ -1,0 +1,13 @@
+"""Hooks that tell others of a run: TensorBoard, MLflow, Weights & Biases. None of them changes what is trained.
+
+    Recipe(..., hooks=(supermask.trackers.MLflow(experiment="tickets"),))
+
+Each has the numbers of every line of metrics.jsonl as EVENT/NAME (epoch/loss, evaluate/accuracy) and the settings; a
+run that goes on goes on there too, and what it does again is not told twice.
+"""
+
+from supermask.runs.trackers.mlflow import MLflow
+from supermask.runs.trackers.tensorboard import TensorBoard
+from supermask.runs.trackers.wandb import WandB
+
+__all__ = ["MLflow", "TensorBoard", "WandB"]

@@ -1,0 +1,74 @@
+"""A run of Weights & Biases' for a run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from supermask.runs.hook import Begun
+from supermask.runs.options import RunResult
+from supermask.runs.trackers.telling import Tracker, imported, remember, remembered, settings_of, tickets_of
+
+
+class WandB(Tracker):
+    """Settings, a row of history for each line of metrics.jsonl with its training step as `step`, tickets as artifacts.
+
+    Args:
+        project, entity: where the run is.
+        name: of W&B's run; by default the run folder's.
+        mode: by default what WANDB_MODE says. What was written `offline` lies in the run folder's `wandb`, and
+            `wandb sync` makes one run of all the times that it was begun.
+
+    Raises:
+        RecipeError: W&B is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str = "supermask",
+        entity: str | None = None,
+        name: str | None = None,
+        mode: Literal["online", "offline", "disabled"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.project, self.entity, self.name, self.mode = project, entity, name, mode
+        self._wandb = imported("wandb", "pip install wandb")
+        self._run: Any = None
+        self._file = Path()
+
+    def begin(self, run: Begun) -> None:
+        self._file = run.folder / "wandb.json"
+        held = remembered(self._file) or {"id": uuid4().hex[:8], "told": 0}
+        self._run = self._wandb.init(
+            project=self.project,
+            entity=self.entity,
+            name=self.name or run.folder.name,
+            id=held["id"],
+            resume="allow",
+            mode=self.mode,
+            dir=str(run.folder),
+            config=settings_of(run),
+            reinit="create_new",
+        )
+        self._run.define_metric("*", step_metric="step")
+        remember(self._file, **held)
+        self.go_on(run, told=held["told"])
+
+    def tell(self, found: Mapping[str, float], *, step: int, number: int) -> None:
+        # A row an event: rows of one step would be merged, and lost where one had been written.
+        self._run.log({**found, "step": step}, step=number)
+        remember(self._file, id=self._run.id, told=number)
+
+    def end(self, result: RunResult) -> None:
+        for ticket in tickets_of(result):
+            artifact = self._wandb.Artifact(f"ticket-{self._run.id}", type="ticket")
+            artifact.add_file(str(ticket))
+            self._run.log_artifact(artifact)
+        self._run.finish()
+        self._run = None
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=1)
+            self._run = None

@@ -15,6 +15,7 @@ from supermask import (
     RunOptions,
     Train,
     Training,
+    Validation,
 )
 
 Network = Callable[[int], Architecture]
@@ -28,6 +29,7 @@ def searched(
     training: Training,
     conversion: Conversion,
     run: RunOptions,
+    validation: Validation,
 ) -> Recipe:
     """A search by `method`, evaluated after each cycle, and its ticket."""
     return Recipe(
@@ -38,13 +40,18 @@ def searched(
         method=method,
         conversion=conversion,
         run=run,
+        validation=validation,
     )
 
 
-def trained(name: str, data: Data, network: Network, training: Training, run: RunOptions) -> Recipe:
+def trained(
+    name: str, data: Data, network: Network, training: Training, run: RunOptions, validation: Validation
+) -> Recipe:
     """Dense training of all weights, for the epochs of one cycle."""
     stages = Train(), Evaluate(recalibrate=False)
-    return Recipe(name=name, data=data, network=network, training=training, stages=stages, run=run)
+    return Recipe(
+        name=name, data=data, network=network, training=training, stages=stages, run=run, validation=validation
+    )
 
 
 def methods(settings: Mapping[str, Any]) -> Mapping[str, Method]:

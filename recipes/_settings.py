@@ -14,6 +14,7 @@ from supermask import (
     Digits32,
     ImageFolder,
     Training,
+    Validation,
     down_to,
     shrinking,
 )
@@ -69,6 +70,8 @@ class SmallConv4:
         small = {"channels": 1, "size": 8, "widths": self.widths, "hidden": self.hidden, "norm": True}
         return Architecture(name="conv4", arguments={**small, "num_classes": classes})
 
+
+NO_VALIDATION = Validation(every=0)
 
 DIGITS = Training(epochs=10, lr=0.3, momentum=0.9, weight_decay=1e-4)
 DIGITS_RATES = down_to(1 / 32, 5)

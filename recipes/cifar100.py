@@ -3,9 +3,9 @@
 Settings are the soft iEP paper's; IteRand's paper has --training.weight-decay 5e-4 --data.hold-out 5000.
 """
 
-from supermask import CIFAR100, Conversion, Method, Recipe, RunOptions, Training, main
+from supermask import CIFAR100, Conversion, Method, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import methods, searched, trained
-from supermask.recipes._settings import RESNET18, SMALL_IMAGES, SMALL_IMAGES_METHODS, Network
+from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, SMALL_IMAGES_METHODS, Network
 
 METHODS = methods(SMALL_IMAGES_METHODS)
 
@@ -18,13 +18,14 @@ def recipe(
     training: Training = SMALL_IMAGES,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
 ) -> Recipe:
     """A search by a method, and its ticket.
 
     Args:
         network: architecture.
     """
-    return searched(f"cifar100_{name}", method, data, network, training, conversion, run)
+    return searched(f"cifar100_{name}", method, data, network, training, conversion, run, validation)
 
 
 def dense(
@@ -32,13 +33,14 @@ def dense(
     network: Network = RESNET18,
     training: Training = SMALL_IMAGES,
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
 ) -> Recipe:
     """All weights are trained, in the loop and with the schedule of the searches.
 
     Args:
         network: architecture.
     """
-    return trained("cifar100_dense", data, network, training, run)
+    return trained("cifar100_dense", data, network, training, run, validation)
 
 
 if __name__ == "__main__":

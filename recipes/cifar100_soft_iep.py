@@ -1,8 +1,8 @@
 """Soft iEP on CIFAR-100 with the settings of the soft iEP paper: 15 cycles down to 3.5 % remaining."""
 
-from supermask import CIFAR100, IEP, Conversion, Recipe, RunOptions, Training, main
+from supermask import CIFAR100, IEP, Conversion, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
+from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, Network
 
 
 def recipe(
@@ -11,6 +11,7 @@ def recipe(
     training: Training = SMALL_IMAGES,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
     p: float = 0.2,
     cycles: int = 15,
 ) -> Recipe:
@@ -22,7 +23,7 @@ def recipe(
         cycles: number of cycles.
     """
     method = IEP(p=p, cycles=cycles)
-    return searched("cifar100_soft_iep", method, data, network, training, conversion, run)
+    return searched("cifar100_soft_iep", method, data, network, training, conversion, run, validation)
 
 
 if __name__ == "__main__":

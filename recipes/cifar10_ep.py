@@ -1,8 +1,8 @@
 """Edge-popup on CIFAR-10 with the settings of the soft iEP paper: one cycle at one rate."""
 
-from supermask import CIFAR10, EP, Conversion, Recipe, RunOptions, Training, main
+from supermask import CIFAR10, EP, Conversion, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import RESNET18, SMALL_IMAGES, Network
+from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, Network
 
 
 def recipe(
@@ -11,6 +11,7 @@ def recipe(
     training: Training = SMALL_IMAGES,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
     remaining: float = 0.3,
 ) -> Recipe:
     """Edge-popup for the epochs of one cycle.
@@ -20,7 +21,7 @@ def recipe(
         remaining: fraction of the edges kept.
     """
     method = EP(remaining=remaining)
-    return searched("cifar10_ep", method, data, network, training, conversion, run)
+    return searched("cifar10_ep", method, data, network, training, conversion, run, validation)
 
 
 if __name__ == "__main__":

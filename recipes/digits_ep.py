@@ -1,8 +1,8 @@
 """Edge-popup on scikit-learn's digits: one cycle at one rate."""
 
-from supermask import EP, Conversion, Digits, Recipe, RunOptions, Training, main
+from supermask import EP, Conversion, Digits, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import DIGITS, Mlp
+from supermask.recipes._settings import DIGITS, NO_VALIDATION, Mlp
 
 
 def recipe(
@@ -11,6 +11,7 @@ def recipe(
     training: Training = DIGITS,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
     remaining: float = 1 / 32,
 ) -> Recipe:
     """Edge-popup for the epochs of one cycle.
@@ -20,7 +21,7 @@ def recipe(
         remaining: fraction of the edges kept.
     """
     method = EP(remaining=remaining)
-    return searched("digits_ep", method, data, network, training, conversion, run)
+    return searched("digits_ep", method, data, network, training, conversion, run, validation)
 
 
 if __name__ == "__main__":

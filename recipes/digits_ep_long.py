@@ -1,8 +1,8 @@
 """Edge-popup on scikit-learn's digits for as many epochs as the five cycles of iEP take, in one schedule."""
 
-from supermask import EP, Conversion, Digits, Recipe, RunOptions, Training, main
+from supermask import EP, Conversion, Digits, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import DIGITS, Mlp
+from supermask.recipes._settings import DIGITS, NO_VALIDATION, Mlp
 
 
 def recipe(
@@ -11,6 +11,7 @@ def recipe(
     training: Training = DIGITS,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
     remaining: float = 1 / 32,
     cycles: int = 5,
 ) -> Recipe:
@@ -22,7 +23,7 @@ def recipe(
         cycles: number of cycles whose epochs it takes.
     """
     method = EP(remaining=remaining, length=cycles)
-    return searched("digits_ep_long", method, data, network, training, conversion, run)
+    return searched("digits_ep_long", method, data, network, training, conversion, run, validation)
 
 
 if __name__ == "__main__":

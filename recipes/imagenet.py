@@ -4,9 +4,9 @@ Settings are the soft iEP paper's; IteRand's own schedule is --training.epochs 1
 --training.momentum 0.9 --training.weight-decay 1e-4 --data.batch 128 --data.hold-out 0.01.
 """
 
-from supermask import Conversion, ImageFolder, Method, Recipe, RunOptions, Training, main
+from supermask import Conversion, ImageFolder, Method, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import methods, searched, trained
-from supermask.recipes._settings import IMAGENET, IMAGENET_METHODS, WIDE_RESNET50, Network
+from supermask.recipes._settings import IMAGENET, IMAGENET_METHODS, NO_VALIDATION, WIDE_RESNET50, Network
 
 METHODS = methods(IMAGENET_METHODS)
 
@@ -19,6 +19,7 @@ def recipe(
     training: Training = IMAGENET,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
 ) -> Recipe:
     """A search by a method, and its ticket.
 
@@ -26,7 +27,7 @@ def recipe(
         network: architecture; the paper uses torchvision/resnet50, torchvision/resnet101 and
             torchvision/wide_resnet50_2.
     """
-    return searched(f"imagenet_{name}", method, data, network, training, conversion, run)
+    return searched(f"imagenet_{name}", method, data, network, training, conversion, run, validation)
 
 
 def dense(
@@ -34,6 +35,7 @@ def dense(
     network: Network = WIDE_RESNET50,
     training: Training = IMAGENET,
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
 ) -> Recipe:
     """All weights are trained, in the loop and with the schedule of the searches.
 
@@ -41,7 +43,7 @@ def dense(
         network: architecture; the paper uses torchvision/resnet50, torchvision/resnet101 and
             torchvision/wide_resnet50_2.
     """
-    return trained("imagenet_dense", data, network, training, run)
+    return trained("imagenet_dense", data, network, training, run, validation)
 
 
 if __name__ == "__main__":

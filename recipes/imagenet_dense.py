@@ -1,8 +1,8 @@
 """Dense training on ImageNet in the loop, and with the schedule, of the searches."""
 
-from supermask import ImageFolder, Recipe, RunOptions, Training, main
+from supermask import ImageFolder, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import trained
-from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
+from supermask.recipes._settings import IMAGENET, NO_VALIDATION, WIDE_RESNET50, Network
 
 
 def recipe(
@@ -10,6 +10,7 @@ def recipe(
     network: Network = WIDE_RESNET50,
     training: Training = IMAGENET,
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
 ) -> Recipe:
     """Train all weights for the epochs of one cycle.
 
@@ -17,7 +18,7 @@ def recipe(
         network: architecture; the paper uses torchvision/resnet50, torchvision/resnet101 and
             torchvision/wide_resnet50_2.
     """
-    return trained("imagenet_dense", data, network, training, run)
+    return trained("imagenet_dense", data, network, training, run, validation)
 
 
 if __name__ == "__main__":

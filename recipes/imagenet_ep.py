@@ -1,8 +1,8 @@
 """Edge-popup on ImageNet with the settings of the soft iEP paper: one cycle at one rate."""
 
-from supermask import EP, Conversion, ImageFolder, Recipe, RunOptions, Training, main
+from supermask import EP, Conversion, ImageFolder, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
+from supermask.recipes._settings import IMAGENET, NO_VALIDATION, WIDE_RESNET50, Network
 
 
 def recipe(
@@ -11,6 +11,7 @@ def recipe(
     training: Training = IMAGENET,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
     remaining: float = 0.3,
 ) -> Recipe:
     """Edge-popup for the epochs of one cycle.
@@ -21,7 +22,7 @@ def recipe(
         remaining: fraction of the edges kept.
     """
     method = EP(remaining=remaining)
-    return searched("imagenet_ep", method, data, network, training, conversion, run)
+    return searched("imagenet_ep", method, data, network, training, conversion, run, validation)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Soft iEP on ImageNet with the settings of the soft iEP paper: three cycles down to 30 % remaining."""
 
-from supermask import IEP, Conversion, ImageFolder, Recipe, RunOptions, Training, main
+from supermask import IEP, Conversion, ImageFolder, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import IMAGENET, WIDE_RESNET50, Network
+from supermask.recipes._settings import IMAGENET, NO_VALIDATION, WIDE_RESNET50, Network
 
 
 def recipe(
@@ -11,6 +11,7 @@ def recipe(
     training: Training = IMAGENET,
     conversion: Conversion = Conversion(),
     run: RunOptions = RunOptions(),
+    validation: Validation = NO_VALIDATION,
     final: float = 0.3,
     cycles: int = 3,
 ) -> Recipe:
@@ -23,7 +24,7 @@ def recipe(
         cycles: number of cycles; remaining is final^(i / cycles) in cycle i.
     """
     method = IEP(final=final, cycles=cycles)
-    return searched("imagenet_soft_iep", method, data, network, training, conversion, run)
+    return searched("imagenet_soft_iep", method, data, network, training, conversion, run, validation)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ class WandB(Tracker):
     Args:
         project, entity: where the run is.
         name: of W&B's run; by default the run folder's.
-        mode: by default what WANDB_MODE says. What was written `offline` lies in the run folder's `wandb`, and
-            `wandb sync` makes one run of all the times that it was begun.
+        mode: by default what WANDB_MODE says. What is written `offline` lies in the run folder's `wandb`, in a folder
+            for each time that the run was begun, all of one id.
 
     Raises:
         RecipeError: W&B is not installed.

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from supermask.data.base import Loaded, Part
+from supermask.data.base import Loaded, Part, in_memory
+from supermask.data.digits import Digits, split_digits
+from supermask.data.digits32 import Digits32, ink, plain
 from supermask.data.held_out import split
 from supermask.data.image_folder import ImageFolder
-from supermask.data.image_sets import CIFAR10
-from tests.supermask.data.test_image_sets import COLOURED, TEST, TRAIN, Write, content
+from supermask.data.image_sets import CIFAR10, MNIST
+from tests.supermask.data.test_image_sets import COLOURED, TEST, TRAIN, Write, content, write_mnist
 
 CPU = torch.device("cpu")
 
@@ -69,6 +71,8 @@ def test_small_images_held_out_are_trained_on_nowhere(kind: type[Any], write: Wr
     assert len(seen(held, "test")) == 12
     assert len(parts.unique(dim=0)) == TRAIN
     assert torch.equal(parts.unique(dim=0), seen(everything, "train").unique(dim=0))
+    assert everything.held_out is None
+    assert torch.equal(seen(kept, "held_out"), seen(held, "test"))
     other = some.open(seed=4, device=CPU)
     assert torch.equal(seen(other, "train"), seen(kept, "train")), "the same for every seed"
 
@@ -87,12 +91,81 @@ def test_a_fraction_of_a_folder(tmp_path: Path) -> None:
     everything, kept = (data.open(seed=0, device=CPU) for data in (whole, some))
     held = replace(some, evaluate="held_out").open(seed=0, device=CPU)
     assert (everything.steps, kept.steps) == (5, 4)
+    assert everything.held_out is None
+    assert torch.equal(seen(kept, "held_out"), seen(held, "test"))
     assert torch.equal(seen(kept, "test"), seen(everything, "test"))
     assert torch.equal(torch.cat([seen(kept, "train"), seen(held, "test")]).unique(dim=0),
                        seen(everything, "train").unique(dim=0))  # fmt: skip
     assert len(seen(kept, "train").unique(dim=0)) == 16
     assert torch.equal(seen(kept, "calibrate"), seen(kept, "train"))
     assert ImageFolder(root=tmp_path / "none", hold_out=0.01).about().train == 1_268_355
+
+
+@pytest.mark.parametrize("kind", [Digits, MNIST])
+def test_plain_images_are_held_out(kind: Any, tmp_path: Path) -> None:
+    if kind is MNIST:
+        write_mnist(tmp_path, *(part.numpy() for part in content(MNIST)))
+    where = {"root": tmp_path} if kind is MNIST else {}
+    whole = kind(batch=1, **where)
+    everything, kept, held = (
+        data.open(seed=3, device=CPU)
+        for data in (whole, replace(whole, hold_out=10), replace(whole, hold_out=10, evaluate="held_out"))
+    )
+    assert (everything.held_out, everything.steps) == (None, kept.steps + 10)
+    assert replace(whole, hold_out=10).about().train == whole.about().train - 10
+    assert torch.equal(seen(kept, "train"), seen(held, "train"))
+    assert torch.equal(seen(kept, "held_out"), seen(held, "test"))
+    assert torch.equal(seen(kept, "test"), seen(everything, "test"))
+    parts = torch.cat([seen(kept, "train"), seen(kept, "held_out")])
+    assert torch.equal(parts.unique(dim=0), seen(everything, "train").unique(dim=0))
+    assert len(seen(kept, "held_out")) == 10
+
+
+def test_digits_held_out_are_drawn_nowhere() -> None:
+    from supermask.data.digits32 import Drawing
+
+    pixels, labels = split_digits()[0], split_digits()[2]
+    kept, out = split(1000, 100)
+    given: list[Tensor] = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = Drawing.__init__
+        patch.setattr(
+            Drawing, "__init__", lambda self, *own, **named: (given.extend(own), real(self, *own, **named))[1]
+        )
+        loaded = Digits32(hold_out=100, images_per_epoch=256).open(seed=0, device=CPU)
+    assert torch.equal(given[0], pixels[kept])
+    assert torch.equal(given[1], labels[kept])
+    assert loaded.held_out is not None
+    ((x, y),) = loaded.held_out(Part())
+    assert torch.equal(y, labels[out])
+    assert torch.equal(x, plain(ink(pixels[out])))
+    assert all(len(batch[1]) == 128 for batch in loaded.train(Part()))
+    assert replace(Digits32(), hold_out=100).about() == Digits32().about()
+    evaluated = Digits32(hold_out=100, evaluate="held_out", images_per_epoch=256).open(seed=0, device=CPU)
+    assert torch.equal(seen(evaluated, "test"), seen(loaded, "held_out"))
+
+
+def test_held_out_tensors_of_ones_own_are_shared_by_processes() -> None:
+    x, y = torch.arange(50, dtype=torch.float32)[:, None], torch.arange(50)
+    loaded = in_memory(x, y, x[:3], y[:3], batch=8, seed=0, at_once=4, hold_out=10, prepare=lambda batch: batch + 100)
+    kept, out = split(50, 10)
+    assert loaded.held_out is not None
+    whole = torch.cat([labels for _, labels in loaded.held_out(Part())])
+    assert torch.equal(whole, out)
+    shares = [list(loaded.held_out(Part(rank=rank, ranks=3))) for rank in range(3)]
+    assert sorted(torch.cat([labels for share in shares for _, labels in share]).tolist()) == out.tolist()
+    assert all(torch.equal(inputs[:, 0], labels + 100.0) for share in shares for inputs, labels in share)
+    trained = torch.cat([labels for _, labels in loaded.train(Part())])
+    assert sorted(trained.tolist()) == kept.tolist()
+    assert (loaded.classes, loaded.steps) == (50, 5), "labels that are held out count"
+    with pytest.raises(ValueError, match="hold_out=50: the training set has 50 images"):
+        in_memory(x, y, x, y, batch=8, seed=0, hold_out=50)
+
+
+def test_sets_that_hold_nothing_out_are_told_as_before() -> None:
+    assert repr(Digits()) == "Digits(batch=32, layout='flat')"
+    assert repr(Digits32()) == "Digits32(batch=128, images_per_epoch=50000)"
+    assert repr(MNIST()) == f"MNIST(root={MNIST().root!r}, batch=128)"
 
 
 @pytest.mark.parametrize(
@@ -102,6 +175,10 @@ def test_a_fraction_of_a_folder(tmp_path: Path) -> None:
         (CIFAR10, {"hold_out": 50_000}, "below 50,000"),
         (CIFAR10, {"evaluate": "held_out"}, "hold_out=0"),
         (CIFAR10, {"evaluate": "train", "hold_out": 5}, "evaluate='train'"),
+        (Digits, {"hold_out": 1000}, "hold_out=1000: expected from 0 to below 1,000"),
+        (Digits, {"evaluate": "held_out"}, "hold_out=0"),
+        (Digits32, {"hold_out": -5}, "hold_out=-5"),
+        (MNIST, {"hold_out": 60_000}, "below 60,000"),
         (ImageFolder, {"hold_out": 1.0}, "hold_out=1.0"),
         (ImageFolder, {"hold_out": float("nan")}, "hold_out=nan"),
         (ImageFolder, {"evaluate": "held_out"}, "hold_out=0"),

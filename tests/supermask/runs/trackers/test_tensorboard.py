@@ -10,8 +10,12 @@ import pytest
 
 from supermask.runs.options import RecipeError
 from supermask.runs.read import read_metrics
+from supermask.runs.recipe import Recipe
+from supermask.runs.trackers import TensorBoard
+from supermask.runs.validation import Validation
 from tests.supermask.methods.courses import Draws
 from tests.supermask.runs.small_runs import BASE, Killed, a_save_every, placed, watched
+from tests.supermask.runs.test_validation import Held
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -35,12 +39,16 @@ def expected(folder: Path) -> dict[str, list[tuple[int, Any]]]:
     return dict(found)
 
 
+@pytest.mark.parametrize("option", [True, False], ids=["option", "hook"])
 @pytest.mark.parametrize("resumed", [False, True])
-def test_each_number_of_the_metrics_once_at_its_step(resumed: bool, tmp_path: Path) -> None:
+def test_each_number_of_the_metrics_once_at_its_step(resumed: bool, option: bool, tmp_path: Path) -> None:
+    def made() -> Recipe:
+        return BASE if option else replace(BASE, hooks=(TensorBoard(),))
+
     if resumed:
         with watched(170), a_save_every(3), pytest.raises(Killed):
-            placed(BASE, tmp_path / "run", tensorboard=True, checkpoint_seconds=3).execute()
-    placed(BASE, tmp_path / "run", tensorboard=True, resume=resumed).execute()
+            placed(made(), tmp_path / "run", tensorboard=option, checkpoint_seconds=3).execute()
+    placed(made(), tmp_path / "run", tensorboard=option, resume=resumed).execute()
     found = scalars(tmp_path / "run" / "tensorboard")
     assert found == expected(tmp_path / "run")
     assert [step for step, _ in found["epoch/loss"]] == [5, 10, 15, 20]
@@ -62,3 +70,21 @@ def test_without_the_package_the_run_is_refused_before_anything_is_written(
     with pytest.raises(RecipeError, match=r'pip install "supermask\[tensorboard\]"'):
         placed(BASE, tmp_path / "run", tensorboard=True).execute()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_settings_are_there_as_text(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    placed(BASE, tmp_path / "run", tensorboard=True).execute()
+    found = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    (text,) = found.Tensors("settings/text_summary")
+    assert "| training.lr | 0.3 |" in text.tensor_proto.string_val[0].decode()
+
+
+def test_what_is_found_on_held_out_images_is_there(tmp_path: Path) -> None:
+    recipe = replace(BASE, data=Held(), validation=Validation(every=2, pick="best"))
+    placed(recipe, tmp_path / "run", tensorboard=True).execute()
+    found = scalars(tmp_path / "run" / "tensorboard")
+    assert found == expected(tmp_path / "run")
+    assert [step for step, _ in found["epoch/validation"]] == [6, 12]
+    assert len(found["cycle/validation"]) == 2

@@ -7,17 +7,20 @@ from supermask.runs.duration import StepTimes, spoken
 from supermask.runs.ending import told
 from supermask.runs.grid import GridError, Job, cores, run_grid
 from supermask.runs.main import program
+from supermask.runs.picking import Picked, pick
 from supermask.runs.read import RunRecord, read_run
 
 __all__ = [
     "GridError",
     "Job",
+    "Picked",
     "RunRecord",
     "StepTimes",
     "check_writable",
     "cores",
     "device_named",
     "meant",
+    "pick",
     "program",
     "read_run",
     "run_grid",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from supermask.data.base import Loaded, Part, in_memory
 from supermask.data.digits import Digits, split_digits
-from supermask.data.digits32 import Digits32, ink, plain
+from supermask.data.digits32 import Digits32, Drawing, ink, plain
 from supermask.data.held_out import split
 from supermask.data.image_folder import ImageFolder
 from supermask.data.image_sets import CIFAR10, MNIST
@@ -122,16 +122,17 @@ def test_plain_images_are_held_out(kind: Any, tmp_path: Path) -> None:
 
 
 def test_digits_held_out_are_drawn_nowhere() -> None:
-    from supermask.data.digits32 import Drawing
-
     pixels, labels = split_digits()[0], split_digits()[2]
     kept, out = split(1000, 100)
     given: list[Tensor] = []
+    real = Drawing.__init__
+
+    def noting(self: Drawing, *own: Any, **named: Any) -> None:
+        given.extend(own)
+        real(self, *own, **named)
+
     with pytest.MonkeyPatch.context() as patch:
-        real = Drawing.__init__
-        patch.setattr(
-            Drawing, "__init__", lambda self, *own, **named: (given.extend(own), real(self, *own, **named))[1]
-        )
+        patch.setattr(Drawing, "__init__", noting)
         loaded = Digits32(hold_out=100, images_per_epoch=256).open(seed=0, device=CPU)
     assert torch.equal(given[0], pixels[kept])
     assert torch.equal(given[1], labels[kept])

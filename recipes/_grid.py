@@ -25,10 +25,11 @@ from supermask import (
     SupermaskError,
     Train,
     Training,
+    Validation,
     search,
 )
 from supermask.recipes._experiment import suited
-from supermask.recipes._settings import SETTINGS, DataName, Mlp, Network, Setting, SmallConv4
+from supermask.recipes._settings import NO_VALIDATION, SETTINGS, DataName, Mlp, Network, Setting, SmallConv4
 from supermask.reports import Line
 from supermask.runs import (
     GridError,
@@ -220,6 +221,7 @@ class Experiment:
         setting: data, network and schedule.
         method: of the search; None trains densely.
         conversion: how the network is made searchable.
+        validation: evaluation on held-out images.
     """
 
     label: str
@@ -227,6 +229,7 @@ class Experiment:
     setting: Setting
     method: Method | None = None
     conversion: Conversion = field(default_factory=Conversion)
+    validation: Validation = NO_VALIDATION
 
     def job(self, grid: Grid, seed: int) -> Job:
         """Its run with one seed."""
@@ -240,6 +243,8 @@ class Experiment:
         }
         if self.method and self.method.settings():  # else the cycles say all of it
             arguments["method"] = self.method
+        if self.validation.every:
+            arguments["validation"] = self.validation
         run = RunOptions(seed=seed, device=grid.resolved_device())
         return Job(recipe=recipe, arguments=arguments, run=run, parent=grid.runs())
 
@@ -253,6 +258,7 @@ def recipe(
     conversion: Conversion,
     run: RunOptions,
     method: Method = EP(),
+    validation: Validation = NO_VALIDATION,
 ) -> Recipe:
     """A search through `cycles`, or dense training where there are none; what `method` does beside."""
     dense = Train(), Evaluate(recalibrate=False)
@@ -265,6 +271,7 @@ def recipe(
         conversion=conversion,
         stages=(*search(cycles), Export()) if cycles else dense,
         run=run,
+        validation=validation,
     )
 
 

@@ -7,13 +7,12 @@ from rich.console import Console
 from supermask.recipes._grid import (
     DENSE,
     TABLE_3,
-    Grid,
     accuracies,
     command,
-    experiments,
     markdown,
     run,
 )
+from supermask.recipes._picking import PickingGrid
 from supermask.recipes._plan import show_plan
 from supermask.reports import accuracy_against_remaining, line, to_png
 from supermask.runs import table
@@ -25,13 +24,14 @@ COMPARED = (*FIRST, *(row for row in TABLE_3.values() if row not in FIRST))
 BEST = {"digits": (replace(TABLE_3["EP long"], lr=0.03),)}
 
 
-def main(grid: Grid) -> None:
+def main(grid: PickingGrid) -> None:
     """Run the grid, print the table, write figure3.png and figure3.md."""
-    compared = experiments(grid.setting(), (*COMPARED, *BEST.get(grid.data, ())))
+    shown = COMPARED if grid.lrs else (*COMPARED, *BEST.get(grid.data, ()))
+    compared = grid.experiments(shown)
     if grid.dry_run:
         return show_plan(grid, compared)
     console = Console()
-    lines = [line(label, runs) for label, runs in run(grid, compared, console).items()]
+    lines = [line(label, runs) for label, runs in grid.picked(shown, run(grid, compared, console)).values()]
     columns, rows = accuracies(lines)
     title = f"{grid.data}: test accuracy in %, mean ± standard error of {grid.seeds} seeds (dense: all weights trained)"
     console.print(table(title, columns, rows, left=columns[:1]))
@@ -41,4 +41,4 @@ def main(grid: Grid) -> None:
 
 
 if __name__ == "__main__":
-    command(main, Grid)
+    command(main, PickingGrid)

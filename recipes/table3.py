@@ -8,14 +8,13 @@ from rich.console import Console
 from supermask import Cycle, Method, shrinking
 from supermask.recipes._grid import (
     TABLE_3,
-    Grid,
     at_rates,
     command,
-    experiments,
     markdown,
     run,
     spread,
 )
+from supermask.recipes._picking import PickingGrid
 from supermask.recipes._plan import show_plan
 from supermask.reports import line
 from supermask.runs import table
@@ -45,27 +44,27 @@ def in_words(cycles: Sequence[Cycle]) -> str:
     )
 
 
-def main(grid: Grid) -> None:
+def main(grid: PickingGrid) -> None:
     """Run every row, print its cycles for p = 0.2 and its accuracy at the last three rates, write table3.md."""
     setting = grid.setting()
-    compared = experiments(setting, list(TABLE_3.values()))
+    compared = grid.experiments(list(TABLE_3.values()))
     if grid.dry_run:
         return show_plan(grid, compared)
     console = Console()
-    found = run(grid, compared, console)
+    found = grid.picked(list(TABLE_3.values()), run(grid, compared, console))
     rates = setting.rates[-3:]
     columns = ["algorithm", "method", "cycles for p = 0.2", *(f"{100 * rate:.3g} %" for rate in rates)]
     rows = []
     for label, row in TABLE_3.items():
         if row.method is None:
             raise ValueError(f"{label}: Table 3 compares searches")
-        points = {round(point.remaining, 3): point.mean("accuracy") for point in line(label, found[label]).points}
+        points = {round(point.remaining, 3): point.mean("accuracy") for point in line(*found[label]).points}
         means = [points.get(round(rate, 3)) for rate in rates]
         cells = ["" if mean is None else spread(100 * mean[0], 100 * mean[1]) for mean in means]
-        rows.append([label, f"`{in_python(row.method)}`", in_words(longest(row.method)), *cells])
+        rows.append([found[label][0], f"`{in_python(row.method)}`", in_words(longest(row.method)), *cells])
     console.print(table(f"{grid.data}: test accuracy in %, {grid.seeds} seeds", columns, rows, left=columns[:1]))
     console.print(f"wrote {grid.write('table3.md', markdown(columns, rows))}", highlight=False)
 
 
 if __name__ == "__main__":
-    command(main, Grid)
+    command(main, PickingGrid)

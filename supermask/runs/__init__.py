@@ -8,7 +8,7 @@ from supermask.runs.ending import told
 from supermask.runs.grid import GridError, Job, cores, run_grid
 from supermask.runs.main import program
 from supermask.runs.picking import Picked, pick
-from supermask.runs.read import RunRecord, read_run
+from supermask.runs.read import RunRecord, mean_and_error, read_run
 
 __all__ = [
     "GridError",
@@ -19,6 +19,7 @@ __all__ = [
     "check_writable",
     "cores",
     "device_named",
+    "mean_and_error",
     "meant",
     "pick",
     "program",

@@ -24,6 +24,7 @@ _RECIPES, _KERNELS = (PACKAGE / "recipes").resolve(), (PACKAGE / "kernels").reso
 _OF_RECIPES = (
     "_experiment.py",
     "_grid.py",
+    "_picking.py",
     "_plan.py",
     "_settings.py",
 )  # whoever adds a recipe to a clone adds code of their own

@@ -54,7 +54,7 @@ def digits(options: Options) -> tuple[Comparison, str]:
     def epoch(recorded: bool) -> tuple[nn.Module, Callable[[], object]]:
         model = convert(Mlp()(10).build(), seed=0, remaining=0.25)
         loop = Loop(model=model, loaded=Digits().open(seed=0, device=CPU), training=DIGITS, device=CPU)
-        optimiser = DIGITS.optimiser(model)
+        optimiser = DIGITS.make_optimiser(model)
         if recorded:
             measures.track(model)
         return model, lambda: loop.run_epoch(optimiser, 0.1)

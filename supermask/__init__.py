@@ -78,6 +78,8 @@ if TYPE_CHECKING:
     from supermask.tickets.load import inspect, load, verify
     from supermask.tickets.save import save, save_folder
     from supermask.training.non_finite import NonFiniteError
+    from supermask.training.schedules import StepRates
+    from supermask.training.sgdw import SGDW
     from supermask.training.training import Training
 
 __version__ = "0.1.0"
@@ -113,6 +115,8 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.tickets.load": ["inspect", "load", "verify"],
     "supermask.tickets.save": ["save", "save_folder"],
     "supermask.training.non_finite": ["NonFiniteError"],
+    "supermask.training.schedules": ["StepRates"],
+    "supermask.training.sgdw": ["SGDW"],
     "supermask.training.training": ["Training"],
 }  # fmt: skip
 _LATER = {name: module for module, names in _WHERE.items() for name in names}
@@ -125,6 +129,7 @@ __all__ = [
     "METHODS",
     "MLP",
     "MNIST",
+    "SGDW",
     "SVHN",
     "About",
     "Architecture",
@@ -160,6 +165,7 @@ __all__ = [
     "SearchWarning",
     "SearchedEdges",
     "SparseLayerWarning",
+    "StepRates",
     "SupermaskConv1d",
     "SupermaskConv2d",
     "SupermaskConv3d",

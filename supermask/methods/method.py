@@ -20,6 +20,7 @@ from supermask.methods.cycles import Cycle
 from supermask.networks.rates import set_remaining
 from supermask.training.evaluate import batch_norms
 from supermask.training.hooks import Hooks
+from supermask.training.schedules import Rate
 from supermask.training.training import Training
 
 
@@ -61,8 +62,8 @@ class Method(Hooks):
         """What `cycle` trains and is evaluated on, where it is not the data of the recipe."""
         return data
 
-    def schedule(self, training: Training, cycle: Cycle, last: float | None) -> list[float]:
-        """The learning rate of each epoch of `cycle`.
+    def schedule(self, training: Training, cycle: Cycle, last: float | None) -> Sequence[Rate]:
+        """The learning rate of each epoch of `cycle`: a number, or `StepRates` where each step has its own.
 
         Args:
             last: the one applied last before the cycle; None in the first.
@@ -77,7 +78,7 @@ class Method(Hooks):
         Asked for where a cycle begins that rewinds the learning rate, and again where a run goes on that was stopped
         since. So `requires_grad_` is said here and not in `begin`, of everything that any cycle of the method trains.
         """
-        return training.optimiser(model)
+        return training.make_optimiser(model)
 
     @torch.no_grad()
     def begin(self, model: nn.Module, cycle: Cycle, number: int, initial: Mapping[str, Tensor]) -> None:

@@ -21,6 +21,7 @@ from supermask.runs.sources import qualified
 from supermask.runs.stages import Export, Search, Stage, Train, search
 from supermask.runs.validation import NEVER, Validation
 from supermask.training.captured import CaptureError, check_capture
+from supermask.training.schedules import StepRates, rate_at
 from supermask.training.training import Training
 
 
@@ -83,8 +84,10 @@ class Configuration:
         given = f"{type(self.method).__name__}.schedule gave"
         if len(rates) != epochs:
             raise ValueError(f"{given} {len(rates)} learning rates for the {epochs} epochs of {cycle}")
-        if wrong := [rate for rate in rates if not (math.isfinite(rate) and rate >= 0)]:
-            raise ValueError(f"{given} the learning rate {wrong[0]} in {cycle}: expected a number from 0 up")
+        for rate in rates:
+            first = rate_at(rate, 0, 1) if isinstance(rate, StepRates) else rate
+            if not (math.isfinite(first) and first >= 0):
+                raise ValueError(f"{given} the learning rate {first} in {cycle}: expected a number from 0 up")
 
     @property
     def course(self) -> tuple[Stage, ...]:

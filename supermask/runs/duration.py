@@ -59,7 +59,7 @@ class StepTimes:
     ) -> StepTime:
         """The time of a step of `says` on `device`; `model`, wherever it is, is left as it is."""
         network = str(says.architecture(data.classes)), type(says.method), bool(says.cycles), str(says.conversion)
-        key = network, data, type(says.training), says.training.precision, str(device)
+        key = network, data, type(says.training), str(says.training.optimiser), says.training.precision, str(device)
         if key not in self.found:
             self.found[key] = self._timed(says, model, data, memory, device)
         return self.found[key]

@@ -1,6 +1,7 @@
 """A recipe as a typed command line."""
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
@@ -33,7 +34,9 @@ def main(
     """
     says = None if methods is None else sys.modules[recipe.__module__].__doc__
     commands = recipe if methods is None else subcommands(recipe, methods, dense)
-    with told(ValueError):  # tyro itself exits; this is a configuration's own check
+    with told(ValueError), warnings.catch_warnings():  # tyro itself exits; this is a configuration's own check
+        # A setting may be code, which no flag can say: it stays what the recipe has.
+        warnings.filterwarnings("ignore", message=r"The field .* is annotated with type", category=UserWarning)
         planned: Recipe = tyro.cli(commands, prog=program(), description=says)
     with told():
         planned.execute()

@@ -13,9 +13,12 @@ from supermask.data.base import Data, Described, Part
 from supermask.edges.in_model import searched_edges
 from supermask.edges.selection import selected_edges
 from supermask.methods.cycles import Cycle
+from supermask.methods.method import Method
 from supermask.networks.rates import set_remaining
 from supermask.runs.console import table
-from supermask.training.training import Precision
+from supermask.training import optimisers, schedules
+from supermask.training.optimisers import called
+from supermask.training.training import Training
 
 if TYPE_CHECKING:
     from supermask.runs.configuration import Configuration
@@ -26,7 +29,8 @@ class Memory:
     """Bytes that training holds at its fullest, without the data set and what the allocator and the runtime add.
 
     Attributes:
-        trained: what is trained (scores, or dense weights), its gradient and its momentum, float32.
+        trained: what is trained (scores, or dense weights), its gradient and its moments, float32; of an optimiser of
+            one's own the moments are not known, and not among them.
         bits: packed signs, survivors and records of selected edges, one bit an edge each.
         weights: effective weights, which the backward needs.
         activations: kept for the backward; None where they could not be found.
@@ -134,7 +138,7 @@ def steps_of_stages(says: "Configuration", own: int, steps: Callable[[Data], int
     return counts
 
 
-def memory(skeleton: nn.Module, data: Sizes, edges: int, cycles: Sequence[Cycle], precision: Precision) -> Memory:
+def memory(skeleton: nn.Module, data: Sizes, edges: int, cycles: Sequence[Cycle], training: Training) -> Memory:
     """An estimate of what training takes.
 
     Args:
@@ -142,13 +146,14 @@ def memory(skeleton: nn.Module, data: Sizes, edges: int, cycles: Sequence[Cycle]
         data: shape and batch.
         edges: masked edges, or dense parameters where nothing is searched.
         cycles: of the search; none for dense training.
-        precision: of weights and activations.
+        training: precision of weights and activations, and the optimiser.
     """
-    width = 2 if precision == "bfloat16" else 4
+    width = 2 if training.precision == "bfloat16" else 4
     planes = (2 + 1 + any(cycle.space == "survivors" for cycle in cycles)) if cycles else 0
+    moments = optimisers.MOMENTS[training.optimiser] if isinstance(training.optimiser, str) else 0
     saved = _saved(skeleton, data.shape, data.batch)
     return Memory(
-        trained=3 * 4 * edges,
+        trained=(2 + moments) * 4 * edges,
         bits=planes * edges // 8,
         weights=width * edges if cycles else 0,
         activations=None if saved is None else saved * width // 4,
@@ -223,6 +228,31 @@ def _by_layer(edges: Mapping[str, int], kept: Sequence[Sequence[int]]) -> Table:
     ]
     columns = ["layer", "edges", *(f"cycle {cycle + 1}" for cycle in shown)]
     return table("kept edges by layer", columns, rows, left=("layer",))
+
+
+def trained_by(training: Training, method: Method | None) -> str:
+    """Optimiser and schedule in a line.
+
+    Args:
+        method: of a search; one may have an optimiser or a schedule of its own.
+    """
+    optimiser, schedule = called(training.optimiser), called(training.schedule)
+    said = f"{optimiser}{_said(training, *optimisers.READS.get(optimiser, ()), 'weight_decay')}"
+    if method is not None and type(method).optimiser is not Method.optimiser:
+        said = f"that of {type(method).__name__}"
+    changes = "epoch" if training.per == "epoch" else "step"
+    course = f"{schedule}, a rate each {changes}{_said(training, 'lr', *schedules.READS.get(schedule, ()), 'warmup')}"
+    if training.tail:
+        course += _said(training, "tail", "tail_lr")
+    if method is not None and type(method).schedule is not Method.schedule:
+        course = f"that of {type(method).__name__}"
+    return f"optimiser: {said}; schedule: {course}"
+
+
+def _said(training: Training, *names: str) -> str:
+    values = {name.replace("_", " "): getattr(training, name) for name in names}
+    spoken = {name: " ".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}
+    return "".join(f", {name} {value}" for name, value in spoken.items() if value is not False)
 
 
 def in_bytes(count: int) -> str:

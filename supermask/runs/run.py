@@ -84,6 +84,7 @@ def show_plan(says: Configuration, times: StepTimes) -> float | None:
     model = _network(says, architecture, torch.device("cpu"))
     console = Console(quiet=says.run.quiet)
     console.print(f"{says.name}: {architecture}, {data}", highlight=False, soft_wrap=True)
+    console.print(plan.trained_by(says.training, says.method if says.cycles else None), highlight=False, soft_wrap=True)
     steps = plan.steps_of_stages(says, data.steps, lambda other: plan.sizes(other, says.run.seed).steps)
     stages = [
         plan.Planned(cycle=cycle, epochs=epochs, steps=epochs * each)
@@ -91,7 +92,7 @@ def show_plan(says: Configuration, times: StepTimes) -> float | None:
     ]
     edges = sum(one.count for one in searched_edges(model).values()) if says.cycles else 0
     trained = edges or sum(parameter.numel() for parameter in model.parameters())
-    needs = plan.memory(architecture.skeleton(), data, trained, says.cycles, says.training.precision)
+    needs = plan.memory(architecture.skeleton(), data, trained, says.cycles, says.training)
     timed = times.of(says, model, data, needs, device)
     plan.show(console, model, stages, needs, timed.of)
     return None if timed.seconds is None else timed.seconds * sum(stage.steps for stage in stages)

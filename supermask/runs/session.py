@@ -25,6 +25,7 @@ from supermask.runs.recorder import Recorder, Seen
 from supermask.runs.records import CycleResult, Ended, Exported
 from supermask.runs.validation import NEVER, Validator
 from supermask.training.loop import EpochResult, Loop
+from supermask.training.schedules import Rate
 from supermask.training.training import unsearched
 
 VERSION = 1
@@ -152,7 +153,7 @@ class Session:
         if self.open:
             self.loop.loaded = self.open(cycle)
 
-    def train(self, rates: Sequence[float], recorder: Recorder) -> None:
+    def train(self, rates: Sequence[Rate], recorder: Recorder) -> None:
         """A cycle: an epoch at each of the `rates`, from where the stage stands, and its result.
 
         What `recorder` logs of an epoch belongs to the checkpoint after it.
@@ -166,13 +167,13 @@ class Session:
         self.hooked.cycle, self.hooked.plan = recorder.number, self.cycles.get(done.stage)
         if not self.begun:
             recorder.begin()
-        for lr in rates[done.stage_epoch :]:
-            done.trained = self.loop.run_epoch(self.optimiser, lr, self._after_step)
-            done.lr = lr
+        for rate in rates[done.stage_epoch :]:
+            done.trained = self.loop.run_epoch(self.optimiser, rate, self._after_step)
+            done.lr = self.loop.lr
             done.stage_epoch += 1
             self.loop.group.check_masks(self.model)
             accuracy = self.validator.after_epoch(self.loop, done.stage_epoch, len(rates))
-            record = recorder.epoch(self.loop, lr, done.trained, accuracy)
+            record = recorder.epoch(self.loop, done.lr, done.trained, accuracy)
             self.progress.show(record, self.loop.took)
             self.hooked.end_epoch(self.optimiser, record)
             self._save_if_wanted()
@@ -281,4 +282,4 @@ class Session:
         training = self.loop.training
         begun = state["stage"] + (state["stage_epoch"] > 0 or bool(state["loop"]["losses"]))
         made = [cycle for stage, cycle in self.cycles.items() if stage < begun and cycle.lr == "rewind"]
-        return self.method.optimiser(self.model, training, made[-1]) if made else training.optimiser(self.model)
+        return self.method.optimiser(self.model, training, made[-1]) if made else training.make_optimiser(self.model)

@@ -85,7 +85,7 @@ class Train:
     def run(self, session: Session) -> None:
         training = session.loop.training
         if not session.begun:
-            session.optimiser = training.optimiser(session.model)
+            session.optimiser = training.make_optimiser(session.model)
         recorder = Recorder(session.model, session.folder, len(session.done.results) + 1)
         session.train(training.rates(self.length), recorder)
 

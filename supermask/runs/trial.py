@@ -42,7 +42,10 @@ def trial(
     """
     copied = _without_hooks(copy.deepcopy(model)).to(device)
     training = replace(says.training, compile=False, capture=False)
-    optimiser = says.method.optimiser(copied, training, says.cycles[0]) if says.cycles else training.optimiser(copied)
+    if says.cycles:
+        optimiser = says.method.optimiser(copied, training, says.cycles[0])
+    else:
+        optimiser = training.make_optimiser(copied)
     own = None if says.method.whole_gradients else getattr(optimiser, "searching", None)
     loop = Loop(
         model=copied.train(), hooks=_LossOf(says.method), loaded=loaded, training=training, device=device,

@@ -26,6 +26,7 @@ from supermask.training.first_step import warn_of_untouched
 from supermask.training.hooks import PLAIN, Hooks
 from supermask.training.non_finite import NonFiniteError, first_non_finite
 from supermask.training.parallel import ALONE, Group
+from supermask.training.schedules import Rate, StepRates, rate_at
 from supermask.training.score_sgd import ScoreSGD
 from supermask.training.training import Training
 
@@ -89,6 +90,7 @@ class Loop:
         group: the processes that share the batches.
         step: optimiser steps taken so far.
         epoch: epochs taken so far.
+        lr: the learning rate applied last.
         shift: epoch e takes the batches of epoch e - shift; not 0 only in a cycle that was rewound.
         tally: of the epoch in progress.
         took: the time of the last epoch.
@@ -105,6 +107,7 @@ class Loop:
     group: Group = ALONE
     step: int = 0
     epoch: int = 0
+    lr: float = 0.0
     shift: int = 0
     tally: Tally = field(default_factory=Tally)
     took: Duration | None = None
@@ -125,7 +128,7 @@ class Loop:
         self.runner: Callable[[Tensor], Tensor] = torch.compile(runner) if self.training.compile else runner
 
     def run_epoch(
-        self, optimiser: torch.optim.Optimizer, lr: float, after_step: Callable[[], object] = lambda: None
+        self, optimiser: torch.optim.Optimizer, lr: Rate, after_step: Callable[[], object] = lambda: None
     ) -> EpochResult:
         """One epoch at the rate `lr`, or the rest of the one in progress; `after_step` is called after each step.
 
@@ -135,11 +138,7 @@ class Loop:
         """
         if self.training.capture:
             capturable(optimiser, self.device)
-        for group in optimiser.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)  # where a captured step reads it
-            else:
-                group["lr"] = lr
+        self._set_rate(optimiser, rate_at(lr, max(self.tally.step - 1, 0), self.loaded.steps))
         if _trained(self.model) != self._trained:
             self._wrap()
         self.model.train()
@@ -156,6 +155,8 @@ class Loop:
                 if batch is None:
                     break
                 inputs = batch[0]
+                if isinstance(lr, StepRates):
+                    self._set_rate(optimiser, rate_at(lr, self.tally.step, self.loaded.steps))
                 self.take_step(optimiser, batch, searching)
                 after_step()
         if not self.tally.step:
@@ -168,6 +169,14 @@ class Loop:
         self.seconds += seconds
         self.waited += waited
         return result
+
+    def _set_rate(self, optimiser: torch.optim.Optimizer, lr: float) -> None:
+        self.lr = lr
+        for group in optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)  # where a captured step reads it
+            else:
+                group["lr"] = lr
 
     def take_step(self, optimiser: torch.optim.Optimizer, batch: Batch, searching: Searching) -> None:
         """One step of the epoch in progress; forward and backward run within `searching`."""

@@ -81,7 +81,7 @@ def trained(method: Method, steps: int = 7, ranks: Group = ALONE, *, fused: bool
     loaded = Points().open(seed=0, device=CPU)
     loop = Loop(model=model, loaded=loaded, training=training, device=CPU, hooks=method, group=ranks)
     sgd = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, weight_decay=1e-4)
-    optimiser = training.optimiser(model) if fused else sgd
+    optimiser = training.make_optimiser(model) if fused else sgd
     while loop.step < steps:
         loop.run_epoch(optimiser, 0.3)
     return model

@@ -58,7 +58,7 @@ def train(model: nn.Module, hooks: Hooks, steps: int, first: int = 0) -> None:
     training = Training(epochs=1, lr=0.1)
     loop = Loop(model=model, loaded=Points().open(seed=0, device=CPU), training=training, device=CPU, hooks=hooks)
     loop.step = first
-    optimiser = training.optimiser(model)
+    optimiser = training.make_optimiser(model)
     while loop.step < first + steps:
         for batch in loop.loaded.train(loop.group.part(loop.epoch, 0)):
             if loop.step < first + steps:

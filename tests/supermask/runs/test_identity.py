@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 class Adam(Training):
     """The optimiser is another one."""
 
-    def optimiser(self, model: torch.nn.Module) -> Any:
+    def make_optimiser(self, model: torch.nn.Module) -> Any:
         return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
 
 
@@ -44,7 +44,7 @@ class Adam(Training):
 class Plain(Training):
     """SGD without weight decay."""
 
-    def optimiser(self, model: torch.nn.Module) -> torch.optim.SGD:
+    def make_optimiser(self, model: torch.nn.Module) -> torch.optim.SGD:
         return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
 
 
@@ -52,7 +52,7 @@ def with_optimiser(made: Callable[..., Any]) -> Training:
     """Of a class that a function makes."""
 
     class Made(Training):
-        def optimiser(self, model: torch.nn.Module) -> Any:
+        def make_optimiser(self, model: torch.nn.Module) -> Any:
             return made([p for p in model.parameters() if p.requires_grad], lr=1e-2)
 
     return Made(epochs=1)
@@ -127,7 +127,7 @@ PAIRS: dict[str, tuple[Recipe, Recipe, str]] = {
     "optimiser of a class that a function makes": (
         replace(QUICK, training=with_optimiser(torch.optim.SGD)),
         replace(QUICK, training=with_optimiser(torch.optim.Adam)),
-        "training.bound.optimiser.made was 'torch.optim.sgd.SGD', is 'torch.optim.adam.Adam'",
+        "training.bound.make_optimiser.made was 'torch.optim.sgd.SGD', is 'torch.optim.adam.Adam'",
     ),
     "data": (QUICK, replace(QUICK, data=Noisy()), "the type of data was small_runs.Points, is test_identity.Noisy"),
     "what changes the data": (
@@ -318,7 +318,7 @@ def test_what_is_set_in_a_module_or_a_class_tells_runs_apart(tmp_path: Path, mon
     (tmp_path / "set_here.py").write_text(
         "import torch\nfrom supermask import Architecture, Training\nRATE = 0.1\n\n"
         "class Mine(Training):\n    beta = 0.9\n"
-        "    def optimiser(self, model):\n        return torch.optim.Adam(model.parameters(), lr=RATE)\n\n"
+        "    def make_optimiser(self, model):\n        return torch.optim.Adam(model.parameters(), lr=RATE)\n\n"
         "WIDTH = 24\n\ndef network(classes):\n"
         "    return Architecture(name='mlp', arguments={'sizes': [20, WIDTH, classes]})\n"
     )

@@ -123,13 +123,13 @@ def test_memory_is_that_of_the_tensors() -> None:
     architecture = Architecture(name="mlp", arguments={"sizes": [100, 50, 10], "norm": False})
     sizes = plan.Sizes(name="x", classes=10, shape=(100,), batch=8, steps=1, note="")
     edges = 100 * 50 + 50 * 10
-    soft = plan.memory(architecture.skeleton(), sizes, edges, [Cycle(remaining=0.5)], "float32")
+    soft = plan.memory(architecture.skeleton(), sizes, edges, [Cycle(remaining=0.5)], Training())
     assert (soft.trained, soft.bits, soft.weights) == (12 * edges, 3 * edges // 8, 4 * edges)
     assert soft.activations == 4 * 8 * (100 + 50)
-    hard = plan.memory(architecture.skeleton(), sizes, edges, hard_iep((0.5, 0.3)), "bfloat16")
+    hard = plan.memory(architecture.skeleton(), sizes, edges, hard_iep((0.5, 0.3)), Training(precision="bfloat16"))
     assert (hard.trained, hard.bits, hard.weights) == (12 * edges, 4 * edges // 8, 2 * edges)
     assert hard.activations == 2 * 8 * (100 + 50)
-    dense = plan.memory(architecture.skeleton(), sizes, edges, [], "float32")
+    dense = plan.memory(architecture.skeleton(), sizes, edges, [], Training())
     assert (dense.bits, dense.weights) == (0, 0)
     assert soft.total == soft.trained + soft.bits + soft.weights + soft.activations
 
@@ -140,7 +140,7 @@ def test_a_network_that_the_meta_device_cannot_run_has_unknown_activations() -> 
             return x if x.sum().item() > 0 else -x
 
     sizes = plan.Sizes(name="x", classes=2, shape=(4,), batch=2, steps=1, note="")
-    found = plan.memory(Looks(), sizes, 1_000_000, [], "float32")
+    found = plan.memory(Looks(), sizes, 1_000_000, [], Training())
     assert found.activations is None
     assert "activations unknown" in str(found)
     assert "memory: at least" in str(found)

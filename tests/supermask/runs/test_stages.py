@@ -266,5 +266,5 @@ def test_trained_biases_and_norms_start_again_with_the_scores() -> None:
         EDGE_POPUP.begin(model, Cycle(remaining=0.4, scores=scores, space="survivors"), 2, initial)
         for name, value in (learned if carries else initial).items():
             assert torch.equal(model.get_parameter(name), value)
-    decays = [group["weight_decay"] for group in Training(weight_decay=0.5).optimiser(model).param_groups]
+    decays = [group["weight_decay"] for group in Training(weight_decay=0.5).make_optimiser(model).param_groups]
     assert decays == [0.5, 0.0]

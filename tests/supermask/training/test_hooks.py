@@ -65,7 +65,7 @@ def loop_of(hooks: Hooks, label_smoothing: float = 0.0) -> tuple[Loop, torch.opt
     model = convert(mlp(4).build(), 1, remaining=0.5)
     training = Training(epochs=2, lr=0.3, label_smoothing=label_smoothing)
     loaded = Points().open(seed=0, device=CPU)
-    return Loop(model=model, loaded=loaded, training=training, device=CPU, hooks=hooks), training.optimiser(model)
+    return Loop(model=model, loaded=loaded, training=training, device=CPU, hooks=hooks), training.make_optimiser(model)
 
 
 def test_each_is_called_once_at_its_place() -> None:

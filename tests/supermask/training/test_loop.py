@@ -81,7 +81,7 @@ def test_two_runs_are_equal_to_the_bit_and_learn(precision: str) -> None:
     ends = []
     for _ in range(2):
         it = loop(Training(epochs=5, lr=0.3, precision=precision))
-        optimiser = it.training.optimiser(it.model)
+        optimiser = it.training.make_optimiser(it.model)
         results = [it.run_epoch(optimiser, lr) for lr in it.training.rates()]
         ends.append([edges.scores.detach() for edges in searched_edges(it.model).values()])
         assert results[-1].loss < results[0].loss
@@ -109,14 +109,14 @@ def test_reducing_within_an_epoch_changes_nothing() -> None:
     ends = []
     for reduced in (False, True):
         it = loop(Training())
-        ends.append(it.run_epoch(it.training.optimiser(it.model), 0.1, it.reduce if reduced else lambda: None))
+        ends.append(it.run_epoch(it.training.make_optimiser(it.model), 0.1, it.reduce if reduced else lambda: None))
     assert ends[0] == ends[1]
 
 
 def test_a_state_of_one_process_s_share_is_refused() -> None:
     it = loop(Training())
     with pytest.raises(RuntimeError, match="1 steps are of this process alone: reduce before"):
-        it.run_epoch(it.training.optimiser(it.model), 0.1, it.state_dict)
+        it.run_epoch(it.training.make_optimiser(it.model), 0.1, it.state_dict)
 
 
 def test_the_optimiser_is_asked_what_a_step_runs_within() -> None:
@@ -163,7 +163,7 @@ def test_bad_data_stops_the_run_at_its_step() -> None:
     with pytest.raises(
         NonFiniteError, match=r"step 1 with loss nan; .* the input batch\. Try a lower learning rate than 0\.1"
     ):
-        it.run_epoch(it.training.optimiser(it.model), 0.0)
+        it.run_epoch(it.training.make_optimiser(it.model), 0.0)
     after = [edges.scores.detach() for edges in searched_edges(it.model).values()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -177,7 +177,7 @@ def test_a_layer_that_overflows_is_named() -> None:
     )  # fmt: skip
     it.loaded = bad
     with pytest.raises(NonFiniteError, match=r"output of layer 0[. ]"):
-        it.run_epoch(it.training.optimiser(it.model), 0.1)
+        it.run_epoch(it.training.make_optimiser(it.model), 0.1)
 
 
 def test_non_finite_scores_are_named() -> None:
@@ -193,7 +193,7 @@ def test_a_compiled_run_makes_the_same_masks_and_compiles_once() -> None:
     ends = []
     for compiled in (False, True):
         it = loop(Training(epochs=3, lr=0.3, compile=compiled))
-        optimiser = it.training.optimiser(it.model)
+        optimiser = it.training.make_optimiser(it.model)
         it.run_epoch(optimiser, 0.3)
         with torch._dynamo.config.patch(error_on_recompile=True):
             set_remaining(it.model, 0.2)

@@ -87,7 +87,7 @@ def steps(ranks: Group) -> dict[str, Any]:
     model = synchronise(convert(dense, 0, remaining=0.5, norm="train", bias="train"), ranks, CPU)
     loop = Loop(model=model, loaded=data(), training=Training(epochs=2, lr=0.1), device=CPU, group=ranks)
     states: list[dict[str, Any]] = []
-    optimiser = loop.training.optimiser(model)
+    optimiser = loop.training.make_optimiser(model)
 
     def state() -> None:
         loop.reduce()

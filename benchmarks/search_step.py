@@ -1,17 +1,18 @@
 """What searching adds to a dense training step: ResNet-18 on 32x32 images, 11.2 M edges.
 
     python -m benchmarks.search_step --threads 2 --json search_step.json
+    python -m benchmarks.search_step --threads 2 --optimiser adam
 
-Both networks take a step of SGD with momentum on the same random batch, channels-last: forward, cross-entropy,
-backward, step. Their batch norms have no scale and shift. The dense one trains its weights; the search selects 30 % of
-the edges, makes the weights from them, trains the scores, and records which edges it has tried
+Both networks take a step of SGD with momentum, or of Adam, on the same random batch, channels-last: forward,
+cross-entropy, backward, step. Their batch norms have no scale and shift. The dense one trains its weights; the search
+selects 30 % of the edges, makes the weights from them, trains the scores, and records which edges it has tried
 (supermask/training/measures.py).
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import interleaved
 from benchmarks.threshold import by_sort
 from supermask.edges.in_model import all_edges, searched_edges
+from supermask.edges.selection import selected_once
 from supermask.kernels.base.bits import unpack
 from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
@@ -29,7 +31,9 @@ from supermask.networks.norms import set_norm
 from supermask.training import measures
 from supermask.training.memory import keep_freed_memory
 from supermask.training.score_sgd import ScoreSGD
+from supermask.training.training import Training
 
+OptimiserName = Literal["sgd", "adam"]
 SGD: dict[str, float] = {"lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4}
 
 
@@ -57,7 +61,7 @@ def step_of(
     model: nn.Module,
     batch: int,
     device: torch.device,
-    optimiser: torch.optim.SGD | None = None,
+    optimiser: torch.optim.Optimizer | None = None,
     *,
     network: Network = RESNET18,
     dtype: torch.dtype = torch.float32,
@@ -76,9 +80,10 @@ def step_of(
     labels = torch.randint(network.classes, (batch,), generator=generator).to(device)
     chosen = optimiser or optimiser_of(model)
     through = forward or model
+    searching = chosen.searching if isinstance(chosen, ScoreSGD) else partial(selected_once, model)
 
     def step() -> None:
-        with chosen.searching() if isinstance(chosen, ScoreSGD) else nullcontext():
+        with searching():
             with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
                 loss = F.cross_entropy(through(images), labels)
             loss.backward()
@@ -88,8 +93,10 @@ def step_of(
     return step
 
 
-def optimiser_of(model: nn.Module) -> torch.optim.SGD:
-    """SGD with momentum over scores or weights: one launch for all weights, on a GPU."""
+def optimiser_of(model: nn.Module, name: OptimiserName = "sgd") -> torch.optim.Optimizer:
+    """SGD with momentum, or Adam, over scores or weights: one launch for all weights, of SGD on a GPU."""
+    if name == "adam":
+        return Training(optimiser="adam", lr=1e-3).make_optimiser(model)
     if all_edges(model):
         return ScoreSGD(model, **SGD)
     parameters = list(model.parameters())
@@ -111,31 +118,34 @@ def model_of(name: str, device: torch.device, method: Method = EDGE_POPUP, *, ne
     return model
 
 
-def candidates(batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
+def candidates(batch: int, device: torch.device, optimiser: OptimiserName = "sgd") -> dict[str, Callable[[], object]]:
     """The two steps, of networks of their own."""
-    return {name: step_of(model_of(name, device), batch, device) for name in ("dense", "search")}
+    models = {name: model_of(name, device) for name in ("dense", "search")}
+    return {name: step_of(model, batch, device, optimiser_of(model, optimiser)) for name, model in models.items()}
 
 
-def check(batch: int, device: torch.device) -> None:
+def check(batch: int, device: torch.device, name: OptimiserName = "sgd") -> None:
     """Raise unless steps move every layer's scores and the masks of the thresholds they find are those of a sort."""
     model = model_of("search", device)
     before = {name: edges.scores.detach().clone() for name, edges in searched_edges(model).items()}
-    optimiser = ScoreSGD(model, **SGD)
+    optimiser = optimiser_of(model, name)
     step = step_of(model, batch, device, optimiser)
     for _ in range(3):
         step()
-    with optimiser.searching():
-        for name, edges in searched_edges(model).items():
+    with optimiser.searching() if isinstance(optimiser, ScoreSGD) else selected_once(model):
+        for layer, edges in searched_edges(model).items():
             if not torch.equal(unpack(edges.mask(), edges.cols).flatten(), by_sort(edges.scores, int(edges.kept))):
-                raise RuntimeError(f"layer {name} does not select its highest scores")
-            if torch.equal(edges.scores, before[name]):
-                raise RuntimeError(f"the scores of layer {name} did not move in a step")
+                raise RuntimeError(f"layer {layer} does not select its highest scores")
+            if torch.equal(edges.scores, before[layer]):
+                raise RuntimeError(f"the scores of layer {layer} did not move in a step")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchStepOptions(Options):
     batches: tuple[int, ...] = (128, 32)
     """images a step"""
+    optimiser: OptimiserName = "sgd"
+    """of both networks"""
     default_allocator: bool = False
     """give freed memory back, as recipes do not"""
 
@@ -145,15 +155,15 @@ def run(options: SearchStepOptions) -> Report:
     device = options.where()
     if device.type == "cpu" and not options.default_allocator:
         keep_freed_memory()
-    check(min(options.batches), device)
+    check(min(options.batches), device, options.optimiser)
     comparisons = []
     for batch in options.batches:
-        calls = candidates(batch, device)
+        calls = candidates(batch, device, options.optimiser)
         samples = interleaved(calls, rounds=options.rounds_of(21), warmup=1 if options.quick else 3, device=device)
-        checked = "a step moves every layer's scores, and its warm thresholds select what a stable sort does"
+        checked = "a step moves every layer's scores, and its thresholds select what a stable sort does"
         comparisons.append(Comparison(case=f"batch {batch}", base="dense", seconds=samples, checked=checked))
     title = "A training step of ResNet-18 on 32x32 images"
-    return Report(title=title, comparisons=tuple(comparisons), facts={"remaining": 0.3})
+    return Report(title=title, comparisons=tuple(comparisons), facts={"remaining": 0.3, "optimiser": options.optimiser})
 
 
 if __name__ == "__main__":

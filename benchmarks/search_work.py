@@ -1,15 +1,17 @@
 """What a search adds to training, timed by itself: ResNet-18 on 32x32 images, 11.2 M edges.
 
     python -m benchmarks.search_work --threads 2 --json search_work.json
+    python -m benchmarks.search_work --threads 2 --optimiser adam
 
 The search's own work of a step is selecting, making weights from scores (and recording the selected edges), the
-straight-through gradient, and what updating scores costs beyond torch.optim.SGD over dense weights. It is done here
-over all layers with nothing between, on gradients laid out as convolutions over channels-last images give them, and
-divided by a whole dense step of the same round.
+straight-through gradient, and what updating scores costs beyond torch.optim.SGD, or Adam, over dense weights. It is
+done here over all layers with nothing between, on gradients laid out as convolutions over channels-last images give
+them, and divided by a whole dense step of the same round.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import Sample, interleaved
-from benchmarks.search_step import SGD, check, model_of, step_of
+from benchmarks.search_step import SGD, OptimiserName, check, model_of, optimiser_of, step_of
 from supermask.edges.in_model import searched_edges
+from supermask.edges.selection import selected_once
 from supermask.training.memory import keep_freed_memory
 from supermask.training.score_sgd import ScoreSGD
 
@@ -42,16 +45,17 @@ def gradients(shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     return [(1e-3 * torch.randn(shape)).to(memory_format=_format(shape)) for shape in shapes]
 
 
-def search_work(model: nn.Module, steps: int) -> Callable[[], None]:
+def search_work(model: nn.Module, steps: int, name: OptimiserName = "sgd") -> Callable[[], None]:
     """The search's own work of a step, and the update of the scores; to be called `steps` times."""
     everything = list(searched_edges(model).values())
-    optimiser = ScoreSGD(model, **SGD)
+    optimiser = optimiser_of(model, name)
+    searching = optimiser.searching if isinstance(optimiser, ScoreSGD) else partial(selected_once, model)
     # A step consumes its gradients; copies of one set are as good as new ones.
     first = gradients([edges.shape for edges in everything])
     waiting = [[grad.clone(memory_format=torch.preserve_format) for grad in first] for _ in range(steps)]
 
     def work() -> None:
-        with optimiser.searching():
+        with searching():
             weights = [edges(torch.float32) for edges in everything]
             _Sink.apply(waiting.pop(), *weights).backward()
         optimiser.step()
@@ -60,13 +64,24 @@ def search_work(model: nn.Module, steps: int) -> Callable[[], None]:
     return work
 
 
-def dense_update(model: nn.Module, *, fused: bool) -> Callable[[], None]:
-    """torch.optim.SGD over dense weights of the same shapes."""
+def dense_updates(model: nn.Module, name: OptimiserName) -> dict[str, Callable[[], None]]:
+    """torch's optimisers over dense weights of the same shapes."""
+    if name == "adam":
+        return {"dense update, fused": _update(model, lambda weights: torch.optim.Adam(weights, lr=1e-3, fused=True))}
+    return {
+        "dense update": _update(model, lambda weights: torch.optim.SGD(weights, **SGD, fused=False)),
+        "dense update, fused": _update(model, lambda weights: torch.optim.SGD(weights, **SGD, fused=True)),
+    }
+
+
+def _update(
+    model: nn.Module, optimiser_of_weights: Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+) -> Callable[[], None]:
     weights = [
         nn.Parameter(edges(torch.float32).detach().to(memory_format=_format(edges.shape)))
         for edges in searched_edges(model).values()
     ]
-    optimiser = torch.optim.SGD(weights, **SGD, fused=fused)
+    optimiser = optimiser_of_weights(weights)
     for weight, grad in zip(weights, gradients([weight.shape for weight in weights]), strict=True):
         weight.grad = grad
     return lambda: optimiser.step() and None
@@ -80,6 +95,8 @@ def _format(shape: Sequence[int]) -> torch.memory_format:
 class SearchWorkOptions(Options):
     batches: tuple[int, ...] = (128, 32)
     """images of the dense step"""
+    optimiser: OptimiserName = "sgd"
+    """of both"""
 
 
 def run(options: SearchWorkOptions) -> Report:
@@ -88,21 +105,22 @@ def run(options: SearchWorkOptions) -> Report:
     if device.type != "cpu":
         return Report(title="A search's own work", skipped=("it is timed on CPU; benchmarks.gpu times the kernels",))
     keep_freed_memory()
-    check(min(options.batches), device)
+    check(min(options.batches), device, options.optimiser)
     rounds, warmup = options.rounds_of(21), 1 if options.quick else 3
     comparisons, notes, facts = [], [], {}
     for batch in options.batches:
         model = model_of("search", device)
+        dense = model_of("dense", device)
+        updates = dense_updates(model, options.optimiser)
         calls = {
-            "dense step": step_of(model_of("dense", device), batch, device),
-            "search's work and update": search_work(model, rounds + warmup),
-            "dense update": dense_update(model, fused=False),
-            "dense update, fused": dense_update(model, fused=True),
+            "dense step": step_of(dense, batch, device, optimiser_of(dense, options.optimiser)),
+            "search's work and update": search_work(model, rounds + warmup, options.optimiser),
+            **updates,
         }
         samples = interleaved(calls, rounds=rounds, warmup=warmup, device=device)
-        checked = "a step moves every layer's scores, and its warm thresholds select what a stable sort does"
+        checked = "a step moves every layer's scores, and its thresholds select what a stable sort does"
         comparisons.append(Comparison(case=f"batch {batch}", base="dense step", seconds=samples, checked=checked))
-        for update in ("dense update", "dense update, fused"):
+        for update in updates:
             each = (samples[name].rounds for name in ("dense step", "search's work and update", update))
             share = Sample(rounds=tuple((w - u) / s for s, w, u in zip(*each, strict=True)))
             notes.append(

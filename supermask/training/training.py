@@ -101,8 +101,8 @@ class Training(Grown):
         if (said := getattr(type(self), "optimiser", None)) is not known["optimiser"].default and callable(said):
             raise TypeError(
                 f"{type(self).__name__}.optimiser is a method, and it is a setting of Training: call it "
-                "make_optimiser, which is what the loop asks, or give Training(optimiser=) a function of the network and the "
-                "Training"
+                "make_optimiser, which is what the loop asks, or give Training(optimiser=) a function of the network "
+                "and the Training"
             )
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas={self.betas}: expected two numbers from 0 to below 1")

@@ -77,7 +77,7 @@ def data() -> Loaded:
     return in_memory(x[:40], y[:40], x[40:], y[40:], batch=10, seed=0, at_once=13)
 
 
-def steps(ranks: Group) -> dict[str, Any]:
+def steps(ranks: Group, training: Training = Training(epochs=2, lr=0.1)) -> dict[str, Any]:
     """Two epochs of a searched network with batch norm, its evaluation, and what rank 0 sees of a state within one."""
     torch.manual_seed(0)
     dense = nn.Sequential(
@@ -85,7 +85,7 @@ def steps(ranks: Group) -> dict[str, Any]:
         nn.Linear(6, 2),
     )  # fmt: skip
     model = synchronise(convert(dense, 0, remaining=0.5, norm="train", bias="train"), ranks, CPU)
-    loop = Loop(model=model, loaded=data(), training=Training(epochs=2, lr=0.1), device=CPU, group=ranks)
+    loop = Loop(model=model, loaded=data(), training=training, device=CPU, group=ranks)
     states: list[dict[str, Any]] = []
     optimiser = loop.training.make_optimiser(model)
 
@@ -106,6 +106,11 @@ def steps(ranks: Group) -> dict[str, Any]:
         "nothing": ranks.send(b""),
         "highest": ranks.highest(3 + ranks.rank),
     }
+
+
+def adam(ranks: Group) -> dict[str, Any]:
+    """The same by Adam, at a rate that changes with each step."""
+    return steps(ranks, Training(epochs=2, lr=0.003, optimiser="adam", schedule="linear", per="step"))
 
 
 def disagreement(ranks: Group) -> str:
@@ -139,6 +144,7 @@ def turned(ranks: Group) -> str:
 TASKS: dict[str, Callable[[Group], Any]] = {
     "norms": norms,
     "steps": steps,
+    "adam": adam,
     "disagreement": disagreement,
     "turned": turned,
 }
@@ -168,11 +174,14 @@ def test_batch_norm_is_that_of_the_global_batch(name: str, two: list[dict[str, A
         assert number < 4 or torch.equal(parts[0], parts[1])
 
 
-def test_steps_are_those_of_one_process_up_to_the_order_of_sums(two: list[dict[str, Any]]) -> None:
-    alone, (first, second) = steps(ALONE), (rank["steps"] for rank in two)
-    for name, tensor in first["model"].items():
-        assert torch.equal(tensor, second["model"][name]), name
-        torch.testing.assert_close(tensor, alone["model"][name], rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(("name", "task"), [("steps", steps), ("adam", adam)])
+def test_steps_are_those_of_one_process_up_to_the_order_of_sums(
+    name: str, task: Callable[[Group], dict[str, Any]], two: list[dict[str, Any]]
+) -> None:
+    alone, (first, second) = task(ALONE), (rank[name] for rank in two)
+    for part, tensor in first["model"].items():
+        assert torch.equal(tensor, second["model"][part]), part
+        torch.testing.assert_close(tensor, alone["model"][part], rtol=1e-4, atol=1e-5)
     assert first["results"] == second["results"]
     for (loss, accuracy), (expected, right) in zip(first["results"], alone["results"], strict=True):
         assert math.isclose(loss, expected, rel_tol=1e-5)

@@ -16,10 +16,12 @@ from supermask import (
     Conversion,
     Cycle,
     Data,
+    Digits,
     EPLong,
     Evaluate,
     Export,
     Method,
+    Network,
     Recipe,
     RunOptions,
     SupermaskError,
@@ -29,7 +31,7 @@ from supermask import (
     search,
 )
 from supermask.recipes._experiment import suited
-from supermask.recipes._settings import NO_VALIDATION, SETTINGS, DataName, Mlp, Network, Setting, SmallConv4
+from supermask.recipes._settings import NO_VALIDATION, SETTINGS, DataName, Mlp, Setting, SmallConv4, layout_for
 from supermask.reports import Line
 from supermask.runs import (
     GridError,
@@ -38,12 +40,37 @@ from supermask.runs import (
     check_writable,
     cores,
     meant,
+    parsed,
     program,
     read_run,
     run_grid,
     told,
     write_whole,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Other:
+    """The network of all runs.
+
+    Attributes:
+        name: in the registry; by default the data set's own network.
+        arguments: of its builder, besides the number of classes.
+        config: file with the configuration of one of transformers' networks.
+    """
+
+    name: str | None = None
+    arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    config: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is None and (self.arguments or self.config):
+            given = f"arguments={dict(self.arguments)}" if self.arguments else f"config={self.config}"
+            raise ValueError(f"network.{given}: of which network? Give --network.name, too")
+
+    def made(self) -> Network | None:
+        """It; None where there is none."""
+        return None if self.name is None else Network(name=self.name, arguments=self.arguments, config=self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +92,7 @@ class Grid:
         out: where the table or figure goes; by default the same folder.
         workers: runs at once; by default one a core, and one on a GPU.
         device: where each run happens; by default the GPU if there is one.
+        network: another network than the data set's own.
         dry_run: print the plan of every experiment and the time that all take, and write nothing.
     """
 
@@ -82,6 +110,7 @@ class Grid:
     out: Path | None = None
     workers: int | None = None
     device: str = "auto"
+    network: Other = Other()
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -106,9 +135,13 @@ class Grid:
             if not hasattr(data, "root"):
                 raise ValueError(f"root={self.root}: {self.data} comes with scikit-learn and needs no folder")
             data = replace(data, root=self.root)  # type: ignore[type-var]
+        network = self.network.made()
+        if network and isinstance(data, Digits):
+            data = replace(data, layout=layout_for(network, data))
         return replace(
             setting,
             data=data,
+            network=network or setting.network,
             training=replace(training or setting.training, **changes),
             rates=setting.rates[: self.cycles],
         )
@@ -350,9 +383,9 @@ def spread(mean: float, error: float, digits: int = 1) -> str:
 
 
 def command(main: Callable[[Options], None], options: type[Options]) -> None:
-    """Command line of a grid and its options; exits with 2 and one sentence where data, folder or an argument is at
-    fault."""
+    """Command line of a grid and its options, with `--import MODULE` as recipes have it; exits with 2 and one sentence
+    where data, folder or an argument is at fault."""
     import tyro
 
     with told(ValueError):
-        main(tyro.cli(options, prog=program(), description=main.__doc__))
+        main(parsed(lambda given: tyro.cli(options, prog=program(), description=main.__doc__, args=given)))

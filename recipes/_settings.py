@@ -1,7 +1,8 @@
 """The data sets, networks and schedules that the recipes run with; sources in each."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from supermask import (
@@ -13,45 +14,55 @@ from supermask import (
     Digits,
     Digits32,
     ImageFolder,
+    Network,
     Training,
     Validation,
     down_to,
+    exports,
     shrinking,
 )
+from supermask.runs import LATER, Grown
 
 DataName = Literal["digits", "digits32", "cifar10", "cifar100", "svhn", "imagenet"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """An architecture of the registry, for the number of classes that the data set has.
-
-    Attributes:
-        name: in the registry: resnet18, conv8, vgg16_bn, resnext29_32x4d, convmixer, torchvision/resnet50, ...
-        arguments: of its builder, besides the number of classes: width 2.0 doubles the channels of resnet18.
-    """
-
-    name: str
-    arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict)
-
-    def __call__(self, classes: int) -> Architecture:
-        return Architecture(name=self.name, arguments={**self.arguments, "num_classes": classes})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mlp:
-    """Linear layers without biases, batch norm and ReLU between them.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Mlp(Grown):
+    """Linear layers without biases, batch norm and ReLU between them; or any other network, by its name.
 
     Attributes:
         inputs: features of one input.
         hidden: features of the hidden layers.
+        name: in the registry, of another network.
+        arguments: of its builder, besides the number of classes.
+        config: file with the configuration of one of transformers' networks (config.json).
     """
 
     inputs: int = 64
     hidden: tuple[int, ...] = (256, 256)
+    name: str = field(default="mlp", metadata=LATER)
+    arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict, metadata=LATER)
+    config: Path | None = field(default=None, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        other = self.name != "mlp"
+        usual = {one.name: one.default for one in fields(self)}
+        for name in ("inputs", "hidden") if other else ("config",):
+            if getattr(self, name) != usual[name]:
+                of = "mlp" if other else "networks of transformers"
+                raise ValueError(
+                    f"network.{name}={getattr(self, name)}: it is of {of}, and the network is {self.name}: leave it out"
+                )
+        if not other and "sizes" in self.arguments:
+            raise ValueError(
+                f"network.arguments sizes={self.arguments['sizes']}: give network.inputs and network.hidden instead"
+            )
 
     def __call__(self, classes: int) -> Architecture:
-        return Architecture(name="mlp", arguments={"sizes": [self.inputs, *self.hidden, classes]})
+        if self.name != "mlp":
+            return Network(name=self.name, arguments=self.arguments, config=self.config)(classes)
+        sizes = [self.inputs, *self.hidden, classes]
+        return Architecture(name="mlp", arguments={"sizes": sizes, **self.arguments})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +96,13 @@ SMALL_IMAGES_METHODS: Mapping[str, Any] = {"cycles": 15}
 IMAGENET = Training(epochs=100, lr=0.3, momentum=0.875, weight_decay=3e-5, warmup=5)
 IMAGENET_RATES = down_to(0.3, 3)
 IMAGENET_METHODS: Mapping[str, Any] = {"cycles": 3, "final": 0.3, "remaining": 0.3, "every": 1000}
+
+
+def layout_for(network: Callable[[int], Architecture], data: Digits) -> Literal["flat", "image"]:
+    """How a network takes the digits: flat where that is known of it, as images else."""
+    shape = exports.input_shape(network(data.about().classes))
+    return "flat" if shape is not None and len(shape) == 1 else "image"
+
 
 RESNET18 = Network(name="resnet18")
 WIDE_RESNET50 = Network(name="torchvision/wide_resnet50_2")

@@ -3,9 +3,9 @@
 Settings are the soft iEP paper's; IteRand's paper has --training.weight-decay 5e-4 --data.hold-out 5000.
 """
 
-from supermask import CIFAR100, Conversion, Method, Recipe, RunOptions, Training, Validation, main
+from supermask import CIFAR100, Conversion, Method, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import methods, searched, trained
-from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, SMALL_IMAGES_METHODS, Network
+from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, SMALL_IMAGES_METHODS
 
 METHODS = methods(SMALL_IMAGES_METHODS)
 

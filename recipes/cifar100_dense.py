@@ -1,8 +1,8 @@
 """Dense training on CIFAR-100 in the loop, and with the schedule, of the searches."""
 
-from supermask import CIFAR100, Recipe, RunOptions, Training, Validation, main
+from supermask import CIFAR100, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import trained
-from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, Network
+from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES
 
 
 def recipe(

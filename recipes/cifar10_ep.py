@@ -1,8 +1,8 @@
 """Edge-popup on CIFAR-10 with the settings of the soft iEP paper: one cycle at one rate."""
 
-from supermask import CIFAR10, EP, Conversion, Recipe, RunOptions, Training, Validation, main
+from supermask import CIFAR10, EP, Conversion, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, Network
+from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES
 
 
 def recipe(

@@ -1,8 +1,8 @@
 """Hard iEP on CIFAR-10 with the settings of the soft iEP paper: 15 cycles down to 3.5 % remaining."""
 
-from supermask import CIFAR10, IEP, Conversion, Recipe, RunOptions, Training, Validation, main
+from supermask import CIFAR10, IEP, Conversion, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, Network
+from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES
 
 
 def recipe(

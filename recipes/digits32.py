@@ -3,9 +3,9 @@
 Settings are the soft iEP paper's for CIFAR-10, whose images these are as many and as large as; there is no download.
 """
 
-from supermask import Conversion, Digits32, Method, Recipe, RunOptions, Training, Validation, main
+from supermask import Conversion, Digits32, Method, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import methods, searched, trained
-from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, SMALL_IMAGES_METHODS, Network
+from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, SMALL_IMAGES_METHODS
 
 METHODS = methods(SMALL_IMAGES_METHODS)
 

@@ -4,9 +4,9 @@ Settings are the soft iEP paper's; IteRand's own schedule is --training.epochs 1
 --training.momentum 0.9 --training.weight-decay 1e-4 --data.batch 128 --data.hold-out 0.01.
 """
 
-from supermask import Conversion, ImageFolder, Method, Recipe, RunOptions, Training, Validation, main
+from supermask import Conversion, ImageFolder, Method, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import methods, searched, trained
-from supermask.recipes._settings import IMAGENET, IMAGENET_METHODS, NO_VALIDATION, WIDE_RESNET50, Network
+from supermask.recipes._settings import IMAGENET, IMAGENET_METHODS, NO_VALIDATION, WIDE_RESNET50
 
 METHODS = methods(IMAGENET_METHODS)
 

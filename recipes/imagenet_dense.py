@@ -1,8 +1,8 @@
 """Dense training on ImageNet in the loop, and with the schedule, of the searches."""
 
-from supermask import ImageFolder, Recipe, RunOptions, Training, Validation, main
+from supermask import ImageFolder, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import trained
-from supermask.recipes._settings import IMAGENET, NO_VALIDATION, WIDE_RESNET50, Network
+from supermask.recipes._settings import IMAGENET, NO_VALIDATION, WIDE_RESNET50
 
 
 def recipe(

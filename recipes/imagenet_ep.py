@@ -1,8 +1,8 @@
 """Edge-popup on ImageNet with the settings of the soft iEP paper: one cycle at one rate."""
 
-from supermask import EP, Conversion, ImageFolder, Recipe, RunOptions, Training, Validation, main
+from supermask import EP, Conversion, ImageFolder, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import IMAGENET, NO_VALIDATION, WIDE_RESNET50, Network
+from supermask.recipes._settings import IMAGENET, NO_VALIDATION, WIDE_RESNET50
 
 
 def recipe(

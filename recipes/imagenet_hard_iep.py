@@ -1,8 +1,8 @@
 """Hard iEP on ImageNet with the settings of the soft iEP paper: three cycles down to 30 % remaining."""
 
-from supermask import IEP, Conversion, ImageFolder, Recipe, RunOptions, Training, Validation, main
+from supermask import IEP, Conversion, ImageFolder, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import searched
-from supermask.recipes._settings import IMAGENET, NO_VALIDATION, WIDE_RESNET50, Network
+from supermask.recipes._settings import IMAGENET, NO_VALIDATION, WIDE_RESNET50
 
 
 def recipe(

@@ -1,8 +1,8 @@
 """Dense training on SVHN in the loop, and with the schedule, of the searches."""
 
-from supermask import SVHN, Recipe, RunOptions, Training, Validation, main
+from supermask import SVHN, Network, Recipe, RunOptions, Training, Validation, main
 from supermask.recipes._experiment import trained
-from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES, Network
+from supermask.recipes._settings import NO_VALIDATION, RESNET18, SMALL_IMAGES
 
 
 def recipe(

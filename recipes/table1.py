@@ -66,7 +66,7 @@ def published(remaining: float) -> float | None:
 def main(grid: Table1) -> None:
     """Run EP at each rate, print k, d and k - d beside the paper's; write table1.md and table1.json as runs end."""
     setting = grid.setting(Training(epochs=30, lr=0.1) if grid.data == "digits" else None)
-    if grid.data == "digits":
+    if grid.data == "digits" and not grid.network.name:
         setting = replace(setting, data=Digits(layout="image"), network=SmallConv4())
     experiments = [
         Experiment(label=label(rate), name="ep", setting=setting, method=EP(remaining=rate)) for rate in grid.rates

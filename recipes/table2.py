@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from supermask import EP, Conversion, Digits
+from supermask import EP, Conversion, Digits, Network
 from supermask.recipes._grid import (
     Experiment,
     Grid,
@@ -14,7 +14,7 @@ from supermask.recipes._grid import (
     spread,
 )
 from supermask.recipes._plan import show_plan
-from supermask.recipes._settings import Mlp, Network, SmallConv4
+from supermask.recipes._settings import Mlp, SmallConv4
 from supermask.reports import line
 from supermask.runs import table
 
@@ -31,6 +31,8 @@ def networks(grid: Grid) -> dict[str, Network | Mlp | SmallConv4]:
     """The two networks that are compared."""
     if grid.cycles is not None:
         raise ValueError(f"cycles={grid.cycles}: table2 runs one rate, {REMAINING}")
+    if grid.network.name is not None:
+        raise ValueError(f"network.name={grid.network.name}: table2 compares two networks of its own; leave it out")
     if grid.data == "imagenet":
         raise ValueError("data=imagenet: the networks of table2 are for small images")
     if grid.data == "digits":

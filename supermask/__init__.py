@@ -24,7 +24,9 @@ from supermask.networks.layers import (
     SupermaskConvTranspose3d,
     SupermaskLinear,
 )
+from supermask.networks.network import Network
 from supermask.networks.rates import SparseLayerWarning, set_remaining
+from supermask.networks.registry import register
 from supermask.networks.small import MLP
 from supermask.networks.summary import summary
 from supermask.training.evaluate import accuracy, recalibrate
@@ -154,6 +156,7 @@ __all__ = [
     "Loaded",
     "Method",
     "Multicoated",
+    "Network",
     "NonFiniteError",
     "PackedEdges",
     "Part",
@@ -196,6 +199,7 @@ __all__ = [
     "main",
     "one_selection",
     "recalibrate",
+    "register",
     "save",
     "save_folder",
     "search",

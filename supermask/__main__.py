@@ -7,6 +7,7 @@ import tyro
 from supermask.commands import tickets
 from supermask.commands.report import report
 from supermask.runs.ending import told
+from supermask.runs.imports import parsed
 
 COMMANDS: Mapping[str, Callable[..., None]] = {"report": report, **tickets.COMMANDS}
 
@@ -14,8 +15,10 @@ COMMANDS: Mapping[str, Callable[..., None]] = {"report": report, **tickets.COMMA
 def main() -> None:
     """Run a command; exits with 2 and one sentence where what it was given is at fault."""
     with told():
-        tyro.extras.subcommand_cli_from_dict(
-            dict(COMMANDS), prog="python -m supermask", description="supermask's tools"
+        parsed(
+            lambda arguments: tyro.extras.subcommand_cli_from_dict(
+                dict(COMMANDS), prog="python -m supermask", description="supermask's tools", args=arguments
+            )
         )
 
 

@@ -5,7 +5,7 @@ found by their configurations, and folders of grids, which are named after that 
 """
 
 from collections.abc import Mapping
-from dataclasses import Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +27,8 @@ def settings(record: Any) -> dict[str, Any]:
 
 
 def _said(record: Any, one: Field[Any]) -> bool:
-    return "later" not in one.metadata or bool(getattr(record, one.name) != one.default)
+    default = one.default if one.default_factory is MISSING else one.default_factory()
+    return "later" not in one.metadata or bool(getattr(record, one.name) != default)
 
 
 def _plain(value: Any) -> Any:

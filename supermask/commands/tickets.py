@@ -143,7 +143,8 @@ def eval_command(
     except ValueError as error:
         raise TicketError(str(error)) from error
     info = inspect(file)
-    chosen = _data(data, root, info.architecture is not None and info.architecture.name == "mlp")
+    shape = None if info.architecture is None else exports.input_shape(info.architecture)
+    chosen = _data(data, root, flat=shape is not None and len(shape) == 1)
     begun = time.perf_counter()
     try:
         loaded = chosen.open(seed=0, device=where)
@@ -187,7 +188,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-def _data(name: DataName, root: Path | None, flat: bool) -> Data:
+def _data(name: DataName, root: Path | None, *, flat: bool) -> Data:
     data: Any = _DATA[name]
     if isinstance(data, Digits | Digits32) and root is not None:
         raise TicketError(f"--root {root}: {name} come with scikit-learn and need no folder")

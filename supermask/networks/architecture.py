@@ -11,18 +11,21 @@
 | resnext29_32x4d | ResNeXt-29 for 32x32 images | channels, groups, width_per_group |
 | convmixer | ConvMixer-256/8 for 32x32 images | channels, dim, depth, kernel_size, patch_size |
 | torchvision/NAME | any of torchvision's classification networks, for its own image size | those of torchvision |
+| timm/NAME | any network of timm, where that is installed | those of timm |
+| transformers/AutoModelFor...Classification | likewise of transformers | config: the content of a config.json |
+| any other name | what `supermask.register` gave that name | those of its builder |
 
 torchvision/googlenet and torchvision/inception_v3 are built with aux_logits=False and init_weights=False unless told
 otherwise: with auxiliary outputs they return several tensors in training, which the training loop refuses, and of their
-initialisation torchvision warns that it will change. Nothing is imported or evaluated by a name that a file gives.
+initialisation torchvision warns that it will change. By a name that a file gives nothing is evaluated, and nothing but
+these three packages is imported, under their own names.
 """
 
 import difflib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Self
 
 import torch
@@ -30,9 +33,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from supermask.checks import cut
-from supermask.networks.small import MLP, convmixer, convnet, resnet18, resnext29, vgg16_bn
+from supermask.networks import packages
+from supermask.networks.arguments import bound_to
+from supermask.networks.registry import BUILDERS, Registered, registered
 
-_TORCHVISION = "torchvision/"
 _SHOWN = 500  # characters of what an error quotes
 _MOST_TENSORS = 10_000  # torchvision's largest network has 1,331
 
@@ -64,10 +68,12 @@ class Architecture:
         Raises:
             ValueError: an unknown name, or arguments its builder does not take.
         """
-        builder = _builder(self.name)
+        entry = _entry(self.name)
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             try:
-                return builder(**self.arguments)
+                if entry is None:
+                    return packages.build(self.name, self.arguments)
+                return _module(entry.builder(**bound_to(entry.builder, self.arguments)))
             except Exception as error:  # builders raise whatever a wrong argument runs into
                 said = f"{type(error).__name__}: {error}"
                 raise ValueError(f"{cut(str(self), _SHOWN)} cannot be built: {cut(said, _SHOWN)}") from error
@@ -102,67 +108,46 @@ class Architecture:
         return f"{self.name}({arguments})"
 
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "mlp": MLP,
-    **{f"conv{depth}": partial(convnet, depth) for depth in (2, 4, 6, 8)},
-    "vgg16_bn": vgg16_bn,
-    "resnet18": resnet18,
-    "resnext29_32x4d": resnext29,
-    "convmixer": convmixer,
-}
-_DEFAULTS = {model: {"aux_logits": False, "init_weights": False} for model in ("googlenet", "inception_v3")}
-
-
 def architectures() -> list[str]:
-    """The registered names: this project's own (resnet18 is the network for 32x32 images), then torchvision's."""
-    from torchvision import models
-
-    return [*_BUILDERS, *(_TORCHVISION + name for name in models.list_models(module=models))]
+    """The registered names: this project's own (resnet18 is the network for 32x32 images), the user's, then
+    torchvision's."""
+    return [*BUILDERS, *(f"torchvision/{name}" for name in packages.torchvision_names())]
 
 
 def input_shape(architecture: Architecture) -> tuple[int, ...] | None:
     """The shape of one input, without the batch; None where neither the arguments nor the family say it.
 
-    Of torchvision's networks it is the size that they take unless told otherwise, not that of some trained weights.
+    Of other packages' networks it is the size that they take unless told otherwise, not that of some trained weights.
     """
-    arguments, name = architecture.arguments, architecture.name
-    if name == "mlp":
-        sizes = arguments.get("sizes")
-        return (sizes[0],) if sizes else None
-    if name in _BUILDERS:  # for small images, of a size that only Conv2 to Conv8 can be told
-        size = arguments.get("size", 32)
-        return arguments.get("channels", 3), size, size
-    model = name.removeprefix(_TORCHVISION)
-    if model == name:
+    name, arguments = architecture.name, architecture.arguments
+    if entry := registered(name):
+        return entry.input_shape(arguments)
+    return packages.input_shape(name, arguments) if packages.package_of(name) else None
+
+
+def _entry(name: str) -> Registered | None:
+    """Of the registry; None of a network of a package, which has it."""
+    if entry := registered(name):
+        return entry
+    if packages.package_of(name):
+        packages.check_known(name)
         return None
-    size = arguments.get("image_size", 299 if model == "inception_v3" else 224)  # of vision transformers
-    return 3, *arguments.get("input_size", (size, size))  # of MaxViT
-
-
-def _builder(name: str) -> Callable[..., nn.Module]:
-    if name in _BUILDERS:
-        return _BUILDERS[name]
-    known = architectures()
-    if name in known:
-        return partial(_torchvision, name.removeprefix(_TORCHVISION))
     short: dict[str, list[str]] = {}
-    for full in known:
+    for full in architectures():
         short.setdefault(full.rpartition("/")[2], []).append(full)
     matches = difflib.get_close_matches(name.rpartition("/")[2].lower(), short)
     close = [full for match in matches for full in short[match]]
-    hint = f"did you mean {' or '.join(map(repr, close))}" if close else "architectures() of this module lists them"
-    raise ValueError(f"no architecture is called {name!r}: {hint}")
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    raise ValueError(
+        f"no architecture is called {name!r}: {hint}One of your own is registered first, by supermask.register, on a "
+        "command line by --import MODULE; supermask.networks.architecture.architectures() lists the others"
+    )
 
 
-def _torchvision(model: str, /, **arguments: Any) -> nn.Module:
-    """Random weights only: `weights`, and its older name `pretrained`, would download trained ones."""
-    from torchvision import models
-
-    for refused in ("weights", "pretrained"):
-        if refused in arguments:
-            raise ValueError(f"{refused}={arguments[refused]!r}: an architecture has no trained weights, leave it out")
-    network: nn.Module = models.get_model(model, weights=None, **_DEFAULTS.get(model, {}) | arguments)
-    return network
+def _module(made: object) -> nn.Module:
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"its builder gave {type(made).__name__}: expected a module")
+    return made
 
 
 class _WithoutMemory(TorchFunctionMode):

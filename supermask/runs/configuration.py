@@ -15,7 +15,7 @@ from supermask.networks.architecture import Architecture
 from supermask.runs.hook import Hook, changes, checked, has_state, overrides
 from supermask.runs.identity import RESULTS
 from supermask.runs.options import Conversion, RecipeError, RunOptions
-from supermask.runs.parts import code_of
+from supermask.runs.parts import code_of, code_of_builder, code_of_network
 from supermask.runs.plain import held_by, is_record, plain
 from supermask.runs.sources import qualified
 from supermask.runs.stages import Export, Search, Stage, Train, search
@@ -158,7 +158,8 @@ class Configuration:
         said = self.said()
         made = {"name": said["name"], "data": said["data"], "network": plain(architecture.to_json())}
         config = made | said | {"device": device.type, "processes": processes}
-        if code := self.code() | code_of(architecture, "architecture", Architecture, unsaid=True):
+        code = self.code() | code_of(architecture, "architecture", Architecture, unsaid=True)
+        if code := code | code_of_builder(architecture.name):
             config["code"] = code
         return config
 
@@ -195,6 +196,7 @@ class Configuration:
         found = code_of(type(self), "recipe")
         for name, part in parts.items():
             found |= code_of(part, name, usual.get(name), unsaid=name in unsaid)
+        found |= code_of_network(self.network)
         had = tuple(f"{name}." for name in self.how if name.startswith("data."))
         return {name: found[name] for name in sorted(found) if not f"{name}.".startswith(had)}
 

@@ -5,27 +5,36 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import supermask
+from supermask.networks.packages import package_of
 from supermask.runs.sources import PACKAGE
 
 _ARITHMETIC = "python", "torch", "machine", "threads"
+_NETWORKS = "timm", "transformers"
 _CODE = "supermask", "commit", "changed", "changes"
 _FOLDERS = "supermask/", "kernels/", "recipes/"  # where a file that git does not know may be code
 _PATIENCE = 10.0  # seconds, of a disk over a network
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine and threads of this process, and in a clone of the repository its commit."""
+def environment(network: str = "") -> dict[str, Any]:
+    """Versions, machine and threads of this process, and in a clone of the repository its commit.
+
+    Args:
+        network: name of the architecture that is built; the version of timm or transformers is told where it is theirs.
+    """
+    made_by = package_of(network)
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
+        **({made_by: _version(made_by)} if made_by in _NETWORKS else {}),
         "supermask": supermask.__version__,
         **commit_of(PACKAGE.parent),
     }
@@ -51,16 +60,24 @@ def changed_environment(began: Mapping[str, Any]) -> str | None:
 
     Configurations are the same, and so is their version of results.
     """
-    now = environment()
-    names = [name for name in (*_ARITHMETIC, *_CODE) if began.get(name) != now.get(name)]
+    makers = [package for package in _NETWORKS if package in began]
+    now = environment() | {package: _version(package) for package in makers}
+    names = [name for name in (*_ARITHMETIC, *makers, *_CODE) if began.get(name) != now.get(name)]
     if not names:
         return None
     listed = "; ".join(f"{name} was {_shown(began.get(name))}, is {_shown(now.get(name))}" for name in names)
-    if any(name in _ARITHMETIC for name in names):
+    if any(name in (*_ARITHMETIC, *makers) for name in names):
         return f"{listed}: the run goes on, but not to the same bits for certain"
     if began.get("changed") or now.get("changed"):
         return f"{listed}: the run goes on, to the same bits where the changes to the clone leave them alone"
     return f"{listed}: the run goes on, to the same bits: both give the same version of results"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _shown(value: Any) -> str:

@@ -96,7 +96,8 @@ class RunFolder:
         """Write the recipe's configuration and the environment, once, before training."""
         if self.silent:
             return
-        text = json.dumps({"recipe": config, "environment": environment()}, indent=2)
+        made_in = environment(config.get("network", {}).get("name", ""))
+        text = json.dumps({"recipe": config, "environment": made_in}, indent=2)
         self.write(CONFIG, (text + "\n").encode())
 
     def write(self, name: str, data: bytes) -> None:

@@ -24,8 +24,10 @@ import torch
 from supermask.checks import SupermaskError
 from supermask.devices import device_named
 from supermask.runs.identity import FIRST, RESULTS, differences, read_config
+from supermask.runs.imports import IMPORTED, take
 from supermask.runs.interrupts import Interrupted, Interrupts
 from supermask.runs.options import RunOptions
+from supermask.runs.parts import code_of_builder
 from supermask.runs.plain import holds_address, plain
 from supermask.runs.read import finished
 from supermask.runs.recipe import Recipe
@@ -99,7 +101,13 @@ class Job:
         made = self.make()
         says = made.said()
         of_data = ("network", "device", "processes", "code")  # the folder's name has their part of it
-        if differing := differences({k: v for k, v in began.items() if k not in of_data}, says, made.how):
+        then = {k: v for k, v in began.items() if k not in of_data}
+        # but for what a function of the user's calls its network
+        if code := {k: v for k, v in began.get("code", {}).items() if k == "builder"}:
+            then["code"] = code
+        if code := code_of_builder(began.get("network", {}).get("name")):
+            says["code"] = code
+        if differing := differences(then, says, made.how):
             raise GridError(
                 f"run folder {folder} holds a run of another configuration: {'; '.join(differing)}: the recipe was "
                 "changed since; give the grid another folder"
@@ -130,7 +138,7 @@ def run_grid(
     pooled = ProcessPoolExecutor(workers, mp_context=_imported(), initializer=_begin, initargs=(dict(os.environ),))
     with Interrupts("").listen(), pooled as pool:
         try:
-            for future in as_completed([pool.submit(_execute, job) for job in todo.values()]):
+            for future in as_completed([pool.submit(_execute, job, tuple(IMPORTED)) for job in todo.values()]):
                 on_done(future.result())
         except BaseException as error:
             for process in set(multiprocessing.active_children()) - others:
@@ -181,7 +189,9 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _execute(job: Job) -> Path:
+def _execute(job: Job, imported: Sequence[str]) -> Path:
+    for module in imported:
+        take(module)
     folder = job.folder
     try:
         execute(job.make(folder=folder, resume=True, quiet=True))  # what stops it the grid says, once

@@ -11,6 +11,7 @@ import tyro
 
 from supermask.methods.method import Method
 from supermask.runs.ending import told
+from supermask.runs.imports import parsed
 from supermask.runs.recipe import Recipe
 
 
@@ -20,7 +21,8 @@ def main(
     methods: Mapping[str, Method] | None = None,
     dense: Callable[..., Recipe] | None = None,
 ) -> None:
-    """Command line of a recipe: its function's arguments become typed flags; then run it.
+    """Command line of a recipe: its function's arguments become typed flags, and `--import MODULE` imports a module of
+    the user's first; then run it.
 
     Exits with 2 and one sentence where the data, the folder or an argument is at fault, with 1 where training broke
     down, and with 128 + the signal where one ended it (supermask/runs/ending.py).
@@ -37,7 +39,7 @@ def main(
     with told(ValueError), warnings.catch_warnings():  # tyro itself exits; this is a configuration's own check
         # A setting may be code, which no flag can say: it stays what the recipe has.
         warnings.filterwarnings("ignore", message=r"The field .* is annotated with type", category=UserWarning)
-        planned: Recipe = tyro.cli(commands, prog=program(), description=says)
+        planned: Recipe = parsed(lambda arguments: tyro.cli(commands, prog=program(), description=says, args=arguments))
     with told():
         planned.execute()
 

@@ -1,11 +1,16 @@
 """What a configuration's settings do not say of its parts: types, and the user's code."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
+from supermask.networks.network import configuration
+from supermask.networks.registry import registered
 from supermask.runs.plain import attributes, bound, held_by, is_record, plain
 from supermask.runs.sources import is_own, is_users, qualified, sources
 
@@ -25,6 +30,21 @@ def code_of(part: Any, name: str, usual: type | None = None, *, unsaid: bool = F
     found = dict(_walk(part, name, own=usual is None or type(part) is usual, within=()))
     if unsaid and name in found and not callable_code(part) and (held := plain(held_by(part))):
         found[name]["bound"] = found[name].get("bound", {}) | {"fields": held}
+    return found
+
+
+def code_of_builder(name: object) -> dict[str, dict[str, Any]]:
+    """Of the network that the user registered under that name: `builder`. Nothing of supermask's own."""
+    entry = registered(name) if isinstance(name, str) else None
+    return {} if entry is None else code_of(entry.builder, "builder")
+
+
+def code_of_network(network: Any) -> dict[str, dict[str, Any]]:
+    """What stands behind the name that a recipe's network has, if it has one, and in the file of its configuration."""
+    found = code_of_builder(getattr(network, "name", None))
+    if isinstance(file := getattr(network, "config", None), Path):
+        text = json.dumps(configuration(file), sort_keys=True)
+        found["network.config"] = {"sha256": sha256(text.encode()).hexdigest()}
     return found
 
 

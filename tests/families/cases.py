@@ -58,7 +58,7 @@ _TORCHVISION: dict[str, tuple[dict[str, Any], int]] = {
     "wide_resnet50_2": ({}, 64),
 }
 
-_TIMM = {
+TIMM = {
     "test_byobnet": 64,
     "test_convnext": 64,
     "test_convnext2": 64,
@@ -84,8 +84,8 @@ _TIMM = {
     "xcit_nano_12_p16_224": 224,
 }
 
-_WORDS: dict[str, Any] = {"vocab_size": 100}
-_TEXT: dict[str, tuple[str, dict[str, Any]]] = {  # the class, and what of its configuration is small
+WORDS: dict[str, Any] = {"vocab_size": 100}
+TEXT: dict[str, tuple[str, dict[str, Any]]] = {  # the class, and what of its configuration is small
     "bert": ("BertForSequenceClassification", {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2,
                                                "intermediate_size": 64}),
     "gpt2": ("GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 32}),
@@ -100,7 +100,7 @@ _TEXT: dict[str, tuple[str, dict[str, Any]]] = {  # the class, and what of its c
     "gemma": ("GemmaForCausalLM", {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2,
                                    "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 64}),
 }  # fmt: skip
-_SIGNALS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
+SIGNALS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
     "vit": ("ViTForImageClassification", {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2,
                                           "intermediate_size": 64, "image_size": 32, "patch_size": 8}, (2, 3, 32, 32)),
     "convnext": ("ConvNextForImageClassification", {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]},
@@ -131,7 +131,7 @@ def _torchvision() -> Iterator[Case]:
 def _timm() -> Iterator[Case]:
     import timm
 
-    for name, side in _TIMM.items():
+    for name, side in TIMM.items():
 
         def build(name: str = name) -> nn.Module:
             return timm.create_model(name, num_classes=5)  # type: ignore[no-any-return]
@@ -142,8 +142,8 @@ def _timm() -> Iterator[Case]:
 def _transformers() -> Iterator[Case]:
     import transformers
 
-    small = {name: (kind, {**_WORDS, **given}, None) for name, (kind, given) in _TEXT.items()}
-    for name, (kind, given, shape) in {**small, **_SIGNALS}.items():
+    small = {name: (kind, {**WORDS, **given}, None) for name, (kind, given) in TEXT.items()}
+    for name, (kind, given, shape) in {**small, **SIGNALS}.items():
 
         def build(kind: Any = getattr(transformers, kind), given: dict[str, Any] = given) -> nn.Module:
             return kind(kind.config_class(**given))  # type: ignore[no-any-return]

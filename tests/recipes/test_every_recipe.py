@@ -43,7 +43,7 @@ def test_the_plan_needs_no_data_and_writes_nothing(
 
 
 def recipes_network(name: str) -> object:
-    from supermask.recipes._settings import Network
+    from supermask import Network
 
     return Network(name=name)
 

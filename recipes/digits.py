@@ -20,7 +20,7 @@ def recipe(
     """A search by a method, and its ticket.
 
     Args:
-        network: hidden layers.
+        network: hidden layers, or another network by its name.
     """
     return searched(f"digits_{name}", method, data, network, training, conversion, run, validation)
 
@@ -35,7 +35,7 @@ def dense(
     """All weights are trained, in the loop and with the schedule of the searches.
 
     Args:
-        network: hidden layers.
+        network: hidden layers, or another network by its name.
     """
     return trained("digits_dense", data, network, training, run, validation)
 

@@ -15,7 +15,7 @@ def recipe(
     """Train all weights for the epochs of one cycle.
 
     Args:
-        network: hidden layers.
+        network: hidden layers, or another network by its name.
     """
     return trained("digits_dense", data, network, training, run, validation)
 

@@ -17,7 +17,7 @@ def recipe(
     """Edge-popup for the epochs of one cycle.
 
     Args:
-        network: hidden layers.
+        network: hidden layers, or another network by its name.
         remaining: fraction of the edges kept.
     """
     method = EP(remaining=remaining)

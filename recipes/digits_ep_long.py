@@ -18,7 +18,7 @@ def recipe(
     """Edge-popup at the compute of iEP. Its best learning rate is lower: --training.lr 0.03.
 
     Args:
-        network: hidden layers.
+        network: hidden layers, or another network by its name.
         remaining: fraction of the edges kept.
         cycles: number of cycles whose epochs it takes.
     """

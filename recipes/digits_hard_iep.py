@@ -18,7 +18,7 @@ def recipe(
     """Hard iEP with learning-rate rewinding.
 
     Args:
-        network: hidden layers.
+        network: hidden layers, or another network by its name.
         final: fraction of the edges kept in the last cycle.
         cycles: number of cycles; remaining is final^(i / cycles) in cycle i.
     """

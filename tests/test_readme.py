@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.places import ROOT
+from tests.recipes.test_commands import nets
 
 PAGES = ("README.md", "docs/layers.md", "docs/recipes.md")  # docs/methods.md: tests/supermask/methods/test_adding.py
 BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)]
@@ -18,12 +19,16 @@ EVERY_PAGE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 def test_a_block_runs(number: int, tmp_path: Path) -> None:
     block = BLOCKS[number].replace("resnet50", "resnet18")  # the smaller network shows as much
     code = block if "import supermask" in block else f"import supermask\n{block}"
+    (tmp_path / "nets.py").write_text(nets())
     script = tmp_path / "block.py"
     script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}")
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     if "supermask.main(recipe)" in block:
         assert (tmp_path / "runs" / "stripes-1" / "ticket.safetensors").exists()
+    if "import nets" in block:
+        assert (tmp_path / "runs" / "digits_cnn-1" / "ticket.safetensors").exists()
+        assert done.stdout.count("SupermaskConv2d(") == 2
     if "supermask.save" in block:
         assert "searched: 21 layers" in done.stdout
         assert re.search(r"fc +layer 20 \(100, 512\) +51,200 of 51,200", done.stdout)

@@ -2,5 +2,7 @@
 
     python -m tests.families [torchvision] [timm] [transformers] [--write docs/networks.md]
 
-It fails if one of them does not come back, or if a package that is asked for is not installed.
+Those of timm and transformers are found by their names, too: tickets that name them come back, a run records the
+version of the package, and what would bring weights or code from elsewhere is refused. It fails if one of them does not
+come back, or if a package that is asked for is not installed.
 """

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.families import __doc__ as about
+from tests.families.by_name import faults
 from tests.families.cases import cases
 from tests.families.check import checked, table
 
@@ -33,7 +34,9 @@ def main() -> int:
     print(text)
     wrong = [row.name for row in rows if row.wrong]
     print(f"{len(rows)} networks, {len(wrong)} did not come back{': ' if wrong else ''}{', '.join(wrong)}")
-    return len(wrong) > 0
+    by_name = [fault for package in options.packages for fault in faults(package)]
+    print(f"by their names: {len(by_name)} faults", *by_name, sep="\n")
+    return len(wrong) + len(by_name) > 0
 
 
 if __name__ == "__main__":

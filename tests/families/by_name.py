@@ -1,8 +1,10 @@
-"""Networks of timm and transformers by their names: a ticket names them, and refusals keep weights and code out."""
+"""Networks of timm and transformers by their names: tickets name them, and what brings weights or code is refused."""
 
 import io
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 
 from supermask import Architecture, Digits32, Network, Recipe, RunOptions, Training, convert, exports, load, save
+from supermask.checks import cut
 from supermask.methods.edge_popup import EP
 from supermask.runs.identity import begun_in
 from tests.families.cases import SIGNALS, TEXT, TIMM, WORDS
@@ -34,7 +37,7 @@ class Named:
 
     architecture: Architecture
     inputs: torch.Tensor
-    shape: tuple[int, ...] | None = field(default=None)
+    shape: tuple[int, ...] | None = None
 
 
 def named(package: str) -> Iterator[Named]:
@@ -52,11 +55,10 @@ def named(package: str) -> Iterator[Named]:
                 words = torch.randint(4, 100, (2, 12), generator=torch.Generator().manual_seed(0))
                 yield Named(architecture=auto("SequenceClassification", config), inputs=words)
         for kind, (_, given, batch) in SIGNALS.items():
-            config, images = {"model_type": kind, **given, "torch_dtype": "bfloat16"}, len(batch) == 4
-            shape = (3, 32, 32) if kind == "vit" else (3, 224, 224) if images else None
+            task = "ImageClassification" if len(batch) == 4 else "AudioClassification"
             inputs = torch.randn(batch, generator=torch.Generator().manual_seed(0))
-            made = auto("ImageClassification" if images else "AudioClassification", config)
-            yield Named(architecture=made, inputs=inputs, shape=shape if "image_size" in config else None)
+            architecture = auto(task, {"model_type": kind, **given, "torch_dtype": "bfloat16"})
+            yield Named(architecture=architecture, inputs=inputs, shape=(3, 32, 32) if kind == "vit" else None)
 
 
 def auto(task: str, config: dict[str, Any], **arguments: Any) -> Architecture:
@@ -93,7 +95,7 @@ def comes_back(case: Named) -> str:
 
 
 VIT = {"model_type": "vit", **SIGNALS["vit"][1]}
-REFUSED = {
+REFUSED: dict[str, list[Refused]] = {
     "timm": [
         *(
             Refused(architecture=Architecture(name="timm/resnet10t", arguments={name: value}), says=f"{name}=")
@@ -133,7 +135,7 @@ REFUSED = {
 }  # fmt: skip
 
 
-def built(case: Refused) -> str:
+def wrongly_refused(case: Refused) -> str:
     """What is wrong with how an architecture is refused."""
     for make in (case.architecture.build, case.architecture.skeleton):
         try:
@@ -150,13 +152,11 @@ def built(case: Refused) -> str:
 
 def recorded(package: str) -> str:
     """What is wrong with the environment of a run of one of its networks."""
-    from importlib.metadata import version
-
     with TemporaryDirectory() as folder:
         network = Network(name="timm/test_resnet")
         if package == "transformers":
             file = Path(folder) / "vit.json"
-            file.write_text(__import__("json").dumps(VIT))
+            file.write_text(json.dumps(VIT))
             network = Network(name="transformers/AutoModelForImageClassification", config=file)
         run = RunOptions(folder=Path(folder) / "run", device="cpu", quiet=True)
         data = Digits32(batch=8, images_per_epoch=16)
@@ -166,3 +166,12 @@ def recorded(package: str) -> str:
         recipe.execute()
         said = begun_in(Path(folder) / "run") or {}
         return "" if said.get(package) == version(package) else f"its environment is {said}"
+
+
+def faults(package: str) -> list[str]:
+    """In words, of networks of a package by their names."""
+    found = [(str(case.architecture), comes_back(case)) for case in named(package)]
+    found += [(str(case.architecture), wrongly_refused(case)) for case in REFUSED.get(package, ())]
+    if package in REFUSED:
+        found.append((f"a run with {package}", recorded(package)))
+    return [f"{cut(name, 200)}: {fault}" for name, fault in found if fault]

@@ -113,7 +113,7 @@ def made_by(width: int) -> Callable[..., nn.Module]:
         (partial(cnn, width=2), partial(cnn, width=3)),
         (partial(cnn, width=2), cnn),
         (made_by(2), made_by(3)),
-        (lambda: nn.ReLU(), lambda: nn.Tanh()),
+        (lambda width: nn.Linear(width, 1), lambda width: nn.Linear(1, width)),
     ],
 )
 def test_a_name_is_taken_once(one: Any, two: Any) -> None:

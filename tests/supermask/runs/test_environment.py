@@ -122,3 +122,17 @@ def test_a_run_says_its_version_and_a_resumed_one_that_it_is_another(
     placed(BASE, folder, resume=True).execute()
     said = capsys.readouterr().err
     assert f"{folder}: supermask was '0.0.9', is '{supermask.__version__}': the run goes on" in said
+
+
+def test_the_package_that_makes_the_network_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "version", lambda package: f"{package} 1")
+    assert environment.environment("timm/resnet10t")["timm"] == "timm 1"
+    assert environment.environment("transformers/AutoModelForImageClassification")["transformers"] == "transformers 1"
+    for network in ("", "mine/timm", "torchvision/resnet18", "resnet18"):
+        assert not {"timm", "transformers"} & environment.environment(network).keys()
+    began = environment.environment("timm/resnet10t")
+    assert changed_environment(began) is None
+    monkeypatch.setattr(environment, "version", lambda package: f"{package} 2")
+    said = changed_environment(began)
+    assert said is not None
+    assert said.startswith("timm was 'timm 1', is 'timm 2': the run goes on, but not to the same bits for certain")

@@ -133,6 +133,11 @@ def value_missing(row: Row, inputs: Path) -> Words:
     return [*whole(row, inputs), FLAG[row.kind]] if row.kind in ("recipe", "grid") else []
 
 
+def module_missing(row: Row, inputs: Path) -> Words:
+    """It is to import what is not there."""
+    return [*whole(row, inputs), "--import", "no_such_module"]
+
+
 def device(name: str) -> Callable[[Row, Path], Words | None]:
     """Another device; a plan is refused as the run would be."""
 
@@ -149,6 +154,7 @@ FAULTS = [
     Fault(name="wrong type", given=wrong_type, parsed=True),
     Fault(name="out of range", given=out_of_range, parsed=True),
     Fault(name="value missing", given=value_missing, parsed=True),
+    Fault(name="no such module", given=module_missing),
     Fault(name="no such GPU", given=device("cuda:99")),
     Fault(name="other device", given=device("mps")),
     Fault(name="file missing", given=damaged("nowhere")),

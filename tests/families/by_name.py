@@ -108,7 +108,7 @@ REFUSED: dict[str, list[Refused]] = {
             Refused(architecture=Architecture(name=f"timm/{name}"), says=f"no architecture is called 'timm/{name}'")
             for name in ("hf-hub:timm/resnet10t", "hf_hub:x", "local-dir:x", "timm/resnet10t", "x/resnet10t")
         ),
-        Refused(architecture=Architecture(name="timm/resnet1Ot"), says="did you mean 'timm/resnet10t'"),
+        Refused(architecture=Architecture(name="timm/resnet1Ot"), says="'timm/resnet10t'"),
         Refused(architecture=Architecture(name="timm/resnet10t", arguments={"widht": 3}), says="widht"),
     ],
     "transformers": [

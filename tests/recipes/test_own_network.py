@@ -16,6 +16,7 @@ from tests.supermask.runs.small_runs import left_by, same
 NAMED = "--network.name", "mine/cnn", "--network.arguments", "dropout", 0.25
 CPU = "--run.device", "cpu"
 OFTEN = "--run.checkpoint-seconds", 0
+HALF = "--method.remaining", 0.5
 
 
 @pytest.fixture
@@ -24,18 +25,7 @@ def asked(tmp_path: Path) -> tuple[str, ...]:
 
 
 def test_killed_it_goes_on_to_the_bit_and_with_another_file_not(asked: tuple[str, ...], tmp_path: Path) -> None:
-    options = (
-        "ep",
-        *asked,
-        *NAMED,
-        *CPU,
-        "--data.layout",
-        "image",
-        "--training.epochs",
-        2,
-        "--run.checkpoint-seconds",
-        0,
-    )
+    options = "ep", *HALF, *asked, *NAMED, *CPU, "--data.layout", "image", "--training.epochs", 2, *OFTEN
     for folder in ("whole", "stopped"):
         how = ["tests.recipes.stopped", "SIGKILL:step", 20] if folder == "stopped" else []
         done = run(*[*how, "recipes.digits"], *options, "--run.folder", folder, cwd=tmp_path)
@@ -48,7 +38,7 @@ def test_killed_it_goes_on_to_the_bit_and_with_another_file_not(asked: tuple[str
             assert done.returncode == 2
             assert "the code of builder in nets_of_mine was of SHA-256" in done.stderr
     assert done.returncode == 0, done.stderr
-    assert "goes on after 20 of 62 steps" in done.stdout
+    assert "goes on after 19 of 62 steps" in done.stdout
     assert same(left_by(tmp_path / "stopped"), left_by(tmp_path / "whole"))
 
 
@@ -72,7 +62,7 @@ def test_a_grid_has_it_in_its_workers_and_runs_it_anew_where_it_changed(asked: t
 def test_two_processes(asked: tuple[str, ...], tmp_path: Path) -> None:
     torchrun = "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "recipes.digits"
     options = "--data.layout", "image", "--training.epochs", 1, *CPU, "--run.folder", "run"
-    done = run(*torchrun, "ep", *asked, *NAMED, *options, cwd=tmp_path)
+    done = run(*torchrun, "ep", *HALF, *asked, *NAMED, *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())["recipe"]
     assert (config["processes"], config["network"]["name"]) == (2, "mine/cnn")

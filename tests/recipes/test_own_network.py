@@ -99,6 +99,12 @@ def test_a_configuration_is_read_when_the_architecture_is_made(tmp_path: Path) -
     assert network(3).arguments == {"config": {"model_type": "vit"}, "num_classes": 3}
 
 
+def test_lists_come_from_a_command_line_as_json() -> None:
+    given = {"widths": "[8, 16]", "extra": '{"a": 1}', "text": "[8", "plain": "x", "rate": 0.5, "list": [1]}
+    found = Network(name="mine/cnn", arguments=given)(3).arguments
+    assert found == {**given, "widths": [8, 16], "extra": {"a": 1}, "num_classes": 3}
+
+
 def folder(**options: object) -> Path:
     grid = Grid(**options)  # type: ignore[arg-type]
     return experiments(grid.setting(), [ROWS["EP"]])[0].job(grid, 0).folder

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from supermask import Architecture
+from tests.families.by_name import Named, Refused, comes_back, wrongly_refused
 from tests.families.cases import Case, cases
 from tests.families.check import checked, table
 
@@ -39,3 +41,15 @@ def test_what_goes_wrong_is_a_row(wrong: str) -> None:
         wrong, "other logits than the searched network's"
     )
     assert row.wrong in table([row])
+
+
+def test_the_check_of_names_finds_what_is_wrong() -> None:
+    small = Architecture(name="torchvision/shufflenet_v2_x0_5", arguments={"num_classes": 3})
+    inputs = torch.zeros(2, 3, 64, 64)
+    assert comes_back(Named(architecture=small, inputs=inputs, shape=(3, 224, 224))) == ""
+    assert "has the shape (3, 224, 224)" in comes_back(Named(architecture=small, inputs=inputs, shape=(3, 64, 64)))
+    mlp = Architecture(name="mlp", arguments={"sizes": [4, 3]})
+    assert wrongly_refused(Refused(architecture=mlp, says="sizes")) == "it is built"
+    missing = Architecture(name="mlp")
+    assert wrongly_refused(Refused(architecture=missing, says="sizes is missing")) == ""
+    assert wrongly_refused(Refused(architecture=missing, says="norm")).startswith("it says mlp() cannot be built")

@@ -67,11 +67,15 @@ if TYPE_CHECKING:
     from supermask.methods.iterand import IteRand
     from supermask.methods.method import Method
     from supermask.methods.multicoated import Multicoated
+    from supermask.reports.frames import frames
+    from supermask.reports.paired import compare
     from supermask.runs import trackers
     from supermask.runs.hook import Hook, HookError
     from supermask.runs.interrupts import Interrupted
     from supermask.runs.main import main
+    from supermask.runs.masks import masks, overlap
     from supermask.runs.options import Conversion, RunOptions, RunResult
+    from supermask.runs.read import RunRecord, read_run
     from supermask.runs.recipe import Recipe
     from supermask.runs.stages import Evaluate, Export, Search, Train, search
     from supermask.runs.validation import Validation
@@ -104,10 +108,14 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.methods.iterand": ["IteRand"],
     "supermask.methods.method": ["Method"],
     "supermask.methods.multicoated": ["Multicoated"],
+    "supermask.reports.frames": ["frames"],
+    "supermask.reports.paired": ["compare"],
     "supermask.runs.hook": ["Hook", "HookError"],
     "supermask.runs.interrupts": ["Interrupted"],
     "supermask.runs.main": ["main"],
+    "supermask.runs.masks": ["masks", "overlap"],
     "supermask.runs.options": ["Conversion", "RunOptions", "RunResult"],
+    "supermask.runs.read": ["RunRecord", "read_run"],
     "supermask.runs.recipe": ["Recipe"],
     "supermask.runs.stages": ["Evaluate", "Export", "Search", "Train", "search"],
     "supermask.runs.trackers": ["trackers"],  # the module itself, as the next
@@ -162,6 +170,7 @@ __all__ = [
     "Part",
     "Recipe",
     "RunOptions",
+    "RunRecord",
     "RunResult",
     "ScoreSGD",
     "Search",
@@ -183,11 +192,13 @@ __all__ = [
     "Training",
     "Validation",
     "accuracy",
+    "compare",
     "convert",
     "down_to",
     "ep",
     "ep_long",
     "exports",
+    "frames",
     "hard_iep",
     "hard_iep_ft",
     "hard_iep_sri",
@@ -197,7 +208,10 @@ __all__ = [
     "keep_freed_memory",
     "load",
     "main",
+    "masks",
     "one_selection",
+    "overlap",
+    "read_run",
     "recalibrate",
     "register",
     "save",

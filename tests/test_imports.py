@@ -54,7 +54,7 @@ expected = {"supermask.kernels.subnet.op", "supermask.networks.convert", "superm
 assert expected <= set(imported), imported
 assert registered and len(registered) == len(set(registered)), sorted(registered)
 assert all(name.startswith("supermask::") for name in registered), registered
-optional = {"tensorboard", "mlflow", "wandb", "matplotlib", "sklearn"}
+optional = {"matplotlib", "mlflow", "pandas", "scipy", "sklearn", "tensorboard", "wandb"}
 assert not optional & set(sys.modules), "optional packages wait for their use"
 assert not torch.cuda.is_initialized()
 assert torch.equal(torch.get_rng_state(), generator)

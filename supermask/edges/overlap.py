@@ -7,11 +7,18 @@ expected overlap of whole networks adds up the layers' expected common edges.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from supermask.kernels.base.bits import check_words, count_bits
+from supermask.columns import data_frame
+from supermask.kernels.base.bits import bits_of, check_words, count_bits
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,30 @@ class NetworkOverlap:
     layers: Mapping[str, Overlap]
     total: Overlap
 
+    @property
+    def ratio(self) -> float:
+        """Common edges over those of the smaller mask, in all layers."""
+        return self.total.ratio
+
+    @property
+    def expected(self) -> float:
+        """`ratio` to be expected of masks that are independent in every layer."""
+        return self.total.expected
+
+    def frame(self) -> "DataFrame":
+        """A pandas DataFrame of one row a layer: edges of each mask, common and expected ones, ratios.
+
+        Raises:
+            NotInstalled: there is no pandas.
+        """
+        columns: dict[str, type | None] = {"layer": str, "a": int, "b": int, "common": int}
+        columns |= dict.fromkeys(("expected_common", "ratio", "expected"), float)
+        rows = [
+            {"layer": name} | {column: getattr(layer, column) for column in columns if column != "layer"}
+            for name, layer in self.layers.items()
+        ]
+        return data_frame(rows, columns)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Masks:
@@ -60,11 +91,13 @@ class Masks:
         name: in errors.
         bits: packed int32 [rows, words_per_row(cols)], by layer.
         cols: columns, by layer.
+        shapes: of the weights, outputs first, by layer; rows x cols where a layer has none.
     """
 
     name: str
     bits: Mapping[str, Tensor]
     cols: Mapping[str, int]
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for layer, bits in self.bits.items():
@@ -74,6 +107,18 @@ class Masks:
                 check_words(f"{self.name}: layer {layer!r}", bits, self.cols[layer])
             except RuntimeError as error:
                 raise ValueError(str(error)) from error
+            rows, cols = bits.shape[0], self.cols[layer]
+            shape = self.shapes.get(layer, (rows, cols))
+            if shape[:1] != (rows,) or math.prod(shape[1:]) != cols:
+                raise ValueError(f"{self.name}: layer {layer!r}: {shape} is not the shape of {rows} x {cols} edges")
+
+    def arrays(self) -> dict[str, NDArray[np.bool_]]:
+        """By layer, True where an edge is selected, in the shape of the layer's weight."""
+        found = {}
+        for layer, bits in self.bits.items():
+            dense = bits_of(bits.cpu(), self.cols[layer]).view(np.bool_)
+            found[layer] = dense.reshape(self.shapes.get(layer, dense.shape))
+        return found
 
 
 def packed_overlap(a: Tensor, b: Tensor, cols: int) -> Overlap:

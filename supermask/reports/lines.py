@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -101,12 +101,17 @@ def group(runs: Iterable[RunRecord]) -> list[Line]:
 def settings(run: RunRecord) -> dict[str, str]:
     """The recipe's settings by dotted name, as text; seed and run options are left out, and so is the remaining rate of
     a run of one cycle."""
-    found: dict[str, str] = {}
+    return {name: _text(value) for name, value in values(run).items()}
+
+
+def values(run: RunRecord) -> dict[str, Any]:
+    """The same as they are: numbers, truth values, lists, text."""
+    found: dict[str, Any] = {}
     for name, value in {**FIRST, **run.config}.items():
         if name not in ("name", "stages", "code", *_RUN_OPTIONS):
-            found |= {full: _text(inner) for full, inner in flat(value, name, lists=False)}
+            found |= dict(flat(value, name, lists=False))
     cycles = run.searches
-    found["cycles"] = str(len(cycles))
+    found["cycles"] = len(cycles)
     if len(cycles) > 1:
         found["cycles.remaining"] = f"{_text(cycles[0].get('remaining'))} to {_text(cycles[-1].get('remaining'))}"
     for name in dict.fromkeys(name for cycle in cycles for name in cycle if name != "remaining"):
@@ -114,28 +119,29 @@ def settings(run: RunRecord) -> dict[str, str]:
     stages = [stage for stage in run.config["stages"] if "cycle" not in stage]
     for kind, name in dict.fromkeys((stage.get("stage"), name) for stage in stages for name in stage):
         if name != "stage":
-            values = _distinct(stage[name] for stage in stages if stage.get("stage") == kind and name in stage)
-            found[f"{kind}.{name}"] = values
+            of_kind = (stage[name] for stage in stages if stage.get("stage") == kind and name in stage)
+            found[f"{kind}.{name}"] = _distinct(of_kind)
     return found | _code(run.config.get("code", {}))
 
 
-def _code(code: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def _code(code: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Types of the user's parts by their names, and what tells two parts of one type apart, short."""
     by_part: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for name, said in code.items():  # all stages in one
         by_part["stages" if name.startswith("stages.") else name].append(said)
-    found = {}
+    found: dict[str, Any] = {}
     for part, every in by_part.items():
         found[part] = _distinct(said.get("type") for said in every)
         digests = [f"{file} {digest[:8]}" for said in every for file, digest in said.get("source", {}).items()]
         found[f"{part}.source"] = _distinct(digests)
         for said in every:
-            found |= {name: _text(one) for name, one in flat(said.get("bound", {}), part) if one != {}}
+            found |= {name: one for name, one in flat(said.get("bound", {}), part) if one != {}}
     return found
 
 
-def differing(all_settings: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Settings in which these differ: their dotted name, and the shortest end of it that no other of them has."""
+def differing(all_settings: Sequence[Mapping[str, str]], taken: Collection[str] = ()) -> dict[str, str]:
+    """Settings in which these differ: their dotted name, and the shortest end of it that no other of them has, and that
+    is not taken."""
     names = dict.fromkeys(name for settings in all_settings for name in settings)
     differ = [name for name in names if len({settings.get(name) for settings in all_settings}) > 1]
     short = {}
@@ -143,7 +149,10 @@ def differing(all_settings: Sequence[Mapping[str, str]]) -> dict[str, str]:
         parts = name.split(".")
         ends = [".".join(parts[start:]) for start in reversed(range(len(parts)))]
         short[name] = next(
-            end for end in ends if sum(f".{other}".endswith(f".{end}") for other in differ) == 1 or end == name
+            end
+            for end in (*ends, f"settings.{name}")
+            if end not in taken
+            and (sum(f".{other}".endswith(f".{end}") for other in differ) == 1 or end == name or end not in ends)
         )
     return short
 
@@ -185,5 +194,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _distinct(values: Iterable[Any]) -> str:
-    return "+".join(dict.fromkeys(_text(value) for value in values))
+def _distinct(values: Iterable[Any]) -> Any:
+    """The one value, or the different ones as text."""
+    texts = {_text(value): value for value in values}
+    return next(iter(texts.values())) if len(texts) == 1 else "+".join(texts)

@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from supermask.checks import SupermaskError
+from supermask.columns import data_frame
 from supermask.edges.overlap import Masks
 from supermask.runs.identity import read_config
 from supermask.runs.records import (
@@ -39,6 +41,10 @@ from supermask.runs.records import (
     RunSummary,
     SampledEdges,
 )
+from supermask.runs.rows import RUN, Kind, columns, rows
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _MASK_FILE = re.compile(r"cycle-([1-9][0-9]*)\.safetensors")
 _LONGEST_END = 4096
@@ -92,6 +98,41 @@ class RunRecord:
     def data_wait(self) -> float:
         """Share of `seconds` spent waiting for data; NaN where no time was recorded."""
         return sum(time.seconds * time.data_wait for time in self.times) / self.seconds if self.seconds else math.nan
+
+    def frame(self, kind: Kind = "cycles") -> "DataFrame":
+        """What the run measured as a pandas DataFrame, NaN where it measured nothing.
+
+        Args:
+            kind: "cycles", one row a cycle; "epochs", one an epoch; "layers", one a layer and cycle.
+
+        Raises:
+            ValueError: there is no such kind.
+            NotInstalled: there is no pandas.
+        """
+        return data_frame(rows(self, kind), {**RUN, **columns(kind)})
+
+    def mask(self, cycle: int = -1) -> dict[str, NDArray[np.bool_]]:
+        """The mask of a cycle by layer, True where an edge is selected, in the shape of the layer's weight with its
+        outputs first; in releases that did not record shapes, rows x cols.
+
+        Args:
+            cycle: its number, from 1; below zero counts from the last cycle that has a mask.
+
+        Raises:
+            ValueError: the run has no mask of that cycle.
+            MaskFileError: the file is damaged.
+        """
+        return self.packed_mask(cycle).arrays()
+
+    def packed_mask(self, cycle: int = -1) -> Masks:
+        """The mask of a cycle as packed bits; arguments and errors are those of `mask`."""
+        numbers = sorted(self.masks)
+        if cycle < 0 and -cycle <= len(numbers):
+            cycle = numbers[cycle]
+        if cycle not in self.masks:
+            has = f"cycles {', '.join(map(str, numbers))}" if numbers else "none"
+            raise ValueError(f"{self.path} has no mask of cycle {cycle}: it has {has}")
+        return read_masks(self.masks[cycle])
 
 
 def read_run(path: str | Path) -> RunRecord:
@@ -299,15 +340,30 @@ def read_masks(path: str | Path) -> Masks:
         raise MaskFileError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            cols = json.loads((file.metadata() or {})["cols"])
+            cols, shapes = _sizes(file.metadata() or {})
             bits = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError) as error:
         raise MaskFileError(f"{path}: not a readable safetensors file, truncated or damaged: {error}") from error
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise MaskFileError(f"{path}: its metadata do not say how many columns its layers have") from error
-    if not isinstance(cols, dict) or not all(type(count) is int and count > 0 for count in cols.values()):
-        raise MaskFileError(f"{path}: its metadata do not say how many columns its layers have")
     try:
-        return Masks(name=str(path), bits=bits, cols=cols)
+        return Masks(name=str(path), bits=bits, cols=cols, shapes=shapes)
     except ValueError as error:
         raise MaskFileError(str(error)) from error
+
+
+def _sizes(said: Mapping[str, str]) -> tuple[dict[str, int], dict[str, tuple[int, ...]]]:
+    """By layer, its columns and the shape of its weight; files of earlier releases have no shapes.
+
+    Raises:
+        LookupError, TypeError, ValueError, AttributeError: the metadata do not say them.
+    """
+    if "shapes" in said:
+        shapes = {name: tuple(shape) for name, shape in json.loads(said["shapes"]).items()}
+        cols = {name: math.prod(shape[1:]) for name, shape in shapes.items()}
+    else:
+        cols, shapes = dict(json.loads(said["cols"]).items()), {}
+    sizes = (*cols.values(), *(size for shape in shapes.values() for size in shape))
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError(sizes)
+    return cols, shapes

@@ -171,8 +171,10 @@ class SearchRecorder(Recorder):
         if not self.folder.silent:
             self.folder.log(replace(result, layers=self._layer_records()))
             masks = {name: edges.mask().cpu() for name, edges in self.layers.items()}
-            cols = {"cols": json.dumps({name: edges.cols for name, edges in self.layers.items()})}
-            self.folder.write(f"masks/cycle-{self.number}.safetensors", to_safetensors(masks, metadata=cols))
+            shapes = json.dumps({name: list(edges.shape) for name, edges in self.layers.items()})
+            # One entry of metadata: safetensors writes several in an order that differs from file to file.
+            written = to_safetensors(masks, metadata={"shapes": shapes})
+            self.folder.write(f"masks/cycle-{self.number}.safetensors", written)
         return result
 
     def ratios(self) -> tuple[float, float]:

@@ -7,15 +7,17 @@ Figures are made without pyplot or any global state, and matplotlib is imported 
 import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from supermask.reports.lines import Line
+from supermask.reports.numbers import Table, to_csv
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Format = Literal["png", "pdf", "svg"]
 DPI = 150
 WIDTH = 6.0  # inches: on a page 400 px wide, text is still 9 px high
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -61,15 +63,34 @@ def to_png(figure: "Figure") -> bytes:
     return packed.getvalue()
 
 
-def legend(figure: "Figure", handles: Sequence["Artist"], labels: Sequence[str]) -> None:
-    """Above the axes, where it covers nothing, in as many columns as fit: the figure grows by it."""
+def render(figure: "Figure", form: Format) -> bytes:
+    """The figure as a file: the same bytes for the same figure, and text in PDF as fonts that journals take."""
+    from matplotlib import rc_context
+
+    if form == "png":
+        return to_png(figure)
+    drawn = io.BytesIO()
+    with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "supermask"}):
+        figure.savefig(drawn, format=form, metadata={"CreationDate": None} if form == "pdf" else {"Date": None})
+    return drawn.getvalue()
+
+
+def picture_files(name: str, figure: "Figure", table: Table, forms: Sequence[Format]) -> dict[str, bytes]:
+    """By their names, the files of a figure in these formats, and of the numbers that it shows."""
+    return {f"{name}.{form}": render(figure, form) for form in forms} | {f"{name}.csv": to_csv(table)}
+
+
+def legend(figure: "Figure", handles: Sequence["Artist"], labels: Sequence[str], *, sample: float = 2.0) -> None:
+    """Above the axes, where it covers nothing, in as many columns as fit: the figure grows by it; `sample` is the
+    length of a line's sample, in letters' sizes."""
     if not handles:
         return
     columns = max(count for count in range(1, len(labels) + 1) if count == 1 or _letters(labels, count) < _room(figure))
     rows = -(-len(labels) // columns)
     columns = -(-len(labels) // rows)
     figure.set_figheight(figure.get_figheight() + 0.18 * (rows - 1))
-    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize="small")
+    look = {"frameon": False, "fontsize": "small", "handlelength": sample}
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, **look)
 
 
 def _room(figure: "Figure") -> float:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from supermask.checks import SupermaskError, cut
 from supermask.runs.identity import FIRST, flat
 from supermask.runs.read import RunRecord, mean_and_error
 from supermask.runs.records import CycleResult
@@ -32,12 +33,20 @@ class Point:
 
     def mean(self, measure: Measure) -> tuple[float, float] | None:
         """Mean and standard error (NaN for one seed) over the seeds that have the measure; None where none has."""
-        by_seed = []
-        for records in self.seeds.values():
-            values = [value for record in records if (value := getattr(record, measure)) is not None]
-            if values:
-                by_seed.append(mean_and_error(values)[0])
+        by_seed = self._by_seed(measure)
         return mean_and_error(by_seed) if by_seed else None
+
+    def count(self, measure: Measure) -> int:
+        """How many seeds have the measure."""
+        return len(self._by_seed(measure))
+
+    def _by_seed(self, measure: Measure) -> list[float]:
+        found = []
+        for records in self.seeds.values():
+            held = [value for record in records if (value := getattr(record, measure)) is not None]
+            if held:
+                found.append(mean_and_error(held)[0])
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +86,23 @@ def line(label: str, runs: Sequence[RunRecord]) -> Line:
     )
 
 
-def group(runs: Iterable[RunRecord]) -> list[Line]:
+class LabelError(SupermaskError, ValueError):
+    """Labels that are not one a line; the message lists the lines."""
+
+
+def group(runs: Iterable[RunRecord], labels: Sequence[str] = ()) -> list[Line]:
     """Runs as lines, in the order in which each line's first run comes.
 
     Runs of a line agree in their recipe, the code of its parts and the kind of device, but for the seed and how they
-    ran. Runs of one cycle may differ in its
-    remaining too: they are points of the line. A line is called after its recipe, and where two recipes have one name,
-    also after the settings in which they differ.
+    ran. Runs of one cycle may differ in its remaining too: they are points of the line. A line is called after what
+    tells it from the others: its recipe, without the words with which all their names begin, and where two recipes have
+    one name, the settings in which they differ. `shared` says the rest.
+
+    Args:
+        labels: what lines are called instead, one a line, in their order.
+
+    Raises:
+        LabelError: there are more or fewer labels than lines, or two are the same.
     """
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     seen = set()
@@ -91,11 +110,25 @@ def group(runs: Iterable[RunRecord]) -> list[Line]:
         if (path := run.path.resolve()) not in seen:
             groups[_key(run)].append(run)
             seen.add(path)
-    labels: dict[str, str] = {}
-    for name in {members[0].name for members in groups.values()}:
-        same = [key for key, members in groups.items() if members[0].name == name]
-        labels |= dict(zip(same, _labels(name, [groups[key][0] for key in same]), strict=True))
-    return [line(labels[key], members) for key, members in groups.items()]
+    short = _labels([members[0] for members in groups.values()])
+    if labels and (len(labels) != len(short) or len(set(labels)) < len(labels)):
+        lines = ", ".join(f"{label} ({members[0].path})" for label, members in zip(short, groups.values(), strict=True))
+        raise LabelError(
+            f"labels {', '.join(labels)}: expected one for each of {len(short)} lines, all different; the lines are "
+            f"{lines}"
+        )
+    return [line(label, members) for label, members in zip(labels or short, groups.values(), strict=True)]
+
+
+def shared(lines: Sequence[Line]) -> str:
+    """What all runs of several lines have in common, for a title: how their recipes' names begin, data, network."""
+    runs = [run for drawn in lines for run in drawn.runs]
+    if not runs:
+        return ""
+    parts = [_beginning([run.name for run in runs])] if len(lines) > 1 else []
+    for said in ({_part(run.config.get(part)) for run in runs} for part in ("data", "network")):
+        parts += said if len(said) == 1 else ()
+    return ", ".join(part for place, part in enumerate(parts) if part and part.lower() not in _lower(parts[:place]))
 
 
 def settings(run: RunRecord) -> dict[str, str]:
@@ -176,16 +209,46 @@ def device_of(run: RunRecord) -> str:
     return str(run.config.get("device", "cpu")).partition(":")[0]
 
 
-def _labels(name: str, runs: Sequence[RunRecord]) -> list[str]:
-    """A label for each of these runs, of different lines and one name."""
+def _labels(runs: Sequence[RunRecord]) -> list[str]:
+    """A label for each of these runs, of different lines."""
+    every = [run.name for run in runs]
+    beginning = _beginning(every)
+    details: dict[str, dict[str, str]] = {}
     all_settings = [settings(run) | {"device": device_of(run)} for run in runs]
-    short = differing(all_settings)
+    for name in set(every):
+        details[name] = differing([found for run, found in zip(runs, all_settings, strict=True) if run.name == name])
     labels: list[str] = []
-    for found in all_settings:
-        label = " ".join([name, *(f"{end}={found[full]}" for full, end in short.items() if full in found)])
+    for run, found in zip(runs, all_settings, strict=True):
+        own = [f"{end}={found[full]}" for full, end in details[run.name].items() if full in found]
+        head = run.name.removeprefix(beginning).removeprefix("_")
+        label = " ".join([*([head] if head else []), *own]) or run.name
         again = sum(other == label or other.startswith(f"{label} (") for other in labels)
         labels.append(f"{label} ({again + 1})" if again else label)
     return labels
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """The words, joined by _, with which all of these names begin, leaving each its last; of one name all of it."""
+    if len(set(names)) == 1:
+        return names[0]
+    first, *others = (name.split("_")[:-1] for name in names)
+    count = 0
+    while count < len(first) and all(words[count : count + 1] == [first[count]] for words in others):
+        count += 1
+    return "_".join(first[:count])
+
+
+def _part(value: Any) -> str:
+    """Data or a network of a configuration, in a few words."""
+    if not isinstance(value, Mapping):
+        return ""
+    given = value.get("arguments")
+    found = [value.get("name") or value.get("type"), *(given.values() if isinstance(given, Mapping) else ())]
+    return cut(" ".join(_text(one) for one in found if one is not None), 60)
+
+
+def _lower(texts: Iterable[str]) -> set[str]:
+    return {text.lower() for text in texts}
 
 
 def _text(value: Any) -> str:

@@ -1,27 +1,20 @@
-"""The report of some runs: one HTML page that needs nothing else, and its pictures as PNG files beside it."""
+"""The report of some runs: one HTML page that needs nothing else, and its pictures and their numbers beside it."""
 
 import base64
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from supermask.checks import SupermaskError
-from supermask.edges.overlap import Masks, overlap
 from supermask.files import UnsyncedError, check_writable, write_all
-from supermask.reports import plots, run_plots
-from supermask.reports.figures import to_png
-from supermask.reports.lines import Line, Measure, Point, differing, group, settings
-from supermask.runs.read import RunRecord, read_masks, read_run
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from supermask.reports.figures import Format
+from supermask.reports.glossary import TERMS
+from supermask.reports.lines import Line, Measure, Point, differing, group, settings, shared
+from supermask.reports.pictures import Picture, draw, in_order
+from supermask.runs.read import RunRecord, read_run
 
 PAGE = "report.html"
-_MOST_MASKS = 24
 _MEASURES: dict[str, tuple[Measure, float, int]] = {
     "accuracy (%)": ("accuracy", 100, 1),
     "recalibrated (%)": ("recalibrated", 100, 1),
@@ -37,26 +30,18 @@ class ReportError(SupermaskError):
     """A report that cannot be made; the message says why and what to do."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One picture of a report.
-
-    Attributes:
-        file: its name.
-        title, caption: what it shows.
-        png: the file.
-        single: it is of one run; others compare all lines.
-    """
-
-    file: str
-    title: str
-    caption: str
-    png: bytes
-    single: bool
-
-
-def write_report(paths: str | Path | Sequence[str | Path], out: str | Path) -> Path:
+def write_report(
+    paths: str | Path | Sequence[str | Path],
+    out: str | Path,
+    *,
+    labels: Sequence[str] = (),
+    forms: Sequence[Format] = ("png",),
+) -> Path:
     """Write the report of these run folders, or of one, into the folder `out`, and return its page.
+
+    Args:
+        labels: of the lines, in the order in which each one's first run comes; by default what tells them apart.
+        forms: formats of the pictures beside the page, which are in it as PNG.
 
     Each file is replaced in one step; other files of the folder are left as they are. Where one cannot be written,
     those that were not there before are gone again.
@@ -64,6 +49,7 @@ def write_report(paths: str | Path | Sequence[str | Path], out: str | Path) -> P
     Raises:
         RunReadError: a path is not a run folder, or the folder is damaged.
         MaskFileError: a mask file is damaged.
+        LabelError: there are more or fewer labels than lines.
         ReportError: there is no run, no matplotlib, or `out` cannot be written or may lose what was.
     """
     paths, out = [paths] if isinstance(paths, str | Path) else paths, Path(out)
@@ -73,13 +59,13 @@ def write_report(paths: str | Path | Sequence[str | Path], out: str | Path) -> P
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         raise ReportError('a report needs matplotlib: pip install "supermask[recipes]"') from error
-    lines = group([read_run(path) for path in paths])
+    lines = group([read_run(path) for path in paths], labels)
     try:
         check_writable(out)
     except OSError as error:
         raise _unwritable(out, error) from error
-    pictures, notes = draw(lines)
-    files = {picture.file: picture.png for picture in pictures}
+    pictures, notes = draw(lines, forms)
+    files = {name: data for picture in pictures for name, data in picture.files.items()}
     files[PAGE] = page(lines, pictures, notes).encode("utf-8", "backslashreplace")
     try:
         write_all(out, files)
@@ -93,47 +79,6 @@ def write_report(paths: str | Path | Sequence[str | Path], out: str | Path) -> P
 
 def _unwritable(out: Path, error: OSError) -> ReportError:
     return ReportError(f"cannot write the report into {out}: {error.strerror}; name another folder")
-
-
-def draw(lines: Sequence[Line]) -> tuple[list[Picture], list[str]]:
-    """All pictures that these lines have the records for, and notes on those that they have not."""
-    pictures: list[Picture] = []
-    notes: list[str] = []
-
-    def add(file: str, title: str, caption: str, figure: "Figure", *, single: bool = False) -> None:
-        pictures.append(Picture(file=f"{file}.png", title=title, caption=caption, png=to_png(figure), single=single))
-
-    bars = "Bars: one standard error over seeds."
-    measured = [line for line in lines if not line.dense and line.points]
-    level = " Dashed: trained weights." if any(line.dense for line in lines) else ""
-    if any(point.mean("accuracy") for line in measured for point in line.points):
-        caption = f"With the batch-norm statistics of training. {bars}{level}"
-        add("accuracy", "Accuracy against remaining", caption, plots.accuracy_against_remaining(lines))
-    else:
-        notes.append("no searched cycle was evaluated: no accuracy against remaining")
-    if any(point.mean("recalibrated") for line in measured for point in line.points):
-        caption = f"With batch-norm statistics recalibrated for the final mask. {bars}{level}"
-        figure = plots.accuracy_against_remaining(lines, recalibrated=True)
-        add("recalibrated", "Accuracy against remaining, recalibrated", caption, figure)
-    if measured:
-        caption = (
-            f"Edges that no training step of the cycle selected, over all edges. {bars} Under hard pruning removed "
-            "edges count as dying (solid); dashed: never selected among the survivors, over the survivors."
-        )
-        add("dying", "Dying ratio against remaining", caption, plots.dying_against_remaining(lines))
-    if any(run.epochs for line in lines for run in line.runs):
-        caption = "Means over seeds; bands: one standard error."
-        add("training", "Training", caption, plots.training_curves(lines))
-    for number, (seed, names, masks) in enumerate(_masks(lines, notes), start=1):
-        table = [[overlap(a, b).total for b in masks] for a in masks]
-        caption = (
-            f"Seed {seed}. Below the diagonal: edges that two masks have in common, over those of the smaller one. "
-            "Above it: what independent masks of the same densities would have."
-        )
-        add(f"overlap-{number}", "Overlap of masks", caption, plots.overlap_map(names, table))
-    for file, title, caption, figure in _of_runs(lines, notes):
-        add(file, title, caption, figure, single=True)
-    return pictures, notes
 
 
 def page(lines: Sequence[Line], pictures: Sequence[Picture], notes: Sequence[str]) -> str:
@@ -151,6 +96,7 @@ def page(lines: Sequence[Line], pictures: Sequence[Picture], notes: Sequence[str
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}: supermask report</title><style>{_STYLE}</style></head><body><main>",
         f"<h1>{escape(title)}</h1><p>{escape(summary)}.</p>",
+        *(f"<p>All lines: {escape(common)}.</p>" for common in [shared(lines)] if common),
         _pictures(picture for picture in pictures if not picture.single),
         *(f"<p>Left out: {escape(note)}.</p>" for note in notes),
         "<h2>Cycles</h2><p>Means, &plusmn; one standard error over seeds. Remaining is the fraction of all masked "
@@ -160,75 +106,12 @@ def page(lines: Sequence[Line], pictures: Sequence[Picture], notes: Sequence[str
         _pictures(picture for picture in pictures if picture.single),
         "<h2>Runs</h2>",
         *_settings(lines),
+        "<h2>Terms</h2><dl>",
+        *(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>" for term, meaning in TERMS.items()),
+        "</dl>",
         "</main></body></html>",
     ]
     return "\n".join(parts) + "\n"
-
-
-def _masks(lines: Sequence[Line], notes: list[str]) -> Iterator[tuple[int, list[str], list[Masks]]]:
-    """(seed, names, masks) of each network with two masks or more: of one seed, whose masks are of the same weights."""
-    searched = [(line, run) for line in lines for run in sorted(line.runs, key=_order) if not run.dense]
-    _note(notes, "masks", [run for _, run in searched if not run.masks], "overlap of masks")
-    networks: dict[str, list[tuple[str, bool, Masks]]] = defaultdict(list)
-    seed = min((run.seed for _, run in searched if run.masks), default=0)
-    for line, run in searched:
-        for cycle, file in run.masks.items() if run.seed == seed else ():
-            masks = read_masks(file)
-            shape = repr([(name, bits.shape[0], masks.cols[name]) for name, bits in masks.bits.items()])
-            rates = [f"{100 * search['remaining']:.3g} %" for search in run.searches[cycle - 1 : cycle]]
-            networks[shape].append((" ".join([line.label, *rates]), cycle == max(run.masks), masks))
-    for found in networks.values():
-        chosen = [(name, masks) for name, last, masks in found if last or len(found) <= _MOST_MASKS]
-        if len(chosen) > 1:
-            yield seed, [name for name, _ in chosen], [masks for _, masks in chosen]
-
-
-def _of_runs(lines: Sequence[Line], notes: list[str]) -> Iterator[tuple[str, str, str, "Figure"]]:
-    """(file, title, caption, figure) of one run of each line: of its lowest seed, and of that the fewest edges."""
-    kinds: list[tuple[str, str, str, Callable[[RunRecord], bool], Callable[[RunRecord], Figure]]] = [
-        (
-            "ranks",
-            "Score ranks",
-            "Ranks of sampled edges in their layer. Edges above the black threshold are selected.",
-            lambda run: run.ranks is not None,
-            run_plots.rank_traces,
-        ),
-        (
-            "scores",
-            "Scores by layer",
-            "At the end of each cycle.",
-            lambda run: any(layer.scores for record in run.cycles for layer in record.layers.values()),
-            run_plots.score_histograms,
-        ),
-        (
-            "layers",
-            "Density and dying ratio by layer",
-            "At the end of each cycle.",
-            lambda run: any(record.layers for record in run.cycles),
-            run_plots.layer_ratios,
-        ),
-    ]
-    for kind, title, caption, has, figure in kinds:
-        lacking = []
-        for number, line in enumerate(lines, start=1):
-            runs = [run for run in sorted(line.runs, key=_order) if not run.dense]
-            lacking += [run for run in runs if not has(run)]
-            for run in [run for run in runs if has(run) and run.seed == runs[0].seed][-1:]:
-                rate = f", {100 * run.searches[0]['remaining']:.3g} %" if len(run.searches) == 1 else ""
-                heading = f"{title}: {line.label}{rate}, seed {run.seed}"
-                yield f"{kind}-{number}", heading, caption, figure(run)
-        _note(notes, kind, lacking, title.lower())
-
-
-def _order(run: RunRecord) -> tuple[int, float]:
-    """By seed, from many edges remaining to few."""
-    return run.seed, -run.searches[-1]["remaining"] if run.searches else -1.0
-
-
-def _note(notes: list[str], what: str, lacking: Sequence[RunRecord], picture: str) -> None:
-    if lacking:
-        names = ", ".join(str(run.path) for run in lacking[:5]) + (" and others" if len(lacking) > 5 else "")
-        notes.append(f"{picture} of {names}: no {what} recorded")
 
 
 def _cycles(lines: Sequence[Line]) -> Iterator[tuple[str, ...]]:
@@ -263,7 +146,7 @@ def _settings(lines: Sequence[Line]) -> Iterator[str]:
     rows = []
     for line, found in zip(lines, by_line, strict=True):
         own = ", ".join(f"{end} {found[name]}" for name, end in short.items() if name in found)
-        for run in sorted(line.runs, key=_order):
+        for run in sorted(line.runs, key=in_order):
             rates = " ".join(f"{100 * cycle['remaining']:.3g}" for cycle in run.searches)
             wait = "-" if math.isnan(run.data_wait) else f"{run.data_wait:.0%}"
             time = f"{run.seconds:.3g} s" if run.times else "-"
@@ -293,7 +176,7 @@ def _figure(picture: Picture) -> str:
     title, data = escape(picture.title), base64.b64encode(picture.png).decode()
     return (
         f'<figure><h3>{title}</h3><img alt="{title}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escape(picture.caption)} <code>{escape(picture.file)}</code></figcaption></figure>"
+        f"<figcaption>{escape(picture.caption)} <code>{escape(', '.join(picture.files))}</code></figcaption></figure>"
     )
 
 
@@ -329,4 +212,6 @@ td { white-space: nowrap; }
 td:last-child { white-space: normal; min-width: 10rem; }
 details { margin: 1rem 0; }
 summary { cursor: pointer; }
+dt { font-weight: bold; }
+dd { margin: 0 0 0.5rem 1.5rem; }
 """

@@ -1,6 +1,5 @@
 """Pictures that compare runs: functions from lines, and from mask overlaps, to matplotlib figures."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,8 +8,8 @@ import numpy as np
 
 from supermask.edges.overlap import Overlap
 from supermask.reports.figures import Look, legend, lighter, looks, new_figure, plain, rate_ticks, whole_numbers
-from supermask.reports.lines import Line, Measure, Point, line
-from supermask.runs.read import mean_and_error
+from supermask.reports.lines import Line, shared
+from supermask.reports.numbers import Curve, accuracy_curves, by_rate, dying_curves, epoch_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,17 +26,8 @@ def accuracy_against_remaining(lines: Sequence[Line], *, recalibrated: bool = Fa
         lines: with standard errors where they have several seeds.
         recalibrated: with batch-norm statistics of the final mask, not those of training.
     """
-    figure, (axes,) = new_figure()
-    measure: Measure = "recalibrated" if recalibrated else "accuracy"
-    shown: _Shown = []
-    for drawn, look in looks(lines):
-        if drawn.dense:
-            shown += _level(axes, drawn, measure, look)
-        else:
-            shown += _curve(axes, drawn, measure, look, scale=100)
-    _against_remaining(axes, lines)
-    axes.set_ylabel(f"test accuracy (%){', recalibrated' if recalibrated else ''}")
-    legend(figure, [handle for handle, _ in shown], [label for _, label in shown])
+    figure = _against_remaining(lines, accuracy_curves(lines, recalibrated=recalibrated))
+    figure.axes[0].set_ylabel(f"test accuracy (%){', recalibrated' if recalibrated else ''}")
     return figure
 
 
@@ -47,19 +37,9 @@ def dying_against_remaining(lines: Sequence[Line]) -> "Figure":
     Hard pruning has two: solid, the worst case, in which every removed edge counts as dying; dashed, the apparent one,
     never selected among the survivors over the survivors (soft iEP paper, Figure 5a).
     """
-    figure, (axes,) = new_figure()
-    shown: _Shown = []
-    for drawn, look in looks(lines):
-        if drawn.dense:
-            continue
-        shown += _curve(axes, drawn, "dying", look)
-        if any(_pruned(point) for point in drawn.points):
-            apparent = replace(drawn, label=f"{drawn.label}, among survivors")
-            shown += _curve(axes, apparent, "apparent", look, linestyle="--", markerfacecolor="white")
-    _against_remaining(axes, lines)
-    axes.set_ylabel("dying ratio (fraction of edges)")
-    axes.set_ylim(0, 1)
-    legend(figure, [handle for handle, _ in shown], [label for _, label in shown])
+    figure = _against_remaining(lines, dying_curves(lines))
+    figure.axes[0].set_ylabel("dying ratio (fraction of edges)")
+    figure.axes[0].set_ylim(0, 1)
     return figure
 
 
@@ -71,16 +51,18 @@ def training_curves(lines: Sequence[Line]) -> "Figure":
     figure, (top, bottom) = new_figure(rows=2, height=6.4, sharex=True)
     ends: set[int] = set()
     for drawn, look in looks(lines):
-        parts = _by_rate(drawn)
+        parts = by_rate(drawn)
         for index, part in enumerate(parts):
             colour = lighter(look.color, 0.7 * (1 - (index + 1) / len(parts)))
             for axes, measure, scale in ((top, "loss", 1), (bottom, "train_accuracy", 100)):
-                _epochs(axes, part, measure, scale, replace(look, color=colour), dashed=drawn.dense)
+                curve = epoch_curve(part, measure, scale)
+                _epochs(axes, curve, replace(look, color=colour), dashed=drawn.dense)
             for run in part.runs:
                 ends |= {a.epoch for a, b in zip(run.epochs, run.epochs[1:], strict=False) if a.cycle != b.cycle}
     for axes in (top, bottom):
         for end in ends:
             axes.axvline(end + 0.5, color=_GREY, linewidth=0.8, linestyle=":", zorder=0)
+    _title(top, lines)
     top.set_ylabel("training loss (mean of the epoch)")
     bottom.set_ylabel("training accuracy (%)")
     bottom.set_xlabel("epoch" + (" (dotted: a cycle ends)" if ends else ""))
@@ -90,21 +72,25 @@ def training_curves(lines: Sequence[Line]) -> "Figure":
 
 
 def overlap_map(names: Sequence[str], overlaps: Sequence[Sequence[Overlap]]) -> "Figure":
-    """Heat map of mask overlaps: measured below the diagonal, and above it what independent masks would have.
+    """Heat map of mask overlaps: measured below the diagonal, and above it what independent masks would have. Rows and
+    columns are numbered, and the legend has their names.
 
     Args:
         names: of the masks.
         overlaps: [row][column] of every pair.
     """
+    from matplotlib.lines import Line2D
+
     count = len(names)
-    size = max(4.0, 0.42 * count + 0.075 * max(map(len, names), default=0) + 1.2)
+    size = max(3.8, 0.36 * count + 0.9)
     figure, (axes,) = new_figure(width=size + 0.8, height=size)
     values = np.array(
         [[(pair.ratio if i >= j else pair.expected) for j, pair in enumerate(row)] for i, row in enumerate(overlaps)]
     )
     image = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
-    axes.set_xticks(range(count), [plain(name) for name in names], rotation=90)
-    axes.set_yticks(range(count), [plain(name) for name in names])
+    numbers = [str(number) for number in range(1, count + 1)]
+    axes.set_xticks(range(count), numbers)
+    axes.set_yticks(range(count), numbers)
     axes.grid(visible=False)
     if count <= 20:
         for (row, column), value in np.ndenumerate(values):
@@ -112,48 +98,18 @@ def overlap_map(names: Sequence[str], overlaps: Sequence[Sequence[Overlap]]) -> 
             axes.text(column, row, f"{value:.2f}".removeprefix("0"), ha="center", va="center", color=colour, fontsize=7)
     bar = figure.colorbar(image, ax=axes, shrink=0.8)
     bar.set_label("common edges / edges of the smaller mask")
+    named = [plain(f"{number}: {name}") for number, name in zip(numbers, names, strict=True)]
+    legend(figure, [Line2D([], [], linestyle="none") for _ in names], named, sample=0)
     return figure
 
 
-def _pruned(point: Point) -> bool:
-    """Hard pruning took edges out of the search space."""
-    apparent, worst = point.mean("apparent"), point.mean("dying")
-    return apparent is not None and worst is not None and not math.isclose(apparent[0], worst[0], abs_tol=1e-9)
-
-
-def _curve(axes: "Axes", drawn: Line, measure: Measure, look: Look, scale: float = 1, **style: Any) -> _Shown:
-    """Means of the line's points, with bars of one standard error."""
-    values = [(point.remaining, mean) for point in drawn.points if (mean := point.mean(measure)) is not None]
-    if not values:
-        return []
-    handle = axes.errorbar(
-        [100 * remaining for remaining, _ in values],
-        [scale * mean for _, (mean, _) in values],
-        yerr=[scale * error for _, (_, error) in values],  # NaN, of one seed, draws no bar
-        color=look.color,
-        marker=look.marker,
-        markersize=5,
-        linewidth=1.5,
-        capsize=3,
-        **style,
-    )
-    return [(handle, plain(drawn.label))]
-
-
-def _level(axes: "Axes", drawn: Line, measure: Measure, look: Look) -> _Shown:
-    """A dense line: what it reached last, at every remaining rate; it may have no recalibrated accuracy."""
-    found = [point.mean(measure) or point.mean("accuracy") for point in drawn.points[-1:]]
-    if not found or found[0] is None:
-        return []
-    mean, error = found[0]
-    handle = axes.axhline(100 * mean, color=look.color, linestyle="--", linewidth=1.5)
-    if error > 0:
-        axes.axhspan(100 * (mean - error), 100 * (mean + error), color=look.color, alpha=0.15, linewidth=0)
-    return [(handle, plain(drawn.label))]
-
-
-def _against_remaining(axes: "Axes", lines: Sequence[Line]) -> None:
-    """A logarithmic axis from many edges to few, with ticks at rates that were run."""
+def _against_remaining(lines: Sequence[Line], curves: Sequence[Sequence[Curve]]) -> "Figure":
+    """Curves over a logarithmic axis from many edges to few, with ticks at rates that were run."""
+    figure, (axes,) = new_figure()
+    shown: _Shown = []
+    for (_, look), some in zip(looks(lines), curves, strict=True):
+        for curve in some:
+            shown += _level(axes, curve, look) if curve.kind == "level" else _curve(axes, curve, look)
     axes.set_xscale("log")
     rates = {100 * point.remaining for drawn in lines if not drawn.dense for point in drawn.points}
     if rates:
@@ -162,37 +118,56 @@ def _against_remaining(axes: "Axes", lines: Sequence[Line]) -> None:
         axes.set_xticks(*rate_ticks(rates))
         axes.set_xticks([], minor=True)
     axes.set_xlabel("remaining (% of the masked edges, logarithmic)")
+    _title(axes, lines)
+    legend(figure, [handle for handle, _ in shown], [label for _, label in shown])
+    return figure
 
 
-def _by_rate(drawn: Line) -> list[Line]:
-    """A line's runs of one cycle apart by their rate; other lines as they are."""
-    rates = sorted({run.searches[0]["remaining"] for run in drawn.runs if len(run.searches) == 1}, reverse=True)
-    if len(rates) < 2:
-        return [drawn]
-    return [
-        line(
-            f"{drawn.label}, {100 * rate:.3g} %",
-            [run for run in drawn.runs if [cycle["remaining"] for cycle in run.searches] == [rate]],
-        )
-        for rate in rates
-    ]
+def _title(axes: "Axes", lines: Sequence[Line]) -> None:
+    """What all lines have in common."""
+    axes.set_title(plain(shared(lines)), fontsize="small", color=_GREY)
 
 
-def _epochs(axes: "Axes", drawn: Line, measure: str, scale: float, look: Look, *, dashed: bool) -> None:
-    """Mean of a measure at each epoch over the line's runs."""
-    found: dict[int, list[float]] = {}
-    for run in drawn.runs:
-        for epoch in run.epochs:
-            if (value := getattr(epoch, measure)) is not None:
-                found.setdefault(epoch.epoch, []).append(scale * value)
-    if not found:
+def _curve(axes: "Axes", curve: Curve, look: Look) -> _Shown:
+    """Means, with bars of one standard error."""
+    if not curve.points:
+        return []
+    x, mean, error, _ = zip(*curve.points, strict=True)
+    style: dict[str, Any] = {"linestyle": "--", "markerfacecolor": "white"} if curve.kind == "apparent" else {}
+    handle = axes.errorbar(
+        x,
+        mean,
+        yerr=error,  # NaN, of one seed, draws no bar
+        color=look.color,
+        marker=look.marker,
+        markersize=5,
+        linewidth=1.5,
+        capsize=3,
+        **style,
+    )
+    return [(handle, plain(curve.label))]
+
+
+def _level(axes: "Axes", curve: Curve, look: Look) -> _Shown:
+    """Trained weights, at every remaining rate."""
+    if not curve.points:
+        return []
+    _, mean, error, _ = curve.points[0]
+    handle = axes.axhline(mean, color=look.color, linestyle="--", linewidth=1.5)
+    if error > 0:
+        axes.axhspan(mean - error, mean + error, color=look.color, alpha=0.15, linewidth=0)
+    return [(handle, plain(curve.label))]
+
+
+def _epochs(axes: "Axes", curve: Curve, look: Look, *, dashed: bool) -> None:
+    """Means at each epoch, with a band of one standard error."""
+    if not curve.points:
         return
-    x = sorted(found)
-    mean, error = np.array([mean_and_error(found[epoch]) for epoch in x]).T
+    x, mean, error, _ = np.array(curve.points).T
     axes.plot(
         x,
         mean,
-        label=plain(drawn.label),
+        label=plain(curve.label),
         color=look.color,
         marker=look.marker,
         markevery=max(len(x) // 8, 1),

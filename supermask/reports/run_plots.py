@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from supermask.reports.figures import MARKERS, WIDTH, legend, new_figure, plain, rate_ticks, whole_numbers
+from supermask.reports.numbers import score_bins
 from supermask.runs.read import RunRecord
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def score_histograms(run: RunRecord) -> "Figure":
     Raises:
         ValueError: the run recorded no histograms.
     """
-    layers = _layer_names(run, scores=True)
+    layers = layer_names(run, scores=True)
     if not layers:
         raise ValueError(f"{run.path} recorded no score histograms")
     columns = min(len(layers), 3)
@@ -66,12 +67,9 @@ def score_histograms(run: RunRecord) -> "Figure":
     figure, grid = new_figure(rows=rows, columns=columns, width=2.6 * columns + 0.6, height=1.9 * rows + 0.9)
     colours = _sequence(len(run.cycles))
     for axes, layer in zip(grid, layers, strict=False):
-        for record, colour in zip(run.cycles, colours, strict=True):
-            scores = record.layers[layer].scores if layer in record.layers else None
-            if scores is not None and scores.high > scores.low:
-                width = (scores.high - scores.low) / len(scores.counts)
-                share = 100 * np.array(scores.counts) / max(sum(scores.counts), 1) / width
-                bins = np.linspace(scores.low, scores.high, len(share) + 1)
+        for index, colour in enumerate(colours):
+            if (found := score_bins(run, layer, index)) is not None:
+                bins, share = found
                 axes.stairs(share, bins, baseline=None, color=colour, linewidth=1)
         axes.set_title(plain(layer), fontsize="small")
         axes.set_yscale("log")  # few scores are far from zero, and they are the selected ones
@@ -92,7 +90,7 @@ def layer_ratios(run: RunRecord) -> "Figure":
     Raises:
         ValueError: the run recorded no layers.
     """
-    layers = _layer_names(run, scores=False)
+    layers = layer_names(run, scores=False)
     if not layers:
         raise ValueError(f"{run.path} recorded no layers")
     longest = max(map(len, layers))
@@ -137,7 +135,8 @@ def _thresholds(run: RunRecord) -> tuple[list[int], list[float]]:
     return [*starts, before], [*levels, levels[-1]]
 
 
-def _layer_names(run: RunRecord, *, scores: bool) -> list[str]:
+def layer_names(run: RunRecord, *, scores: bool) -> list[str]:
+    """The layers of a run; of those with score histograms as many as are drawn, evenly chosen."""
     names = [
         name for record in run.cycles for name, layer in record.layers.items() if not scores or layer.scores is not None
     ]

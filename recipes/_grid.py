@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
@@ -32,7 +32,7 @@ from supermask import (
 )
 from supermask.recipes._experiment import suited
 from supermask.recipes._settings import NO_VALIDATION, SETTINGS, DataName, Mlp, Setting, SmallConv4, layout_for
-from supermask.reports import Line
+from supermask.reports import Format, Line, Table, picture_files
 from supermask.runs import (
     GridError,
     Job,
@@ -47,6 +47,9 @@ from supermask.runs import (
     told,
     write_whole,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,7 @@ class Grid:
         workers: runs at once; by default one a core, and one on a GPU.
         device: where each run happens; by default the GPU if there is one.
         network: another network than the data set's own.
+        format: of the figures: several can be named; the numbers of each are written as CSV too.
         dry_run: print the plan of every experiment and the time that all take, and write nothing.
     """
 
@@ -111,6 +115,7 @@ class Grid:
     workers: int | None = None
     device: str = "auto"
     network: Other = Other()
+    format: tuple[Format, ...] = ("png",)
     dry_run: bool = False
 
     def __post_init__(self) -> None:
@@ -180,6 +185,10 @@ class Grid:
                 raise
             raise self._unwritable(path, error) from error
         return path
+
+    def draw(self, name: str, figure: "Figure", numbers: Table) -> list[Path]:
+        """Write a figure in every format asked for, and its numbers."""
+        return [self.write(file, data) for file, data in picture_files(name, figure, numbers, self.format).items()]
 
     def _unwritable(self, path: Path, error: OSError) -> GridError:
         return GridError(

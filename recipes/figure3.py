@@ -14,7 +14,7 @@ from supermask.recipes._grid import (
 )
 from supermask.recipes._picking import PickingGrid
 from supermask.recipes._plan import show_plan
-from supermask.reports import accuracy_against_remaining, line, to_png
+from supermask.reports import accuracy_against_remaining, accuracy_curves, curves_table, line
 from supermask.runs import table
 
 # The first are in the colours that stand out.
@@ -25,7 +25,7 @@ BEST = {"digits": (replace(TABLE_3["EP long"], lr=0.03),)}
 
 
 def main(grid: PickingGrid) -> None:
-    """Run the grid, print the table, write figure3.png and figure3.md."""
+    """Run the grid, print the table, write figure3.png, figure3.csv and figure3.md."""
     shown = COMPARED if grid.lrs else (*COMPARED, *BEST.get(grid.data, ()))
     compared = grid.experiments(shown)
     if grid.dry_run:
@@ -36,8 +36,9 @@ def main(grid: PickingGrid) -> None:
     title = f"{grid.data}: test accuracy in %, mean ± standard error of {grid.seeds} seeds (dense: all weights trained)"
     console.print(table(title, columns, rows, left=columns[:1]))
     grid.write("figure3.md", markdown(columns, rows))
-    path = grid.write("figure3.png", to_png(accuracy_against_remaining(lines)))
-    console.print(f"wrote {path} and figure3.md", highlight=False)
+    numbers = curves_table(accuracy_curves(lines), "test accuracy (%)")
+    wrote = grid.draw("figure3", accuracy_against_remaining(lines), numbers)
+    console.print(f"wrote {', '.join(map(str, wrote))} and figure3.md", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from supermask.recipes._grid import (
     run,
 )
 from supermask.recipes._plan import show_plan
-from supermask.reports import Line, accuracy_against_remaining, line, to_png
+from supermask.reports import Line, accuracy_against_remaining, accuracy_curves, curves_table, line
 from supermask.runs import table
 
 # The paper takes the linear option: coats are measured in a first cycle of one coat.
@@ -37,7 +37,7 @@ def coated(drawn: Line) -> Line:
 
 
 def main(grid: Grid) -> None:
-    """Run the grid, print the table, write figure4a.png and figure4a.md."""
+    """Run the grid, print the table, write figure4a.png, figure4a.csv and figure4a.md."""
     compared = experiments(grid.setting(), COMPARED)
     if grid.dry_run:
         return show_plan(grid, compared)
@@ -49,8 +49,9 @@ def main(grid: Grid) -> None:
     title = f"{grid.data}: test accuracy in %, mean ± standard error of {grid.seeds} seeds"
     console.print(table(title, columns, rows, left=columns[:1]))
     grid.write("figure4a.md", markdown(columns, rows))
-    path = grid.write("figure4a.png", to_png(accuracy_against_remaining(lines)))
-    console.print(f"wrote {path} and figure4a.md", highlight=False)
+    numbers = curves_table(accuracy_curves(lines), "test accuracy (%)")
+    wrote = grid.draw("figure4a", accuracy_against_remaining(lines), numbers)
+    console.print(f"wrote {', '.join(map(str, wrote))} and figure4a.md", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,14 @@ from supermask.recipes._grid import (
     spread,
 )
 from supermask.recipes._plan import show_plan
-from supermask.reports import dying_against_remaining, line, rank_traces, to_png
+from supermask.reports import curves_table, dying_against_remaining, dying_curves, line, rank_table, rank_traces
 from supermask.runs import table
 
 COMPARED = (ROWS["EP"], ROWS["hard iEP"], ROWS["soft iEP"])
 
 
 def main(grid: Grid) -> None:
-    """Run the grid, print the dying ratios, write figure5a.png, figure5a.md and the score ranks of the first seed."""
+    """Run the grid, print the dying ratios, write figure5a and the score ranks of the first seed."""
     compared = experiments(grid.setting(), COMPARED)
     if grid.dry_run:
         return show_plan(grid, compared)
@@ -49,9 +49,11 @@ def main(grid: Grid) -> None:
     title = f"{grid.data}: final dying ratio of each cycle, and test accuracy in %, {grid.seeds} seeds"
     console.print(table(title, columns, rows, left=columns[:1]))
     wrote = [grid.write("figure5a.md", markdown(columns, rows))]
-    wrote += [grid.write("figure5a.png", to_png(dying_against_remaining(lines)))]
+    numbers = curves_table(dying_curves(lines), "dying ratio")
+    wrote += grid.draw("figure5a", dying_against_remaining(lines), numbers)
     for row in COMPARED[1:]:
-        wrote.append(grid.write(f"figure5b_{row.name}.png", to_png(rank_traces(runs[row.label][0]))))
+        first = runs[row.label][0]
+        wrote += grid.draw(f"figure5b_{row.name}", rank_traces(first), rank_table(first))
     console.print(f"wrote {', '.join(map(str, wrote))}", highlight=False, soft_wrap=True)
 
 

@@ -1,16 +1,24 @@
-"""Looking at runs: lines of a figure, and figures."""
+"""Looking at runs: lines of a figure, figures, their numbers, tables and comparisons."""
 
-from supermask.reports.figures import to_png
+from supermask.reports.figures import Format, picture_files, to_png
 from supermask.reports.lines import Line, Point, line
+from supermask.reports.numbers import Table, accuracy_curves, curves_table, dying_curves, rank_table
 from supermask.reports.plots import accuracy_against_remaining, dying_against_remaining
 from supermask.reports.run_plots import rank_traces
 
 __all__ = [
+    "Format",
     "Line",
     "Point",
+    "Table",
     "accuracy_against_remaining",
+    "accuracy_curves",
+    "curves_table",
     "dying_against_remaining",
+    "dying_curves",
     "line",
+    "picture_files",
+    "rank_table",
     "rank_traces",
     "to_png",
 ]

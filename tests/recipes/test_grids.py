@@ -9,6 +9,7 @@ from supermask.methods import METHODS
 from supermask.methods.edge_popup import EP
 from supermask.methods.method import Method
 from supermask.recipes._grid import DENSE, ROWS, TABLE_3, Compared, Grid, at_rates, experiments, spread
+from supermask.reports.figures import new_figure
 from tests.recipes.command import run
 
 SMALL = ["--seeds", 1, "--epochs", 1, "--folder", "grid"]
@@ -38,6 +39,9 @@ def test_figure3_table3_and_figure5_share_their_runs(tmp_path: Path) -> None:
     # At the first rate every row of Table 3 is the same run.
     assert len({row[1] for row in rows if row[0] not in ("dense", "EP long, lr 0.03")}) == 1
     assert (grid / "figure3.png").read_bytes().startswith(b"\x89PNG")
+    drawn = [line.split(",") for line in (grid / "figure3.csv").read_text().splitlines()]
+    assert drawn[0] == ["line", "remaining (%)", "test accuracy (%)", "standard error", "seeds"]
+    assert {row[0] for row in drawn[1:]} >= {"EP", "soft iEP", "dense"}
     before = snapshot(grid)
     assert len([name for name in before if name.endswith("metrics.jsonl")]) == 1 + 2 + 8 + 1 + 2
     done = run("recipes.table3", *options, cwd=tmp_path)
@@ -54,7 +58,8 @@ def test_figure3_table3_and_figure5_share_their_runs(tmp_path: Path) -> None:
     done = run("recipes.figure5", *options, "--out", "drawn", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {
-        "figure5a.md", "figure5a.png", "figure5b_hard_iep.png", "figure5b_soft_iep.png"
+        "figure5a.csv", "figure5a.md", "figure5a.png", "figure5b_hard_iep.csv", "figure5b_hard_iep.png",
+        "figure5b_soft_iep.csv", "figure5b_soft_iep.png",
     }  # fmt: skip
     assert snapshot(grid) == before
     done = run("recipes.figure4a", *options, "--out", "drawn", cwd=tmp_path)
@@ -156,6 +161,14 @@ def test_a_run_says_the_method_that_its_cycles_do_not() -> None:
     assert one.job(grid, 0).folder != other.job(grid, 0).folder
     often = replace(ROWS["IteRand"], method=replace(METHODS["IteRand"], chance=0.2))
     assert experiments(grid.setting(), [often])[0].job(grid, 0).folder != one.job(grid, 0).folder
+
+
+def test_figures_are_drawn_in_the_formats_asked_for(tmp_path: Path) -> None:
+    figure, _ = new_figure()
+    wrote = Grid(out=tmp_path / "out", format=("pdf", "svg")).draw("a", figure, [("line", "x"), ("EP", 0.5)])
+    assert [path.name for path in wrote] == ["a.pdf", "a.svg", "a.csv"]
+    assert wrote[0].read_bytes().startswith(b"%PDF")
+    assert wrote[2].read_text() == "line,x\nEP,0.5\n"
 
 
 def test_spread() -> None:

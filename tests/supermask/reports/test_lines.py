@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supermask.reports.lines import differing, group, line, settings
+from supermask.reports.lines import LabelError, differing, group, line, settings, shared
 from supermask.runs.read import read_run
 from tests.supermask.runs.run_folders import HALVED, edit_config, write_ep, write_run
 
@@ -47,9 +47,9 @@ def test_cycles_group_only_where_all_stages_agree(tmp_path: Path) -> None:
     lines = group(read_run(tmp_path / name) for name in "abcd")
     assert [[run.seed for run in drawn.runs] for drawn in lines] == [[0, 3], [1], [2]]
     assert [drawn.label for drawn in lines] == [
-        "digits_soft_iep cycles=3 remaining=0.5 to 0.125 space=all",
-        "digits_soft_iep cycles=2 remaining=0.5 to 0.25 space=all",
-        "digits_soft_iep cycles=3 remaining=0.5 to 0.125 space=all+survivors",
+        "cycles=3 remaining=0.5 to 0.125 space=all",
+        "cycles=2 remaining=0.5 to 0.25 space=all",
+        "cycles=3 remaining=0.5 to 0.125 space=all+survivors",
     ]
 
 
@@ -64,7 +64,7 @@ def test_the_kind_of_device_keeps_runs_apart_and_not_its_number(tmp_path: Path) 
     for seed, (name, device) in enumerate(zip("abc", ("cpu", "cuda:0", "cuda:1"), strict=True)):
         edit_config(write_run(tmp_path / name, seed=seed), device=device)
     lines = group(read_run(tmp_path / name) for name in "abc")
-    assert [drawn.label for drawn in lines] == ["digits_soft_iep device=cpu", "digits_soft_iep device=cuda"]
+    assert [drawn.label for drawn in lines] == ["device=cpu", "device=cuda"]
 
 
 def test_code_keeps_runs_apart_and_labels_say_it_short(tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_code_keeps_runs_apart_and_labels_say_it_short(tmp_path: Path) -> None:
     lines = group(read_run(tmp_path / name) for name in "abcd")
     assert [drawn.label for drawn in lines] == [
         "digits_soft_iep",
-        "digits_soft_iep training=mine.Adam source=mine aaaaaaaa",
-        "digits_soft_iep training=mine.Adam source=mine bbbbbbbb",
+        "training=mine.Adam source=mine aaaaaaaa",
+        "training=mine.Adam source=mine bbbbbbbb",
     ]
     assert len(lines[0].runs) == 2
 
@@ -88,7 +88,7 @@ def test_a_label_names_the_settings_that_differ_and_only_within_a_name(tmp_path:
     write_run(tmp_path / "b", name="digits_ep_long", rates=rates, lr=0.03)
     write_run(tmp_path / "c", name="digits_ep", rates=rates, lr=0.1)
     labels = [drawn.label for drawn in group(read_run(tmp_path / name) for name in "abc")]
-    assert labels == ["digits_ep_long lr=0.3", "digits_ep_long lr=0.03", "digits_ep"]
+    assert labels == ["ep_long lr=0.3", "ep_long lr=0.03", "ep"]
 
 
 def test_labels_are_unique_where_the_settings_read_alike(tmp_path: Path) -> None:
@@ -96,6 +96,39 @@ def test_labels_are_unique_where_the_settings_read_alike(tmp_path: Path) -> None
         write_run(tmp_path / name, rates=(0.5, middle, 0.125))
     labels = [drawn.label for drawn in group(read_run(tmp_path / name) for name in "abc")]
     assert labels == ["digits_soft_iep", "digits_soft_iep (2)", "digits_soft_iep (3)"]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "title"),
+    [
+        (["digits_ep", "digits_ep_long"], ["ep", "ep_long"], "digits, mlp [64, 32, 24, 10]"),
+        (["cifar10_soft_iep", "cifar10_soft_iep_ft"], ["iep", "iep_ft"], "cifar10_soft, Digits, mlp [64, 32, 24, 10]"),
+        (["digits", "digits_ep"], ["digits", "digits_ep"], "Digits, mlp [64, 32, 24, 10]"),
+        (["ep", "soft_iep"], ["ep", "soft_iep"], "Digits, mlp [64, 32, 24, 10]"),
+        (["ep"], ["ep"], "Digits, mlp [64, 32, 24, 10]"),
+    ],
+)
+def test_what_names_share_is_in_the_title(names: list[str], labels: list[str], title: str, tmp_path: Path) -> None:
+    lines = group([read_run(write_run(tmp_path / name, name=name)) for name in names])
+    assert [drawn.label for drawn in lines] == labels
+    assert shared(lines) == title
+
+
+def test_one_recipe_in_several_lines_is_in_the_title_and_what_differs_is_not(tmp_path: Path) -> None:
+    for name, lr in (("a", 0.1), ("b", 0.2)):
+        write_run(tmp_path / name, lr=lr)
+    edit_config(tmp_path / "b", network={"name": "conv2", "arguments": {}})
+    lines = group([read_run(tmp_path / name) for name in "ab"])
+    assert shared(lines) == "digits_soft_iep, Digits"
+    assert shared([]) == shared([line("nothing", [])]) == ""
+
+
+def test_lines_are_called_as_they_are_told(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / name, name=name)) for name in ("d_a", "d_b")]
+    assert [drawn.label for drawn in group(runs, ("first", "second"))] == ["first", "second"]
+    for labels in (("one",), ("one", "two", "three"), ("same", "same")):
+        with pytest.raises(LabelError, match=r"expected one for each of 2 lines, .* the lines are a \("):
+            group(runs, labels)
 
 
 def test_short_names_stay_unambiguous() -> None:
@@ -106,6 +139,7 @@ def test_short_names_stay_unambiguous() -> None:
     assert differing(all_settings) == {"training.lr": "training.lr", "cycles.lr": "cycles.lr", "a.b": "b"}
     assert differing([{"a.b": "1"}, {"a.b": "1"}]) == {}
     assert differing([{"a.b": "1"}, {}]) == {"a.b": "b"}
+    assert differing([{"a.b": "1"}, {}], taken={"b"}) == {"a.b": "a.b"}
 
 
 def test_settings_say_what_a_run_is_and_not_where(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from supermask.__main__ import main
+from supermask.reports import plots
+from supermask.reports.glossary import TERMS
+from supermask.reports.lines import LabelError
 from supermask.reports.page import PAGE, ReportError, write_report
 from supermask.runs.read import MaskFileError, read_run
 from supermask.runs.records import RunReadError
@@ -61,7 +64,8 @@ class Page(HTMLParser):
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, and not rendered."""
-    monkeypatch.setattr("supermask.reports.page.to_png", lambda figure: type(figure).__name__.encode())
+    for module in ("figures", "pictures"):
+        monkeypatch.setattr(f"supermask.reports.{module}.render", lambda figure, form: f"{figure} {form}".encode())
 
 
 def read_page(out: Path) -> Page:
@@ -94,10 +98,9 @@ def test_every_picture_is_a_png_in_the_page_and_beside_it(whole: tuple[Path, lis
         pictures.append(base64.b64decode(data, validate=True))
         assert pictures[-1].startswith(b"\x89PNG\r\n\x1a\n")
     files = sorted(file.name for file in out.iterdir())
-    kinds = [f"{kind}-{line}.png" for kind in ("layers", "ranks", "scores") for line in (1, 2, 4)]
-    assert files == sorted(
-        [*kinds, "accuracy.png", "dying.png", "overlap-1.png", "recalibrated.png", PAGE, "training.png"]
-    )
+    kinds = [f"{kind}-{line}" for kind in ("layers", "ranks", "scores") for line in (1, 2, 4)]
+    names = [*kinds, "accuracy", "dying", "overlap-1", "recalibrated", "training"]
+    assert files == sorted([PAGE, *(f"{name}.{form}" for name in names for form in ("csv", "png"))])
     assert sorted(pictures) == sorted(file.read_bytes() for file in out.glob("*.png"))
 
 
@@ -114,22 +117,30 @@ def test_the_page_needs_nothing_else_and_runs_nothing(whole: tuple[Path, list[Pa
 
 def test_pictures_of_single_runs_are_of_the_lowest_seed_and_the_fewest_edges(whole: tuple[Path, list[Path]]) -> None:
     text = read_page(whole[0]).text
-    for line in ("digits_soft_iep, seed 0", "digits_hard_iep, seed 0", "digits_ep, 12.5 %, seed 0"):
+    for line in ("soft_iep, seed 0", "hard_iep, seed 0", "ep, 12.5 %, seed 0"):
         assert f"Score ranks: {line}" in text
 
 
 def test_overlaps_are_of_one_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
     paths = [write_run(tmp_path / f"soft{seed}", seed=seed, epochs=1) for seed in (4, 3)]
     shown: list[Any] = []
-    monkeypatch.setattr("supermask.reports.plots.overlap_map", lambda names, table: shown.append((names, table)))
+    draw = plots.overlap_map
+
+    def overlap_map(names: Any, table: Any) -> Any:
+        shown.append((names, table))
+        return draw(names, table)
+
+    monkeypatch.setattr(plots, "overlap_map", overlap_map)
     write_report([*paths, *write_ep(tmp_path, seeds=(3,), epochs=1)], tmp_path / "out")
     ((names, table),) = shown
     rates = ["50 %", "25 %", "12.5 %"]
-    assert names == [f"{name} {rate}" for name in ("digits_soft_iep", "digits_ep") for rate in rates]
+    assert names == [f"{name} {rate}" for name in ("soft_iep", "ep") for rate in rates]
     assert [round(pair.expected, 2) for pair in table[0]] == [0.5] * 6
     assert [table[i][i].ratio for i in range(6)] == [1.0] * 6
     assert table[1][4].ratio == table[4][1].ratio < 1
-    assert "Seed 3." in read_page(tmp_path / "out").text
+    text = read_page(tmp_path / "out").text
+    assert "1: soft_iep 50 %; 2: soft_iep 25 %; " in text
+    assert "6: ep 12.5 %. Seed 3." in text
 
 
 def test_numbers_of_the_table(whole: tuple[Path, list[Path]]) -> None:
@@ -138,10 +149,10 @@ def test_numbers_of_the_table(whole: tuple[Path, list[Path]]) -> None:
     assert cycles[0] == ["line", "cycle", "remaining", "seeds", "accuracy (%)", "recalibrated (%)", "dying",
                          "cumulative dying", "explored", "dead units"]  # fmt: skip
     assert [row[:4] for row in cycles[1:]] == [
-        *(["digits_soft_iep", f"{i}", rate, "2"] for i, rate in ((1, "50 %"), (2, "25 %"), (3, "12.5 %"))),
-        *(["digits_hard_iep", f"{i}", rate, "1"] for i, rate in ((1, "50 %"), (2, "25 %"), (3, "12.5 %"))),
-        ["digits_dense", "1", "100 %", "1"],
-        *(["digits_ep", "1", rate, "1"] for rate in ("50 %", "25 %", "12.5 %")),
+        *(["soft_iep", f"{i}", rate, "2"] for i, rate in ((1, "50 %"), (2, "25 %"), (3, "12.5 %"))),
+        *(["hard_iep", f"{i}", rate, "1"] for i, rate in ((1, "50 %"), (2, "25 %"), (3, "12.5 %"))),
+        ["dense", "1", "100 %", "1"],
+        *(["ep", "1", rate, "1"] for rate in ("50 %", "25 %", "12.5 %")),
     ]
     assert cycles[7][4:] == ["98.0", "-", "-", "-", "-", "-"]
     hard = read_run(paths[2]).cycles[1]
@@ -160,7 +171,7 @@ def test_runs_and_their_settings(whole: tuple[Path, list[Path]]) -> None:
     page = read_page(out)
     runs = {row[2]: row for row in page.tables[1][1:]}
     assert set(runs) == {str(path) for path in paths}
-    assert runs[str(paths[0])][:2] == ["digits_soft_iep", "digits_soft_iep"]
+    assert runs[str(paths[0])][:2] == ["soft_iep", "digits_soft_iep"]
     assert runs[str(paths[0])][3:6] == ["0", "finished", "50 25 12.5"]
     assert runs[str(paths[1])][3:5] == ["1", "not finished: 3 of 3 cycles, 12 epochs"]
     assert runs[str(paths[0])][6:8] == ["6 s", "10%"]
@@ -168,6 +179,26 @@ def test_runs_and_their_settings(whole: tuple[Path, list[Path]]) -> None:
     assert "cycles 0" in runs[str(paths[3])][-1]
     assert ["training.lr", "0.3"] in page.tables[2]
     assert "7 runs in 4 lines, 2 seeds; 1 not finished." in page.text
+
+
+def test_what_all_lines_share_and_what_terms_mean(whole: tuple[Path, list[Path]]) -> None:
+    text = read_page(whole[0]).text
+    assert "All lines: digits, mlp [64, 32, 24, 10]." in text
+    for term, meaning in TERMS.items():
+        assert f"{term}{meaning}" in text
+
+
+def test_formats_and_labels(tmp_path: Path, quick: None) -> None:
+    paths = [write_run(tmp_path / name, name=name, bare=True) for name in ("ep", "soft")]
+    out = write_report(paths, tmp_path / "out", labels=("Edge-popup", "Soft iEP"), forms=("pdf", "svg")).parent
+    page = read_page(out)
+    assert sorted(file.name for file in out.glob("accuracy*")) == ["accuracy.csv", "accuracy.pdf", "accuracy.svg"]
+    assert "accuracy.pdf, accuracy.svg, accuracy.csv" in page.text
+    assert all(image.startswith("data:image/png;base64,") for image in page.images)
+    assert [row[0] for row in page.tables[0][1:]] == ["Edge-popup"] * 3 + ["Soft iEP"] * 3
+    with pytest.raises(LabelError, match=r"labels one: expected one for each of 2 lines, .* the lines are ep \("):
+        write_report(paths, tmp_path / "none", labels=("one",))
+    assert not (tmp_path / "none").exists()
 
 
 def test_ugly_names_are_text(whole: tuple[Path, list[Path]]) -> None:
@@ -209,7 +240,12 @@ def test_different_networks_have_maps_of_their_own(tmp_path: Path, quick: None) 
         write_run(tmp_path / "b", name="other", layers={"x": (9, 40), "y": (40, 30)}),
     ]
     out = write_report(paths, tmp_path / "out").parent
-    assert sorted(file.name for file in out.glob("overlap*")) == ["overlap-1.png", "overlap-2.png"]
+    assert sorted(file.name for file in out.glob("overlap*")) == [
+        "overlap-1.csv",
+        "overlap-1.png",
+        "overlap-2.csv",
+        "overlap-2.png",
+    ]
 
 
 def test_a_report_replaces_its_own_files_only(tmp_path: Path) -> None:
@@ -255,6 +291,11 @@ def test_command_line_writes_into_report_by_default(
     monkeypatch.setattr("sys.argv", ["supermask", "report", "run", "--out", "else"])
     main()
     assert (tmp_path / "else" / PAGE).is_file()
+    options = ["--out", "drawn", "--label", "my label", "--format", "png", "svg"]
+    monkeypatch.setattr("sys.argv", ["supermask", "report", "run", *options])
+    main()
+    assert (tmp_path / "drawn" / "accuracy.svg").is_file()
+    assert (tmp_path / "drawn" / "accuracy.csv").read_text().splitlines()[1].startswith("my label,50")
 
 
 def test_bad_commands_exit_with_2_and_a_sentence(tmp_path: Path) -> None:

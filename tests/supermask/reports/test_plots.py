@@ -55,6 +55,7 @@ def test_accuracy_against_remaining(lines: list[Line]) -> None:
     (axes,) = figure.axes
     drawn = curves(figure)
     assert list(drawn) == labels(figure) == ["digits_soft_iep", "hard", "digits_ep", "dense"]
+    assert axes.get_title() == "Digits, mlp [64, 32, 24, 10]"
     for expected in lines[:3]:
         points = [(100 * point.remaining, 100 * (point.mean("accuracy") or (0,))[0]) for point in expected.points]
         assert np.allclose(drawn[expected.label].get_xydata(), points)
@@ -175,6 +176,24 @@ def test_overlap_map_has_the_expected_ones_above_the_diagonal() -> None:
     axes = figure.axes[0]
     assert np.allclose(axes.images[0].get_array(), [[1, 0.2], [0.6, 1]])
     assert [text.get_text() for text in axes.texts] == ["1.00", ".20", ".60", "1.00"]
+
+
+def test_an_overlap_map_keeps_its_size_whatever_its_masks_are_called() -> None:
+    one = Overlap(a=100, b=100, common=60, expected_common=20.0)
+    sizes = []
+    for names in (
+        [f"{i}" for i in range(8)],
+        [f"{i}, a name of some fifty letters, as settings make" for i in range(8)],
+    ):
+        figure = plots.overlap_map(names, [[one] * 8] * 8)
+        assert to_png(figure).startswith(b"\x89PNG")
+        assert labels(figure) == [f"{number}: {name}" for number, name in enumerate(names, start=1)]
+        (axes, _) = figure.axes
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == [str(number) for number in range(1, 9)]
+        box = axes.get_window_extent()
+        sizes.append(min(box.width, box.height) / figure.dpi)
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.05)
+    assert sizes[1] > 2.5
 
 
 def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:

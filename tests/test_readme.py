@@ -10,7 +10,8 @@ import pytest
 from tests.places import ROOT
 from tests.recipes.test_commands import nets
 
-PAGES = ("README.md", "docs/layers.md", "docs/recipes.md")  # docs/methods.md: tests/supermask/methods/test_adding.py
+PAGES = ("README.md", "docs/analysis.md", "docs/layers.md", "docs/recipes.md")
+# docs/methods.md: tests/supermask/methods/test_adding.py
 BLOCKS = [block for page in PAGES for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)]
 EVERY_PAGE = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
@@ -32,10 +33,15 @@ def test_a_block_runs(number: int, tmp_path: Path) -> None:
     if "supermask.save" in block:
         assert "searched: 21 layers" in done.stdout
         assert re.search(r"fc +layer 20 \(100, 512\) +51,200 of 51,200", done.stdout)
+    if "supermask.compare" in block:
+        assert "Three pairs: the sign-flip test cannot give less than 0.25;" in done.stdout
+        assert "(at 3.12 and 3.12 % remaining)" not in done.stdout
+        assert re.search(r"^soft iEP - EP: accuracy [+-]0\.", done.stdout, re.MULTILINE)
+        assert re.search(r"^0\.\d+ of the edges in common, 0\.03 by chance$", done.stdout, re.MULTILINE)
 
 
 def test_there_are_blocks() -> None:
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 8
 
 
 @pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: str(page.relative_to(ROOT)))

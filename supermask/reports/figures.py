@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from supermask.checks import cut
 from supermask.reports.lines import Line
 from supermask.reports.numbers import Table, to_csv
 
@@ -81,10 +82,11 @@ def picture_files(name: str, figure: "Figure", table: Table, forms: Sequence[For
 
 
 def legend(figure: "Figure", handles: Sequence["Artist"], labels: Sequence[str], *, sample: float = 2.0) -> None:
-    """Above the axes, where it covers nothing, in as many columns as fit: the figure grows by it; `sample` is the
-    length of a line's sample, in letters' sizes."""
+    """Above the axes, where it covers nothing, in as many columns as fit: the figure grows by it. Labels that are wider
+    than the figure are cut; `sample` is the length of a line's sample, in letters' sizes."""
     if not handles:
         return
+    labels = [cut(label, int(_room(figure)) - 12) for label in labels]
     columns = max(count for count in range(1, len(labels) + 1) if count == 1 or _letters(labels, count) < _room(figure))
     rows = -(-len(labels) // columns)
     columns = -(-len(labels) // rows)

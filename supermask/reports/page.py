@@ -15,7 +15,7 @@ from supermask.reports.pictures import Picture, draw, in_order
 from supermask.runs.read import RunRecord, read_run
 
 PAGE = "report.html"
-_MEASURES: dict[str, tuple[Measure, float, int]] = {
+MEASURES: dict[str, tuple[Measure, float, int]] = {
     "accuracy (%)": ("accuracy", 100, 1),
     "recalibrated (%)": ("recalibrated", 100, 1),
     "dying": ("dying", 1, 3),
@@ -101,7 +101,7 @@ def page(lines: Sequence[Line], pictures: Sequence[Picture], notes: Sequence[str
         *(f"<p>Left out: {escape(note)}.</p>" for note in notes),
         "<h2>Cycles</h2><p>Means, &plusmn; one standard error over seeds. Remaining is the fraction of all masked "
         "edges; dying, cumulative dying and explored are fractions of them too.</p>",
-        _table(("line", "cycle", "remaining", "seeds", *_MEASURES), _cycles(lines)),
+        _table(("line", "cycle", "remaining", "seeds", *MEASURES), _cycles(lines)),
         "<h2>Single runs</h2><p>Of each line the run of the lowest seed, at the fewest edges remaining.</p>",
         _pictures(picture for picture in pictures if picture.single),
         "<h2>Runs</h2>",
@@ -124,7 +124,7 @@ def _cycles(lines: Sequence[Line]) -> Iterator[tuple[str, ...]]:
                 str(len(point.seeds)),
                 *(
                     "-" if line.dense and measure in _OF_MASKS else _value(point, measure, scale, digits)
-                    for measure, scale, digits in _MEASURES.values()
+                    for measure, scale, digits in MEASURES.values()
                 ),
             )
 

@@ -196,6 +196,12 @@ def test_an_overlap_map_keeps_its_size_whatever_its_masks_are_called() -> None:
     assert sizes[1] > 2.5
 
 
+def test_a_label_wider_than_the_figure_is_cut(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    (shown,) = labels(plots.accuracy_against_remaining([line("x" * 200, [run])]))
+    assert shown == "x" * 74 + "..."
+
+
 def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run"))
     names = ["_hidden", "costs $5 and $x^2", r"back\slash {"]

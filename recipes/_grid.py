@@ -30,6 +30,7 @@ from supermask import (
     Validation,
     search,
 )
+from supermask.checks import check_choice
 from supermask.recipes._experiment import suited
 from supermask.recipes._settings import NO_VALIDATION, SETTINGS, DataName, Mlp, Setting, SmallConv4, layout_for
 from supermask.reports import Format, Line, Table, picture_files
@@ -125,6 +126,8 @@ class Grid:
         for name, value in (("seeds", self.seeds), ("workers", self.workers), ("cycles", self.cycles)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected at least one")
+        for one in self.format:
+            check_choice("format", one, Format)
         known = len(SETTINGS[self.data].rates)
         if self.cycles is not None and self.cycles > known:
             raise ValueError(f"cycles={self.cycles}: {self.data} has {known}")

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from supermask.checks import cut
+from supermask.checks import check_choice, cut
 from supermask.reports.lines import Line
 from supermask.reports.numbers import Table, to_csv
 
@@ -65,9 +65,14 @@ def to_png(figure: "Figure") -> bytes:
 
 
 def render(figure: "Figure", form: Format) -> bytes:
-    """The figure as a file: the same bytes for the same figure, and text in PDF as fonts that journals take."""
+    """The figure as a file: the same bytes for the same figure, and text in PDF as fonts that journals take.
+
+    Raises:
+        ValueError: there is no such format.
+    """
     from matplotlib import rc_context
 
+    check_choice("format", form, Format)
     if form == "png":
         return to_png(figure)
     drawn = io.BytesIO()

@@ -169,6 +169,8 @@ def test_figures_are_drawn_in_the_formats_asked_for(tmp_path: Path) -> None:
     assert [path.name for path in wrote] == ["a.pdf", "a.svg", "a.csv"]
     assert wrote[0].read_bytes().startswith(b"%PDF")
     assert wrote[2].read_text() == "line,x\nEP,0.5\n"
+    with pytest.raises(ValueError, match="format='gif': expected one of 'png', 'pdf', 'svg'"):
+        Grid(format=("png", "gif"))  # type: ignore[arg-type]
 
 
 def test_spread() -> None:

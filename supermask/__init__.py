@@ -12,6 +12,7 @@ from supermask.edges.in_model import searched_edges
 from supermask.edges.packed import PackedEdges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
+from supermask.networks.allocation import Allocator
 from supermask.networks.architecture import Architecture
 from supermask.networks.attention import SupermaskMultiheadAttention
 from supermask.networks.convert import convert
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from supermask.data.image_folder import ImageFolder
     from supermask.data.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
     from supermask.methods import METHODS
+    from supermask.methods.baselines import InitialMagnitude, RandomMask, Shuffled
     from supermask.methods.cycles import Cycle, down_to, shrinking
     from supermask.methods.edge_popup import EP, EPLong, ep, ep_long
     from supermask.methods.iep import (
@@ -99,6 +101,7 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.data.image_folder": ["ImageFolder"],
     "supermask.data.image_sets": ["CIFAR10", "CIFAR100", "MNIST", "SVHN"],
     "supermask.methods": ["METHODS"],
+    "supermask.methods.baselines": ["InitialMagnitude", "RandomMask", "Shuffled"],
     "supermask.methods.cycles": ["Cycle", "down_to", "shrinking"],
     "supermask.methods.edge_popup": ["EP", "EPLong", "ep", "ep_long"],
     "supermask.methods.iep": [
@@ -142,6 +145,7 @@ __all__ = [
     "SGDW",
     "SVHN",
     "About",
+    "Allocator",
     "Architecture",
     "Augment",
     "Batch",
@@ -159,6 +163,7 @@ __all__ = [
     "Hook",
     "HookError",
     "ImageFolder",
+    "InitialMagnitude",
     "Interrupted",
     "IteRand",
     "Loaded",
@@ -168,6 +173,7 @@ __all__ = [
     "NonFiniteError",
     "PackedEdges",
     "Part",
+    "RandomMask",
     "Recipe",
     "RunOptions",
     "RunRecord",
@@ -176,6 +182,7 @@ __all__ = [
     "Search",
     "SearchWarning",
     "SearchedEdges",
+    "Shuffled",
     "SparseLayerWarning",
     "StepRates",
     "SupermaskConv1d",

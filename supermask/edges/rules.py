@@ -7,6 +7,7 @@ are not the scores themselves (a sampled mask, scores of blocks) makes them with
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from supermask.edges.draws import kept_count
 from supermask.edges.identity import Value
+from supermask.kernels.base.bits import unpack
 from supermask.kernels.base.keys import Threshold
 from supermask.kernels.select.op import select
 
@@ -102,3 +104,29 @@ class TopKept(Rule):
         kept = torch.stack([edges.kept for edges in layers])
         found = select(scores, kept, [edges.survivors for edges in layers], self.absolute)
         return [Threshold(*each) for each in zip(*found, strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GlobalTopKept(Rule):
+    """The highest of all layers together: exactly as many as their `kept` add up to, ties by layer and index.
+
+    How many of them a layer has is what is found, and may be none; the constant of its weights is that of its `kept`.
+    """
+
+    together: ClassVar[bool] = True
+
+    def thresholds(self, layers: Sequence["SearchedEdges"]) -> list[Threshold]:
+        every = torch.cat([self._ranked(edges).flatten() for edges in layers])
+        kept = torch.stack([edges.kept for edges in layers]).sum(0, keepdim=True)
+        tau, last = select([every[None]], kept, [None], False)
+        starts = [0, *accumulate(edges.count for edges in layers)][:-1]
+        return [Threshold(tau[0], last[0] - start) for start in starts]
+
+    def _ranked(self, edges: "SearchedEdges") -> Tensor:
+        """Keys of a layer, those of edges that hard pruning removed below all others."""
+        keys = self.keys(edges).detach()
+        keys = keys.abs() if self.absolute else keys
+        if edges.survivors is None:
+            return keys
+        removed = -1.0 if self.absolute else -torch.inf
+        return torch.where(unpack(edges.survivors, edges.cols).view(edges.shape).bool(), keys, removed)

@@ -2,15 +2,31 @@
 
 from collections.abc import Mapping
 
-from supermask.edges.rules import Rule, TopKept
+from supermask.edges.rules import GlobalTopKept, Rule, TopKept
 from supermask.kernels.base.keys import Threshold
+from supermask.methods.baselines import InitialMagnitude, RandomMask, Shuffled
 from supermask.methods.edge_popup import EP, EPLong
 from supermask.methods.iep import IEP
 from supermask.methods.iterand import IteRand
 from supermask.methods.method import Method
 from supermask.methods.multicoated import Multicoated
 
-__all__ = ["EP", "IEP", "METHODS", "EPLong", "IteRand", "Method", "Multicoated", "Rule", "Threshold", "TopKept"]
+__all__ = [
+    "EP",
+    "IEP",
+    "METHODS",
+    "EPLong",
+    "GlobalTopKept",
+    "InitialMagnitude",
+    "IteRand",
+    "Method",
+    "Multicoated",
+    "RandomMask",
+    "Rule",
+    "Shuffled",
+    "Threshold",
+    "TopKept",
+]
 
 METHODS: Mapping[str, Method] = {
     "EP": EP(),
@@ -26,4 +42,7 @@ METHODS: Mapping[str, Method] = {
     "IteRand": IteRand(),
     "multicoated": Multicoated(),
     "multicoated soft iEP": Multicoated(cycles=15, final=None),
+    "random mask": RandomMask(),
+    "shuffled": Shuffled(),
+    "initial magnitude": InitialMagnitude(),
 }

@@ -12,11 +12,13 @@ from typing import Any, Literal
 from supermask.checks import check_choice
 from supermask.edges.draws import kept_count
 from supermask.later import LATER
+from supermask.networks.allocation import UNIFORM, Allocator
 
 Scores = Literal["initial", "inherit", "fresh"]
 Unselected = Literal["keep", "zero"]
 LearningRate = Literal["rewind", "final"]
 Space = Literal["all", "survivors"]
+Anneal = Literal["none", "linear", "cubic", "exponential"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -36,6 +38,11 @@ class Cycle:
             the run took from that epoch on (learning-rate rewinding, Renda et al. 2020, from that epoch). What is
             trained stays as `scores` and the method leave it: rewinding weights, as IMP does, is the method's. None
             goes through all of the schedule with the batches that are next.
+        allocate: how many of the edges kept each layer gets.
+        anneal: whether the rate goes down to `remaining` within the cycle, epoch by epoch: `linear`, `cubic` (Zhu and
+            Gupta 2017) or `exponential`, by equal factors.
+        anneal_from: the rate that it comes down from, that of the first epoch.
+        anneal_epochs: how many epochs are above `remaining`; by default half of the cycle's.
     """
 
     remaining: float | None
@@ -45,6 +52,10 @@ class Cycle:
     length: int = 1
     unselected: Unselected = "keep"
     rewind_to: int | None = field(default=None, metadata=LATER)
+    allocate: Allocator = field(default=UNIFORM, metadata=LATER)
+    anneal: Anneal = field(default="none", metadata=LATER)
+    anneal_from: float = field(default=1.0, metadata=LATER)
+    anneal_epochs: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         if self.remaining is not None:
@@ -55,13 +66,48 @@ class Cycle:
         check_choice("unselected", self.unselected, Unselected)
         check_choice("lr", self.lr, LearningRate)
         check_choice("space", self.space, Space)
-        if self.length < 1:
-            raise ValueError(f"length={self.length}: a cycle takes the schedule's epochs at least once")
+        if self.length < 0:
+            raise ValueError(f"length={self.length}: expected how often a cycle takes the schedule's epochs, from 0 up")
+        self._check_annealing()
         if self.rewind_to is not None and (self.rewind_to < 0 or self.lr == "final"):
             raise ValueError(
                 f"rewind_to={self.rewind_to} with lr={self.lr!r}: expected an epoch of the schedule, from 0, and "
                 "lr='rewind'"
             )
+
+    def _check_annealing(self) -> None:
+        check_choice("anneal", self.anneal, Anneal)
+        kept_count(self.anneal_from, 1)
+        if self.anneal == "none":
+            if (self.anneal_from, self.anneal_epochs) != (1.0, None):
+                raise ValueError(
+                    f"anneal_from={self.anneal_from} and anneal_epochs={self.anneal_epochs} with anneal='none', which "
+                    "reads neither: choose how, or leave them out"
+                )
+        elif self.remaining is None or self.anneal_from < self.remaining:
+            raise ValueError(f"anneal_from={self.anneal_from}: expected a rate from remaining={self.remaining} up")
+        if self.anneal_epochs is not None and self.anneal_epochs < 1:
+            raise ValueError(f"anneal_epochs={self.anneal_epochs}: expected at least one epoch above remaining")
+
+    def rate(self, epoch: int, epochs: int) -> float | None:
+        """Fraction of the edges kept in epoch `epoch`, from 0, of that many; None where the rule alone decides.
+
+        Raises:
+            ValueError: as many epochs are to be above `remaining` as there are.
+        """
+        if self.anneal == "none" or self.remaining is None or not epochs:
+            return self.remaining
+        above = epochs // 2 if self.anneal_epochs is None else self.anneal_epochs
+        if above >= epochs:
+            raise ValueError(
+                f"anneal_epochs={above}: the cycle has {epochs} epochs, of which one at least is at its own rate"
+            )
+        if epoch >= above:
+            return self.remaining
+        left = 1 - epoch / above
+        if self.anneal == "exponential":
+            return self.remaining * (self.anneal_from / self.remaining) ** left
+        return self.remaining + (self.anneal_from - self.remaining) * left ** (3 if self.anneal == "cubic" else 1)
 
     def epochs(self, schedule: int) -> int:
         """How many epochs the cycle takes of a schedule of that many.
@@ -70,9 +116,11 @@ class Cycle:
             ValueError: it rewinds to an epoch that the schedule does not have.
         """
         whole = schedule * self.length
-        if self.rewind_to is not None and self.rewind_to >= whole:
+        if self.rewind_to is None:
+            return whole
+        if self.rewind_to >= whole:
             raise ValueError(f"rewind_to={self.rewind_to}: the cycle's schedule has epochs 0 to {whole - 1}")
-        return whole - (self.rewind_to or 0)
+        return whole - self.rewind_to
 
     @property
     def start(self) -> str:
@@ -81,7 +129,7 @@ class Cycle:
 
     def __repr__(self) -> str:
         """Without what came later and is as it was: grids name the folders of their runs after this text."""
-        usual = {"unselected": "keep", "rewind_to": None}
+        usual = {"unselected": "keep"} | {one.name: one.default for one in fields(self) if "later" in one.metadata}
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         shown = [f"{name}={value!r}" for name, value in values.items() if name not in usual or usual[name] != value]
         return f"{type(self).__name__}({', '.join(shown)})"

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from supermask.methods.cycles import Cycle
-from supermask.methods.method import Method
-from supermask.methods.rates import Rates
+from supermask.methods.rates import Rates, Searching
 
 
 def ep(remaining: float, *, length: int = 1) -> tuple[Cycle, ...]:
@@ -20,8 +19,8 @@ def ep_long(rates: Sequence[float]) -> tuple[Cycle, ...]:
     return ep(rates[-1], length=len(rates))
 
 
-@dataclass(frozen=True, kw_only=True)
-class EP(Method):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EP(Searching):
     """Edge-popup: the highest scores of each layer, at one rate.
 
     Attributes:
@@ -36,12 +35,12 @@ class EP(Method):
         self.phases()  # refuses what is out of range
 
     def phases(self) -> tuple[Cycle, ...]:
-        return ep(self.remaining, length=self.length)
+        return self.rated(ep(self.remaining, length=self.length))
 
 
-@dataclass(frozen=True, kw_only=True)
-class EPLong(Rates, Method):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class EPLong(Rates, Searching):
     """Edge-popup at the last rate for the epochs of all cycles, in one schedule: the compute of an iteration."""
 
     def phases(self) -> tuple[Cycle, ...]:
-        return ep_long(self.rates)
+        return self.rated(ep_long(self.rates))

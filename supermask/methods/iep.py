@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from supermask.methods.cycles import Cycle, LearningRate, Scores, Space, Unselected, check_cycles
-from supermask.methods.method import Method
-from supermask.methods.rates import Rates
+from supermask.methods.rates import Rates, Searching
 
 
 def hard_iep(rates: Sequence[float]) -> tuple[Cycle, ...]:
@@ -49,8 +48,8 @@ def soft_iep_srw_zero(rates: Sequence[float]) -> tuple[Cycle, ...]:
     return _iterate(rates, scores="initial", space="all", unselected="zero")
 
 
-@dataclass(frozen=True, kw_only=True)
-class IEP(Rates, Method):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class IEP(Rates, Searching):
     """Iterative edge-popup: edge-popup at the first rate, then cycles of one kind; soft iEP unless told otherwise.
 
     Attributes:
@@ -72,7 +71,7 @@ class IEP(Rates, Method):
     def phases(self) -> tuple[Cycle, ...]:
         kind: dict[str, Any] = {"scores": self.scores, "space": self.space, "unselected": self.unselected}
         cycles = _iterate(self.rates, lr=self.lr, **kind)
-        return tuple(replace(cycle, length=self.length) for cycle in cycles)
+        return self.rated(replace(cycle, length=self.length) for cycle in cycles)
 
 
 def _iterate(

@@ -14,7 +14,7 @@ from supermask.methods.edge_popup import EP
 from supermask.methods.method import Method
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class IteRand(EP):
     """Iterative randomisation: unselected weights are drawn again every so many steps.
 

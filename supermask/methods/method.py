@@ -5,7 +5,7 @@ in buffers of its edges, so that checkpoints, resuming and tickets need no line 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -16,16 +16,17 @@ from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import unpack
+from supermask.later import Grown, settings
 from supermask.methods.cycles import Cycle
-from supermask.networks.rates import set_remaining
+from supermask.networks.rates import set_remaining, share_remaining
 from supermask.training.evaluate import batch_norms
 from supermask.training.hooks import Hooks
 from supermask.training.schedules import Rate
 from supermask.training.training import Training
 
 
-@dataclass(frozen=True, kw_only=True)
-class Method(Hooks):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Method(Grown, Hooks):
     """What makes one search another; every default is edge-popup's.
 
     Attributes:
@@ -40,7 +41,7 @@ class Method(Hooks):
     }
     paper: ClassVar[str] = "Ramanujan et al. 2020"
     called: ClassVar[tuple[str, ...]] = (
-        *Hooks.called, "phases", "edges", "data", "schedule", "optimiser", "begin"
+        *Hooks.called, "phases", "edges", "data", "schedule", "optimiser", "begin", "begin_epoch"
     )  # fmt: skip
 
     def phases(self) -> tuple[Cycle, ...]:
@@ -105,15 +106,25 @@ class Method(Hooks):
             for name, value in initial.items():
                 model.get_parameter(name).copy_(value)
         if cycle.remaining is not None:
-            set_remaining(model, cycle.remaining)
+            set_remaining(model, cycle.remaining, cycle.allocate)
+
+    @torch.no_grad()
+    def begin_epoch(self, model: nn.Module, cycle: Cycle, epoch: int, epochs: int) -> None:
+        """The rate of epoch `epoch`, from 0, of a cycle of that many; where a run goes on within it, not again."""
+        rate = cycle.rate(epoch, epochs)
+        if cycle.anneal != "none" and rate is not None:
+            share_remaining(model, rate, cycle.allocate)
 
     def settings(self) -> dict[str, Any]:
         """What a run's configuration says of the method beside its phases; nothing where these say it all."""
-        if all(getattr(type(self), name) is getattr(Method, name) for name in _OWN):
+        if self.is_phases(Method):
             return {}
-        return {"type": f"{type(self).__module__}.{type(self).__qualname__}", **asdict(self)}
+        return {"type": f"{type(self).__module__}.{type(self).__qualname__}", **settings(self)}
+
+    def is_phases(self, plain: type["Method"]) -> bool:
+        """Whether it overrides nothing of `plain`, a class whose searches are their phases."""
+        own = ("choices", "whole_gradients", *(name for name in Method.called if name != "phases"))
+        return all(getattr(type(self), name) is getattr(plain, name) for name in own)
 
 
-# What a method may override; one that overrides none of it is its phases.
-_OWN = ("choices", "whole_gradients", *(name for name in Method.called if name != "phases"))
 EDGE_POPUP = Method()

@@ -61,7 +61,7 @@ class CoatedEdges(SearchedEdges):
             yield f"kept is of {kept.numel()} coats, and shares of {coats}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Multicoated(IEP):
     """Multicoated supermasks: the mask is the sum of nested masks, the highest scores at several rates.
 
@@ -94,6 +94,8 @@ class Multicoated(IEP):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("spacing", self.spacing, Spacing)
+        if self.ranking != "layer":
+            raise ValueError(f"ranking={self.ranking!r}: coats are nested within a layer; leave it 'layer'")
         if not isinstance(self.coats, int) or not 1 <= self.coats <= MOST:
             raise ValueError(f"coats={self.coats}: expected 1 to {MOST}")
         if self.shares:

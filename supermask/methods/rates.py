@@ -1,13 +1,73 @@
-"""The rates of an iteration, from a number of cycles."""
+"""The rates of an iteration, from a number of cycles, and how layers and epochs come by theirs."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
+from supermask.checks import check_choice
 from supermask.edges.draws import kept_count
-from supermask.methods.cycles import down_to, shrinking
+from supermask.edges.rules import GlobalTopKept
+from supermask.edges.searched import SearchedEdges
+from supermask.later import LATER, Grown
+from supermask.methods.cycles import Anneal, Cycle, down_to, shrinking
+from supermask.methods.method import Method
+from supermask.networks.allocation import UNIFORM, Allocator
+
+Ranking = Literal["layer", "network"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rates:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Searching(Method):
+    """A method that keeps the highest scores: of each layer, as many as an allocation gives it, or of the network.
+
+    Attributes:
+        allocate: how many of the edges kept each layer gets.
+        anneal: how the rate goes down within a cycle from that of the cycle before, 1 before the first; not at all
+            unless told.
+        anneal_epochs: how many epochs that takes; by default half of a cycle's.
+        ranking: whether edges are ranked within their `layer` or, all against each other, within the `network`, which
+            then keeps as many as the layers' rates add up to.
+    """
+
+    allocate: Allocator = field(default=UNIFORM, metadata=LATER, repr=False)  # cycles say it, as the next two
+    anneal: Anneal = field(default="none", metadata=LATER, repr=False)
+    anneal_epochs: int | None = field(default=None, metadata=LATER, repr=False)
+    ranking: Ranking = field(default="layer", metadata=LATER)
+
+    def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
+        if self.ranking == "layer":
+            return super().edges(shape, **given)
+        chosen = {**self.choices, **given}
+        return super().edges(shape, **chosen, rule=GlobalTopKept(absolute=chosen["magnitude"] == "abs"))
+
+    def settings(self) -> dict[str, Any]:
+        return {} if self.ranking == "layer" and self.is_phases(Searching) else super().settings()
+
+    def rated(self, cycles: Iterable[Cycle]) -> tuple[Cycle, ...]:
+        """`cycles` with this allocation, annealed where that is asked for.
+
+        Raises:
+            ValueError: a setting that nothing would read, or an unknown name.
+        """
+        check_choice("ranking", self.ranking, Ranking)
+        shared = [replace(cycle, allocate=self.allocate) for cycle in cycles]
+        if self.anneal == "none":
+            if self.anneal_epochs is not None:
+                raise ValueError(
+                    f"anneal_epochs={self.anneal_epochs} with anneal='none', which does not read it: choose how"
+                )
+            return tuple(shared)
+        befores = [1.0, *(cycle.remaining for cycle in shared)]
+        return tuple(
+            replace(cycle, anneal=self.anneal, anneal_from=before, anneal_epochs=self.anneal_epochs)
+            if before is not None and cycle.remaining is not None and cycle.length
+            else cycle
+            for before, cycle in zip(befores, shared, strict=False)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Rates(Grown):
     """Rates that fall from cycle to cycle.
 
     Attributes:

@@ -5,8 +5,7 @@ What has no masked form keeps its tensors, frozen; `summary` says what was conve
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, Literal
 
@@ -18,12 +17,14 @@ from supermask.edges.draws import Magnitude, ScoreInit, WeightInit, kept_count
 from supermask.edges.in_model import all_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.wrappers import COMPILED, modules_inside, wrapped_part
+from supermask.networks.allocation import UNIFORM, Allocator
 from supermask.networks.attention import SupermaskMultiheadAttention
 from supermask.networks.convertible import convertible_layers, unmade, unshaped
 from supermask.networks.foreign import masked_form
 from supermask.networks.layers import DENSE_FORMS, Bias, MaskedLayer, SupermaskLinear
 from supermask.networks.norms import NORMS, NormPolicy, can_be_plain, set_norm
-from supermask.networks.rates import warn_of_sparse_layers
+from supermask.networks.patterns import matches
+from supermask.networks.rates import set_remaining, warn_of_sparse_layers
 from supermask.networks.readers import computed_with
 from supermask.networks.summary import summary
 from supermask.networks.undo import as_it_was
@@ -40,6 +41,7 @@ def convert(
     seed: int,
     *,
     remaining: float = 0.5,
+    allocate: Allocator = UNIFORM,
     overrides: Mapping[str, float] | None = None,
     bias: BiasPolicy = "drop",
     norm: NormPolicy = "non_affine",
@@ -60,6 +62,7 @@ def convert(
         model: any nn.Module, on the device to search on.
         seed: 64 bits, of all weights and initial scores.
         remaining: fraction of the edges each layer keeps, in (0, 1].
+        allocate: shares the edges that the network keeps among the layers, where not each keeps that fraction.
         overrides: rate by layer name or shell pattern, kept when the network's rate changes; {"fc": 1.0} keeps the
             output layer of a ResNet whole. Of several that match, the last one counts; what is a layer's name is no
             pattern.
@@ -83,7 +86,7 @@ def convert(
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
 
     def build(name: str, weight: Tensor, dense_bias: Tensor | None) -> tuple[Edges, Bias] | None:
-        matching = [pattern for pattern in (*skip, *overrides) if _matches(name, pattern, names)]
+        matching = [pattern for pattern in (*skip, *overrides) if matches(name, pattern, names)]
         if any(pattern in skip for pattern in matching):
             return None
         made = edges(
@@ -102,7 +105,10 @@ def convert(
     with as_it_was(model):
         converted = replace_layers(model, build)
         _train_only(converted, bias, norm, read)
-        warn_of_sparse_layers(converted)  # which raise where the caller makes errors of warnings
+        if allocate.by_layer:
+            warn_of_sparse_layers(converted)  # which raise where the caller makes errors of warnings
+        else:
+            set_remaining(converted, remaining, allocate)
         warn_of_few_masked(converted)
         warn_of_vanishing(converted)
     if _log.isEnabledFor(logging.INFO):
@@ -127,14 +133,10 @@ def _check(model: nn.Module, remaining: float, overrides: Mapping[str, float], s
             f"{type(model).__name__} already has masked layers: {', '.join(masked)}; convert a dense network"
         )
     names = [name for _, parts in convertible_layers(model) for name in parts]
-    unused = [p for p in (*overrides, *skip) if not any(_matches(name, p, names) for name in names)]
+    unused = [p for p in (*overrides, *skip) if not any(matches(name, p, names) for name in names)]
     if unused:
         raise ValueError(f"no masked layer matches {unused}: the layers are {', '.join(names)}")
     return names
-
-
-def _matches(name: str, pattern: str, names: Iterable[str]) -> bool:
-    return name == pattern if pattern in names else fnmatchcase(name, pattern)
 
 
 def _train_only(converted: nn.Module, bias: BiasPolicy, norm: NormPolicy, read: Mapping[str, str]) -> None:

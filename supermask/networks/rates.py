@@ -1,12 +1,17 @@
 """The rate of a whole network."""
 
 import warnings
+from collections.abc import Mapping
 
 from torch import nn
 
 from supermask.checks import SearchWarning
+from supermask.edges.base import Edges
 from supermask.edges.in_model import owned_edges, searched_edges
+from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import selected_edges
+from supermask.kernels.base.bits import count_bits
+from supermask.networks.allocation import UNIFORM, Allocator, Shape
 from supermask.networks.layers import MaskedLayer
 
 
@@ -14,18 +19,18 @@ class SparseLayerWarning(SearchWarning):
     """A layer keeps fewer edges than it has outputs, so some outputs have no input at all."""
 
 
-def set_remaining(model: nn.Module, remaining: float) -> None:
+def set_remaining(model: nn.Module, remaining: float, allocate: Allocator = UNIFORM) -> None:
     """Set the rate of every searched layer that is not pinned; warn of layers that keep too few edges, and if nothing
     changes, since all are pinned.
 
+    Args:
+        remaining: fraction kept of the edges of these layers.
+        allocate: how many of them each layer keeps.
+
     Raises:
-        ValueError: a rate outside (0, 1], or more edges than hard pruning left.
+        ValueError: a rate outside (0, 1], more edges than hard pruning left, or an allocation that cannot be met.
     """
-    layers = [edges for edges in searched_edges(model).values() if not edges.pinned]
-    for edges in layers:  # all are checked before any is changed
-        edges.check_remaining(remaining)
-    for edges in layers:
-        edges.remaining = remaining
+    layers = share_remaining(model, remaining, allocate)
     if not layers:
         warnings.warn(
             f"remaining={remaining} changes nothing: all {len(searched_edges(model))} layers have a rate of their own, "
@@ -36,19 +41,53 @@ def set_remaining(model: nn.Module, remaining: float) -> None:
     warn_of_sparse_layers(model)
 
 
+def share_remaining(model: nn.Module, remaining: float, allocate: Allocator = UNIFORM) -> Mapping[str, SearchedEdges]:
+    """`set_remaining` without a warning: the layers whose rate was set, by name."""
+    rates = shared(model, remaining, allocate)
+    layers = {name: edges for name, edges in searched_edges(model).items() if name in rates}
+    for name, edges in layers.items():  # all are checked before any is changed
+        edges.check_remaining(rates[name])
+    for name, edges in layers.items():
+        edges.remaining = rates[name]
+    return layers
+
+
+def shared(model: nn.Module, remaining: float, allocate: Allocator) -> dict[str, float]:
+    """The rate of each searched layer that is not pinned, by name.
+
+    Raises:
+        ValueError: an allocation that cannot be met.
+    """
+    layers = {name: edges for name, edges in searched_edges(model).items() if not edges.pinned}
+    if not layers or allocate.by_layer:
+        return dict.fromkeys(layers, remaining)
+    owners = owned_edges(model)
+    shapes = {name: _shape(owners[name][0], edges) for name, edges in layers.items()}
+    return {name: count / shapes[name].edges for name, count in allocate.counts(shapes, remaining).items()}
+
+
+def _shape(layer: nn.Module, edges: SearchedEdges) -> Shape:
+    room = edges.count if edges.survivors is None else count_bits(edges.survivors)
+    return Shape(weight=edges.shape, outputs=_outputs(layer, edges), room=room)
+
+
+def _outputs(layer: nn.Module, edges: Edges) -> int:
+    return layer.outputs if isinstance(layer, MaskedLayer) else edges.rows
+
+
 def warn_of_sparse_layers(model: nn.Module) -> None:
     """Warn, in the name of whoever called the caller, of searched layers that keep fewer edges than outputs."""
     starved = []
     layers = owned_edges(model)
     for name, kept in selected_edges(model).items():
         layer, edges = layers[name]
-        outputs = layer.outputs if isinstance(layer, MaskedLayer) else edges.rows
+        outputs = _outputs(layer, edges)
         if kept < outputs:
             starved.append(f"{name} keeps {kept} of {edges.count} edges for {outputs} outputs")
     if starved:
         warnings.warn(
             f"{'; '.join(starved)}: outputs without an input are constant; raise the rate of these layers with "
-            "overrides",
+            "overrides, or allocate with a floor",
             SparseLayerWarning,
             stacklevel=3,
         )

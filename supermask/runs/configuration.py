@@ -82,6 +82,7 @@ class Configuration:
     def _check_schedule(self, cycle: Cycle, last: float | None) -> None:
         rates, epochs = self.method.schedule(self.training, cycle, last), cycle.epochs(self.training.epochs)
         given = f"{type(self.method).__name__}.schedule gave"
+        cycle.rate(0, epochs)  # which refuses an annealing longer than the cycle
         if len(rates) != epochs:
             raise ValueError(f"{given} {len(rates)} learning rates for the {epochs} epochs of {cycle}")
         for rate in rates:

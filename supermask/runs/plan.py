@@ -205,10 +205,10 @@ def show(
             rows.append((str(number), "1", "1", "dense", "", "", "all", *taken))
             continue
         if cycle.remaining is not None:
-            set_remaining(model, cycle.remaining)
+            set_remaining(model, cycle.remaining, cycle.allocate)
         kept.append(list(selected_edges(model).values()))
         total = sum(kept[-1])
-        rates = "" if cycle.remaining is None else f"{cycle.remaining:.4g}", f"{total / sum(edges.values()):.4g}"
+        rates = _rates(cycle, stage.epochs), f"{total / sum(edges.values()):.4g}"
         rows.append((str(number), *rates, cycle.start, cycle.lr, cycle.space, f"{total:,}", *taken))
     columns = "cycle", "remaining", "over all", "scores", "lr", "space", "kept edges", "epochs", "steps"
     console.print(table("plan", columns, rows, left=("scores", "lr", "space")))
@@ -217,6 +217,12 @@ def show(
     steps = sum(stage.steps for stage in stages)
     console.print(f"{steps:,} steps in all, {time(steps)}", highlight=False, soft_wrap=True)
     console.print(str(needs), highlight=False, soft_wrap=True)
+
+
+def _rates(cycle: Cycle, epochs: int) -> str:
+    if cycle.remaining is None:
+        return ""
+    return " to ".join(dict.fromkeys(f"{cycle.rate(epoch, epochs):.4g}" for epoch in (0, max(epochs - 1, 0))))
 
 
 def _by_layer(edges: Mapping[str, int], kept: Sequence[Sequence[int]]) -> Table:

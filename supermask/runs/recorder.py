@@ -64,8 +64,8 @@ class Recorder:
             self.folder.log_time(EpochTime(cycle=self.number, epoch=loop.epoch, step=loop.step, **asdict(loop.took)))
         return epoch
 
-    def cycle(self, trained: EpochResult, chosen: Chosen = NOT_VALIDATED) -> CycleResult:
-        """After the cycle, whose last epoch `trained` is of, and which ends with the network of `chosen`."""
+    def cycle(self, trained: EpochResult | None, chosen: Chosen = NOT_VALIDATED) -> CycleResult:
+        """After the cycle, which ends with the network of `chosen`; `trained` is of its last epoch, if it had one."""
         edges = sum(parameter.numel() for parameter in self.model.parameters() if parameter.ndim > 1)
         result = CycleResult(
             cycle=self.number,
@@ -73,8 +73,8 @@ class Recorder:
             remaining=1.0,
             kept=edges,
             edges=edges,
-            loss=trained.loss,
-            train_accuracy=trained.accuracy,
+            loss=trained.loss if trained else None,
+            train_accuracy=trained.accuracy if trained else None,
             dying=0.0,
             explored=0.0,
             apparent=0.0,
@@ -144,11 +144,15 @@ class SearchRecorder(Recorder):
                 self._log_ranks(self.traces, loop.epoch)
             return epoch
 
-    def cycle(self, trained: EpochResult, chosen: Chosen = NOT_VALIDATED) -> CycleResult:
+    def cycle(self, trained: EpochResult | None, chosen: Chosen = NOT_VALIDATED) -> CycleResult:
         with selected_once(self.model):
             return self._cycle(trained, chosen)
 
-    def _cycle(self, trained: EpochResult, chosen: Chosen) -> CycleResult:
+    def _cycle(self, trained: EpochResult | None, chosen: Chosen) -> CycleResult:
+        if trained is None:  # the mask that a forward would have had
+            for edges in self.layers.values():
+                if edges.ever is not None:
+                    edges.ever |= edges.mask()
         measured = dying(self.model)
         remaining = measured.kept / measured.edges
         result = CycleResult(
@@ -157,8 +161,8 @@ class SearchRecorder(Recorder):
             remaining=remaining,
             kept=measured.kept,
             edges=measured.edges,
-            loss=trained.loss,
-            train_accuracy=trained.accuracy,
+            loss=trained.loss if trained else None,
+            train_accuracy=trained.accuracy if trained else None,
             dying=measured.ratio,
             explored=measured.explored,
             apparent=measured.apparent,

@@ -163,7 +163,8 @@ class CycleResult(Record):
         rate: fraction of the edges kept in layers that are not pinned.
         remaining: fraction kept over all masked edges, pinned layers included.
         kept, edges: of the masked layers.
-        loss, train_accuracy: means over the last epoch; no accuracy where the loss has no logits.
+        loss, train_accuracy: means over the last epoch; no accuracy where the loss has no logits, and neither where
+            the cycle has no epoch.
         dying: d, never selected over all edges (hard iEP: the worst case).
         explored: k - d.
         apparent, apparent_of_all: never selected among the survivors, over the survivors and over all edges.
@@ -184,7 +185,7 @@ class CycleResult(Record):
     remaining: float
     kept: int
     edges: int
-    loss: float
+    loss: float | None
     train_accuracy: float | None
     dying: float
     explored: float

@@ -165,21 +165,24 @@ class Session:
             raise RuntimeError("no optimiser: a stage sets session.optimiser before it trains")
         done = self.done
         self.hooked.cycle, self.hooked.plan = recorder.number, self.cycles.get(done.stage)
+        cycle, epochs = self.cycles.get(done.stage), len(rates)
         if not self.begun:
             recorder.begin()
         for rate in rates[done.stage_epoch :]:
+            if cycle is not None and not self.loop.tally.step:
+                self.method.begin_epoch(self.model, cycle, done.stage_epoch, epochs)
             done.trained = self.loop.run_epoch(self.optimiser, rate, self._after_step)
             done.lr = self.loop.lr
             done.stage_epoch += 1
             self.loop.group.check_masks(self.model)
-            accuracy = self.validator.after_epoch(self.loop, done.stage_epoch, len(rates))
+            last = cycle is None or cycle.rate(done.stage_epoch - 1, epochs) == cycle.remaining
+            accuracy = self.validator.after_epoch(self.loop, done.stage_epoch, epochs, may_pick=last)
             record = recorder.epoch(self.loop, done.lr, done.trained, accuracy)
             self.progress.show(record, self.loop.took)
             self.hooked.end_epoch(self.optimiser, record)
             self._save_if_wanted()
-        if done.trained is None:
-            raise RuntimeError("no rates: a cycle trains at least one epoch")
-        done.results.append(recorder.cycle(done.trained, self.validator.end_cycle(self.model)))
+        trained = done.trained if epochs else None
+        done.results.append(recorder.cycle(trained, self.validator.end_cycle(self.model)))
 
     def end_cycle(self) -> None:
         """The last cycle is over, with what evaluates it."""

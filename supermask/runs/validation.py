@@ -66,12 +66,16 @@ class Validator:
         self._last: float | None = None
         self._best: tuple[float, int, Mapping[str, Any]] | None = None
 
-    def after_epoch(self, loop: Loop, epoch: int, epochs: int) -> float | None:
-        """The accuracy of the network of `loop` after epoch `epoch`, from 1, of a cycle of so many; None if not due."""
+    def after_epoch(self, loop: Loop, epoch: int, epochs: int, *, may_pick: bool = True) -> float | None:
+        """The accuracy of the network of `loop` after epoch `epoch`, from 1, of a cycle of so many; None if not due.
+
+        Args:
+            may_pick: the cycle may end with this network: it has the cycle's own rate.
+        """
         if not self.says.due(epoch, epochs):
             return None
         self._last = accuracy = accuracy_held_out(loop)
-        if self.says.pick == "best" and (self._best is None or accuracy > self._best[0]):
+        if self.says.pick == "best" and may_pick and (self._best is None or accuracy > self._best[0]):
             self._best = accuracy, loop.epoch, deepcopy(loop.model.state_dict())
         return accuracy
 

@@ -12,13 +12,11 @@ from torch import Tensor, nn
 
 from supermask.data.base import Batch, Data, Loaded, in_memory
 from supermask.edges.in_model import searched_edges
-from supermask.edges.rules import Rule
+from supermask.edges.rules import GlobalTopKept
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
 from supermask.edges.stored import NotStorable, Stored
 from supermask.kernels.base.bits import unpack
-from supermask.kernels.base.keys import Threshold
-from supermask.kernels.select.op import select
 from supermask.methods.cycles import Cycle
 from supermask.methods.edge_popup import EP
 from supermask.methods.iep import IEP
@@ -119,41 +117,13 @@ class Tasks(EP):
         return replace(data, task=cycle.task) if cycle.task else data
 
 
-@dataclass(frozen=True, kw_only=True)
-class Highest(Rule):
-    """The highest of all layers, in magnitude: as many as the layers keep together."""
-
-    fused: ClassVar[bool] = False
-    together: ClassVar[bool] = True
-
-    def thresholds(self, layers: Sequence[SearchedEdges]) -> list[Threshold]:
-        alive = [
-            edges.scores.detach() if edges.survivors is None
-            else edges.scores.detach() * unpack(edges.survivors, edges.cols).view(edges.shape)
-            for edges in layers
-        ]  # fmt: skip
-        every = torch.cat([scores.flatten() for scores in alive])
-        kept = torch.stack([edges.kept for edges in layers]).sum(0, keepdim=True)
-        tau, last = select([every[None]], kept.view(1, 1), [None], self.absolute)[:2]
-        starts = torch.tensor([0, *(edges.count for edges in layers)], device=every.device).cumsum(0)
-        return [Threshold(tau[0], last[0] - start) for start in starts[:-1]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Everywhere(EP):
-    """Edge-popup that ranks the edges of all layers together."""
-
-    def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
-        return SearchedEdges(shape, **given, rule=Highest())
-
-
 class OwnWeights(SearchedEdges):
     """Edges whose scores are their weights, trained; `early` are those of the epoch to come back to."""
 
     early: Tensor
 
     def __init__(self, shape: Sequence[int], **given: Any) -> None:
-        super().__init__(shape, **{**given, "rule": Highest()})
+        super().__init__(shape, **{**given, "rule": GlobalTopKept()})
         self.register_buffer("early", self.scores.detach().clone())
 
     def forward(self, dtype: torch.dtype = torch.float32, *, record: bool = True) -> Tensor:

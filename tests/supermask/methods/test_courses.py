@@ -34,7 +34,6 @@ from supermask.training.training import Training
 from tests.ranks import free_port, meet, on_ranks
 from tests.supermask.methods.courses import (
     Draws,
-    Everywhere,
     Falling,
     Magnitudes,
     Moments,
@@ -75,7 +74,7 @@ COURSES: Mapping[str, Recipe] = {
         conversion=Conversion(bias="train", norm="train"),
     ),
     "fine-tuning at falling rates": recipe(Falling(given=(0.5, 0.3), lr="final")),
-    "all layers together": recipe(Everywhere(remaining=0.3)),
+    "all layers together": recipe(EP(remaining=0.3, ranking="network")),
     "a loss without logits": recipe(Moments(remaining=0.5)),
     "several draws": recipe(Draws(remaining=0.5)),
 }

@@ -1,0 +1,108 @@
+"""Masks that no step was taken for: what they are, what is recorded of them, and how they come back."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from supermask.data.digits import Digits
+from supermask.edges.in_model import searched_edges
+from supermask.edges.selection import one_selection
+from supermask.kernels.base.bits import unpack
+from supermask.methods.baselines import InitialMagnitude, RandomMask, Shuffled
+from supermask.methods.cycles import Cycle
+from supermask.methods.edge_popup import EP
+from supermask.methods.method import Method
+from supermask.networks.allocation import Allocator
+from supermask.networks.architecture import Architecture
+from supermask.networks.convert import convert
+from supermask.runs.options import RunOptions
+from supermask.runs.read import RunRecord, read_masks, read_run
+from supermask.runs.recipe import Recipe
+from supermask.tickets.load import load
+from supermask.training.training import Training
+
+SEED = 5
+
+
+def network(classes: int) -> Architecture:
+    return Architecture(name="mlp", arguments={"sizes": [64, 24, classes]})
+
+
+def executed(method: Method, folder: Path) -> RunRecord:
+    Recipe(
+        name="baseline",
+        data=Digits(),
+        network=network,
+        training=Training(epochs=1, lr=0.3),
+        method=method,
+        run=RunOptions(folder=folder, device="cpu", quiet=True, seed=SEED),
+    ).execute()
+    return read_run(folder)
+
+
+def masks_of(run: RunRecord, cycle: int) -> dict[str, torch.Tensor]:
+    found = read_masks(run.masks[cycle])
+    return {name: unpack(bits, found.cols[name]) for name, bits in found.bits.items()}
+
+
+def test_a_random_mask_is_what_edge_popup_begins_with(tmp_path: Path) -> None:
+    run = executed(RandomMask(remaining=0.2), tmp_path / "run")
+    (cycle,) = run.cycles
+    assert (cycle.loss, cycle.train_accuracy, run.epochs) == (None, None, ())
+    assert cycle.dying == pytest.approx(1 - cycle.remaining)  # d of the mask alone
+    assert cycle.recalibrated is not None
+    begun = convert(network(10).build(), SEED, remaining=0.2)
+    for name, edges in searched_edges(begun).items():
+        assert torch.equal(masks_of(run, 1)[name], unpack(edges.mask(), edges.cols))
+    assert run.tickets[0].same_logits
+    assert run.tickets[0].accuracy == cycle.recalibrated
+    assert run.finished
+
+
+def test_a_shuffled_mask_keeps_counts_and_no_place(tmp_path: Path) -> None:
+    method = Shuffled(cycles=2, final=0.1, space="survivors", allocate=Allocator(kind="erk"))
+    run = executed(method, tmp_path / "run")
+    found, shuffled = masks_of(run, 2), masks_of(run, 3)
+    assert [cycle.loss is None for cycle in run.cycles] == [False, False, True]
+    for name in found:
+        assert found[name].sum() == shuffled[name].sum()
+        common = int((found[name] & shuffled[name]).sum())
+        expected = int(found[name].sum()) ** 2 / found[name].numel()
+        assert abs(common - expected) < 5 * expected**0.5
+    again = executed(method, tmp_path / "again")
+    assert all(torch.equal(masks_of(again, 3)[name], shuffled[name]) for name in shuffled)
+
+
+def test_the_initial_magnitude_keeps_the_largest_weights(tmp_path: Path) -> None:
+    method = InitialMagnitude(remaining=0.25)
+    run = executed(method, tmp_path / "run")
+    ticket = load(tmp_path / "run" / "ticket.safetensors", weights="cached")
+    full = convert(network(10).build(), SEED, remaining=1.0, weights="kaiming_normal")
+    with one_selection(full), torch.no_grad():
+        for name, edges in searched_edges(full).items():
+            weight = edges().flatten()
+            chosen = torch.zeros_like(weight, dtype=torch.bool)
+            chosen[weight.abs().sort(descending=True, stable=True).indices[: round(0.25 * edges.count)]] = True
+            assert torch.equal(masks_of(run, 1)[name].flatten().bool(), chosen)
+            made = ticket.get_submodule(name).weight.flatten()
+            assert torch.equal(made, torch.where(chosen, weight, 0))
+
+
+def test_constants_have_no_magnitude() -> None:
+    with pytest.raises(ValueError, match=r"weights='signed_constant' all have one magnitude: choose 'kaiming_normal'"):
+        convert(network(10).build(), 1, edges=InitialMagnitude().edges, weights="signed_constant")
+
+
+@pytest.mark.parametrize("method", [EP(length=0), RandomMask()])
+def test_a_cycle_without_epochs_has_no_rates(method: Any) -> None:
+    (cycle,) = method.phases()
+    assert cycle.epochs(10) == 0
+    assert method.schedule(Training(epochs=3), cycle, None) == []
+
+
+def test_a_cycle_has_no_negative_length() -> None:
+    with pytest.raises(ValueError, match="length=-1: expected how often"):
+        replace(Cycle(remaining=0.5), length=-1)

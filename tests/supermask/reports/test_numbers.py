@@ -32,7 +32,7 @@ def lines(runs: list[RunRecord]) -> list[Line]:
 
 
 def read(table: numbers.Table) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(numbers.to_csv(table)))
+    return pd.read_csv(io.BytesIO(numbers.to_csv(table)), float_precision="round_trip")
 
 
 def test_accuracy(lines: list[Line]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapp
 from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from supermask.checks import cut
+from supermask.checks import SupermaskError, cut
 
 _LISTS = (list, Sequence, MutableSequence, Collection, Iterable)
 _MAPPINGS = (dict, Mapping, MutableMapping)
@@ -15,7 +15,7 @@ _SCALARS = (bool, int, float, str, type(None))
 _QUOTED = 100  # characters of a value
 
 
-class _Misfit(Exception):
+class _Misfit(SupermaskError):
     """A value that an annotation does not take."""
 
 

@@ -2,15 +2,19 @@
 
 | place | called | may read | may change |
 |---|---|---|---|
-| `begin(run)` | before the first stage that is left | `run` | nothing of the run |
-| `before_step(now)` | before the forward of a step, after the method's own hook | the network, the optimiser | the network, in place; settings of the optimiser's groups but the rate, which an epoch sets |
-| `after_backward(now)` | with the gradients there, before the optimiser's step | gradients, `now.loss` | gradients, in place (`grad.mul_`, `clip_grad_norm_`); no scores |
-| `after_step(now)` | with the gradients gone, after the method's own hook | the network, `now.loss` | the network, in place |
-| `end_epoch(now, record)` | the epoch is validated and recorded, before a checkpoint | `record`, an Epoch | the network, in place |
-| `end_cycle(now, record)` | the cycle is evaluated, before a checkpoint | `record`, a CycleResult with its accuracies | the network, in place: the next cycle, or the ticket, has it |
+| `begin(run)` | before the first stage that is left | `run` | nothing |
+| `before_step(now)` | before the forward, after the method's own hook | network, optimiser | the network |
+| `after_backward(now)` | before the optimiser's step | gradients, loss | gradients; no scores |
+| `after_step(now)` | with the gradients gone, after the method's own hook | network, loss | the network |
+| `end_epoch(now, record)` | the epoch is validated and recorded | `record`, an Epoch | the network |
+| `end_cycle(now, record)` | the cycle is evaluated | `record`, a CycleResult | the network |
 | `log(event)` | a line of metrics.jsonl is written; first process | the line, as JSON has it | nothing |
 | `end(result)` | all stages are done, before summary.json | `result`, a RunResult | nothing |
-| `close()` | the run ended, stopped or broke down | | |
+| `close()` | the run ended, was stopped or broke down | | |
+
+What is changed is changed in place: `grad.mul_`, `clip_grad_norm_`, `edges.scores.copy_`. Settings of the optimiser's
+groups may be changed too, but for the rate, which each epoch sets. What `end_cycle` changes the next cycle, or the
+ticket, has.
 
 The gradient of scores that ScoreSGD steps, `scores.grad` in `after_backward`, is that of the effective weights, dL/dw;
 the step makes that of the scores of it. Under another optimiser, or a method with `whole_gradients`, it is the scores'
@@ -21,7 +25,7 @@ changes nothing for others.
 Each is called once at its place, also in a run that was killed and goes on: what is done again after the last
 checkpoint is called again, with the state that the hook had there (`state_dict`). Only `end` can be called again, where
 a run is killed between it and summary.json.
-"""  # noqa: E501
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

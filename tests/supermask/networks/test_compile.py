@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ import torch.multiprocessing
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from supermask.data.base import in_memory
 from supermask.edges.in_model import searched_edges
 from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import unpack
+from supermask.training.loop import Loop
+from supermask.training.training import Training
+from tests.devices import DEVICE
 from tests.ranks import on_ranks
 from tests.supermask.networks.layer_cases import CASES, ONE_OF_EACH, attention, draw, input_of, make, small_network
 
@@ -67,6 +72,27 @@ def test_fullgraph_compile_of_attention() -> None:
         assert torch.equal(compiled(x, x, x)[0], out)
         for grad, edges in zip(grads, searched_edges(masked).values(), strict=True):
             assert torch.equal(grad, edges.scores.grad)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgdw"])
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiled_steps_of_another_optimiser_are_its_steps(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the loop, with a rate a step."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
+    x, y = draw(12, 3, 8, 8), torch.arange(12, device=DEVICE) % 3
+    ends = []
+    for compiled in (False, True):
+        training = Training(epochs=2, lr=0.01, optimiser=name, per="step", compile=compiled)
+        model = small_network()
+        loop = Loop(
+            model=model, loaded=in_memory(x, y, x, y, batch=4, seed=0), training=training, device=torch.device(DEVICE)
+        )
+        optimiser = training.make_optimiser(model)
+        for rate in training.rates():
+            loop.run_epoch(optimiser, rate)
+        ends.append(list(model.state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(ends[0], small_network().state_dict().values(), strict=True))
 
 
 @pytest.mark.usefixtures("fresh_compiler")

@@ -155,9 +155,10 @@ class Power:
         return float((1 - fraction) ** self.power)
 
 
-def with_code(
-    training: Training = Training(epochs=1, optimiser=own, schedule=Power(2)), run: RunOptions = RunOptions()
-) -> Recipe:
+CODE = Training(epochs=1, optimiser=own, schedule=Power(2))
+
+
+def with_code(training: Training = CODE, run: RunOptions = RunOptions()) -> Recipe:
     return recipe(training, run)
 
 

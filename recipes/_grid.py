@@ -32,7 +32,17 @@ from supermask import (
 )
 from supermask.checks import check_choice
 from supermask.recipes._experiment import suited
-from supermask.recipes._settings import NO_VALIDATION, SETTINGS, DataName, Mlp, Setting, SmallConv4, layout_for
+from supermask.recipes._settings import (
+    NO_VALIDATION,
+    SETTINGS,
+    USUAL_NETWORK,
+    DataName,
+    Mlp,
+    Other,
+    Setting,
+    SmallConv4,
+    layout_for,
+)
 from supermask.reports import Format, Line, Table, picture_files
 from supermask.runs import (
     GridError,
@@ -51,30 +61,6 @@ from supermask.runs import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True, kw_only=True)
-class Other:
-    """The network of all runs.
-
-    Attributes:
-        name: in the registry; by default the data set's own network.
-        arguments: of its builder, besides the number of classes.
-        config: file with the configuration of one of transformers' networks.
-    """
-
-    name: str | None = None
-    arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict)
-    config: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.name is None and (self.arguments or self.config):
-            given = f"arguments={dict(self.arguments)}" if self.arguments else f"config={self.config}"
-            raise ValueError(f"network.{given}: of which network? Give --network.name, too")
-
-    def made(self) -> Network | None:
-        """It; None where there is none."""
-        return None if self.name is None else Network(name=self.name, arguments=self.arguments, config=self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +101,7 @@ class Grid:
     out: Path | None = None
     workers: int | None = None
     device: str = "auto"
-    network: Other = Other()
+    network: Other = USUAL_NETWORK
     format: tuple[Format, ...] = ("png",)
     dry_run: bool = False
 

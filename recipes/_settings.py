@@ -26,6 +26,33 @@ from supermask.runs import LATER, Grown
 DataName = Literal["digits", "digits32", "cifar10", "cifar100", "svhn", "imagenet"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Other:
+    """The network of all runs.
+
+    Attributes:
+        name: in the registry; by default the data set's own network.
+        arguments: of its builder, besides the number of classes.
+        config: file with the configuration of one of transformers' networks.
+    """
+
+    name: str | None = None
+    arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    config: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is None and (self.arguments or self.config):
+            given = f"arguments={dict(self.arguments)}" if self.arguments else f"config={self.config}"
+            raise ValueError(f"network.{given}: of which network? Give --network.name, too")
+
+    def made(self) -> Network | None:
+        """It; None where there is none."""
+        return None if self.name is None else Network(name=self.name, arguments=self.arguments, config=self.config)
+
+
+USUAL_NETWORK = Other()
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Mlp(Grown):
     """Linear layers without biases, batch norm and ReLU between them; or any other network, by its name.

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from supermask import Network
-from supermask.recipes._grid import ROWS, Grid, Other, experiments
-from supermask.recipes._settings import Mlp
+from supermask.recipes._grid import ROWS, Grid, experiments
+from supermask.recipes._settings import Mlp, Other
 from tests.recipes.command import run
 from tests.supermask.runs.own_networks import NETS, write_nets
 from tests.supermask.runs.small_runs import left_by, same

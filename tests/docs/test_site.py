@@ -10,8 +10,8 @@ from tests.test_readme import PAGES
 DOCS = ROOT / "docs"
 SITE = (ROOT / "mkdocs.yml").read_text()
 API = sorted((DOCS / "api").glob("*.md"))
-ELSEWHERE = {"docs/methods.md", "docs/kernels.md"}
-"""Run by tests/supermask/methods/test_adding.py and tests/kernels/test_guide.py."""
+ELSEWHERE = {"docs/methods.md", "docs/kernels.md", "docs/your-own.md"}
+"""Run by tests/supermask/methods/test_adding.py, tests/kernels/test_guide.py and tests/recipes/test_your_own.py."""
 
 
 def test_every_page_is_in_the_navigation() -> None:

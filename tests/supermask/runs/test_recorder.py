@@ -35,13 +35,15 @@ def test_a_recorder_is_told_of_each_epoch_and_of_the_end(
             told.append("begin")
             super().begin()
 
-        def epoch(self, loop: Any, lr: float, trained: EpochResult) -> Any:
+        def epoch(self, loop: Any, lr: float, trained: EpochResult, validation: float | None = None) -> Any:
             told.append((loop.epoch, lr))
-            return super().epoch(loop, lr, trained)
+            assert validation is None
+            return super().epoch(loop, lr, trained, validation)
 
-        def cycle(self, trained: EpochResult) -> Any:
+        def cycle(self, trained: EpochResult, chosen: Any = None) -> Any:
             told.append(trained)
-            return super().cycle(trained)
+            assert chosen == (None, None)
+            return super().cycle(trained, chosen)
 
     monkeypatch.setattr(stages, kind, Watched)
     dense = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 4))

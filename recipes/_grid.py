@@ -24,13 +24,13 @@ from supermask import (
     Network,
     Recipe,
     RunOptions,
+    Shuffled,
     SupermaskError,
     Train,
     Training,
     Validation,
     search,
 )
-from supermask.checks import check_choice
 from supermask.recipes._experiment import suited
 from supermask.recipes._settings import (
     NO_VALIDATION,
@@ -48,6 +48,7 @@ from supermask.runs import (
     GridError,
     Job,
     RunRecord,
+    check_choice,
     check_writable,
     cores,
     meant,
@@ -217,7 +218,7 @@ def at_rates(method: Method, rates: Sequence[float]) -> list[Method]:
     """`method` once for each run that it takes to measure it at all of `rates`: an iteration goes through them."""
     has = {one.name: getattr(method, one.name) for one in fields(method)}
     given: list[dict[str, Any]]
-    if isinstance(method, EPLong):  # at the rate of cycle i for the epochs of i cycles
+    if isinstance(method, EPLong | Shuffled):  # at the rate of cycle i, after the epochs of i cycles
         given = [{"given": tuple(rates[:cycle])} for cycle in range(1, len(rates) + 1)]
     elif "remaining" in has:
         given = [{"remaining": rate} for rate in rates]

@@ -1,5 +1,6 @@
 """Running recipes: one, or many at once; what grids of runs are made of."""
 
+from supermask.checks import check_choice
 from supermask.devices import device_named, meant
 from supermask.files import check_writable, write_whole
 from supermask.later import LATER, Grown
@@ -20,6 +21,7 @@ __all__ = [
     "Picked",
     "RunRecord",
     "StepTimes",
+    "check_choice",
     "check_writable",
     "cores",
     "device_named",

@@ -108,6 +108,11 @@ class Training(Grown):
             raise ValueError(f"betas={self.betas}: expected two numbers from 0 to below 1")
         if not (math.isfinite(self.eps) and self.eps > 0):
             raise ValueError(f"eps={self.eps}: expected a positive number")
+        if isinstance(self.optimiser, type) and issubclass(self.optimiser, torch.optim.Optimizer):
+            raise TypeError(
+                f"optimiser={self.optimiser.__name__}, a class of optimisers: expected a function of the network and "
+                f"the Training that makes one, or one of {', '.join(map(repr, optimisers.READS))}"
+            )
         if callable(self.optimiser):
             return
         check_choice("optimiser", self.optimiser, OptimiserName)

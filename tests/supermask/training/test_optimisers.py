@@ -144,6 +144,11 @@ def test_an_optimiser_that_is_a_method_is_refused() -> None:
         Mine()
 
 
+def test_a_class_of_optimisers_is_none() -> None:
+    with pytest.raises(TypeError, match=r"optimiser=Adam, a class of optimisers: expected a function .* 'sgd'"):
+        Training(optimiser=torch.optim.Adam)
+
+
 def rmsprop(model: nn.Module, training: Training) -> torch.optim.Optimizer:
     return torch.optim.RMSprop([p for p in model.parameters() if p.requires_grad], lr=training.lr)
 

@@ -34,7 +34,6 @@ from torch.overrides import TorchFunctionMode
 
 from supermask.checks import cut
 from supermask.networks import packages
-from supermask.networks.arguments import bound_to
 from supermask.networks.registry import BUILDERS, Registered, registered
 
 _SHOWN = 500  # characters of what an error quotes
@@ -73,7 +72,7 @@ class Architecture:
             try:
                 if entry is None:
                     return packages.build(self.name, self.arguments)
-                return _module(entry.builder(**bound_to(entry.builder, self.arguments)))
+                return _module(entry.make(self.arguments))
             except Exception as error:  # builders raise whatever a wrong argument runs into
                 said = f"{type(error).__name__}: {error}"
                 raise ValueError(f"{cut(str(self), _SHOWN)} cannot be built: {cut(said, _SHOWN)}") from error

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 
 from torch import nn
 
-from supermask.networks.arguments import signature_of
+from supermask.networks.arguments import bound_to, signature_of
 from supermask.networks.small import MLP, convmixer, convnet, resnet18, resnext29, vgg16_bn
 
 Builder = Callable[..., nn.Module]
@@ -31,10 +31,20 @@ class Registered:
     Attributes:
         builder: makes the network from keyword arguments.
         shape: of one input; None where it is not known.
+        held: arguments are held to the builder's annotations; supermask's own say themselves what they take.
     """
 
     builder: Builder
     shape: Shape | None = None
+    held: bool = True
+
+    def make(self, arguments: Mapping[str, Any]) -> Any:
+        """What the builder gives.
+
+        Raises:
+            Exception: whatever a wrong argument runs into.
+        """
+        return self.builder(**(bound_to(self.builder, arguments) if self.held else arguments))
 
     def input_shape(self, arguments: Mapping[str, Any]) -> tuple[int, ...] | None:
         """The shape of one input of the network with these arguments, without the batch; None where it is not known."""
@@ -159,7 +169,7 @@ _FOR_IMAGES: Mapping[str, Builder] = {
     "convmixer": convmixer,
 }
 BUILDERS: dict[str, Registered] = {
-    "mlp": Registered(builder=MLP, shape=_mlp_shape),
-    **{name: Registered(builder=builder, shape=_image_shape) for name, builder in _FOR_IMAGES.items()},
+    "mlp": Registered(builder=MLP, shape=_mlp_shape, held=False),
+    **{name: Registered(builder=builder, shape=_image_shape, held=False) for name, builder in _FOR_IMAGES.items()},
 }
 """The registry of this process: supermask's own, then the user's in the order of registration."""

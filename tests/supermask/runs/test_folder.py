@@ -1,11 +1,11 @@
 """Run folders: what they refuse, and that nothing is overwritten."""
 
 import copy
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from supermask.later import settings
 from supermask.methods.cycles import Cycle
 from supermask.runs.folder import RunFolder, RunFolderError
 from supermask.runs.identity import differences, newest, read_config
@@ -135,7 +135,7 @@ def test_the_newest_folder_of_a_configuration(tmp_path: Path) -> None:
 
 def test_a_folder_whose_cycles_have_the_fields_of_older_releases_is_the_same_run(tmp_path: Path) -> None:
     cycles = Cycle(remaining=0.5), Cycle(remaining=0.4, scores="initial", unselected="zero")
-    stages = [{"stage": "Search", "cycle": asdict(cycle)} for cycle in cycles]
+    stages = [{"stage": "Search", "cycle": settings(cycle)} for cycle in cycles]
     older = copy.deepcopy(stages)
     older[1]["cycle"]["scores"] = "initial_masked"
     for stage in older:

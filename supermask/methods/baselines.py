@@ -54,6 +54,7 @@ class InitialMagnitude(EP):
             )
         return edges
 
+    @torch.no_grad()
     def begin(self, model: nn.Module, cycle: Cycle, number: int, initial: Mapping[str, Tensor]) -> None:
         super().begin(model, cycle, number, initial)
         for edges in searched_edges(model).values():
@@ -76,6 +77,7 @@ class Shuffled(IEP):
         cycles = super().phases()
         return (*cycles, Cycle(remaining=cycles[-1].remaining, scores="inherit", length=0, allocate=self.allocate))
 
+    @torch.no_grad()
     def begin(self, model: nn.Module, cycle: Cycle, number: int, initial: Mapping[str, Tensor]) -> None:
         if cycle.length:
             super().begin(model, cycle, number, initial)

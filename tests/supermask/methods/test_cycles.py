@@ -74,7 +74,7 @@ def test_at_least_one_cycle(cycles: int) -> None:
         ({"unselected": "drop"}, "unselected='drop'.*'keep', 'zero'"),
         ({"lr": "rewound"}, "lr='rewound'.*'final'"),
         ({"space": "some"}, "space='some'.*'survivors'"),
-        ({"length": 0}, "length=0"),
+        ({"length": -1}, "length=-1"),
     ],
 )
 def test_bad_cycles(bad: dict[str, Any], message: str) -> None:

@@ -86,6 +86,8 @@ class Cycle:
                 )
         elif self.remaining is None or self.anneal_from < self.remaining:
             raise ValueError(f"anneal_from={self.anneal_from}: expected a rate from remaining={self.remaining} up")
+        elif not self.length:
+            raise ValueError(f"anneal={self.anneal!r} with length=0: no epoch would read it; leave it 'none'")
         if self.anneal_epochs is not None and self.anneal_epochs < 1:
             raise ValueError(f"anneal_epochs={self.anneal_epochs}: expected at least one epoch above remaining")
 
@@ -95,19 +97,23 @@ class Cycle:
         Raises:
             ValueError: as many epochs are to be above `remaining` as there are.
         """
-        if self.anneal == "none" or self.remaining is None or not epochs:
+        if self.anneal == "none" or self.remaining is None:
             return self.remaining
-        above = epochs // 2 if self.anneal_epochs is None else self.anneal_epochs
+        above = max(1, epochs // 2) if self.anneal_epochs is None else self.anneal_epochs
         if above >= epochs:
             raise ValueError(
-                f"anneal_epochs={above}: the cycle has {epochs} epochs, of which one at least is at its own rate"
+                f"anneal_epochs={above}: the cycle has {epochs} epochs, of which one at least is at its own rate; "
+                "train it for more of them"
             )
         if epoch >= above:
             return self.remaining
         left = 1 - epoch / above
         if self.anneal == "exponential":
-            return self.remaining * (self.anneal_from / self.remaining) ** left
-        return self.remaining + (self.anneal_from - self.remaining) * left ** (3 if self.anneal == "cubic" else 1)
+            rate = self.remaining * (self.anneal_from / self.remaining) ** left
+        else:
+            rate = self.remaining + (self.anneal_from - self.remaining) * left ** (3 if self.anneal == "cubic" else 1)
+        # Rounded upwards it could ask for an edge more than hard pruning left.
+        return min(max(rate, self.remaining), self.anneal_from)
 
     def epochs(self, schedule: int) -> int:
         """How many epochs the cycle takes of a schedule of that many.

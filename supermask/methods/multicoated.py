@@ -66,8 +66,9 @@ class Multicoated(IEP):
     """Multicoated supermasks: the mask is the sum of nested masks, the highest scores at several rates.
 
     Alone with one cycle, in soft iEP with more (Okoshi et al. 2022, "Multicoated supermasks enhance hidden networks").
-    The paper's networks train the scale and shift of batch norm, which is the conversion's norm="train"; the default
-    here, as for edge-popup, is to have none. The constant is that of the first coat's fan-in.
+    Where layers share the edges kept (`allocate`), that is of the first coat; the others keep their shares of it in
+    each layer. The paper's networks train the scale and shift of batch norm, which is the conversion's norm="train";
+    the default here, as for edge-popup, is to have none. The constant is that of the first coat's fan-in.
 
     `linear` spaces thresholds evenly: it searches one cycle with one coat first, then a coat begins at each multiple of
     that coat's threshold, in rates of the whole network. No closed form of it is published; this is this project's
@@ -114,7 +115,8 @@ class Multicoated(IEP):
         cycles = super().phases()
         if not self._measures:
             return cycles
-        after = [replace(cycle, scores="inherit") for cycle in cycles[:1]]
+        # The rate before it is its own: it does not come down again.
+        after = [replace(c, scores="inherit", anneal="none", anneal_from=1.0, anneal_epochs=None) for c in cycles[:1]]
         return (cycles[0], *after, *cycles[1:])
 
     def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:

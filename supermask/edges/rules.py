@@ -110,12 +110,22 @@ class TopKept(Rule):
 class GlobalTopKept(Rule):
     """The highest of all layers together: exactly as many as their `kept` add up to, ties by layer and index.
 
-    How many of them a layer has is what is found, and may be none; the constant of its weights is that of its `kept`.
+    How many of them a layer has is what is found, and may be none, or more than its `kept`, which is its part of the
+    network's rate; weights whose constant follows a rate follow that one. Layers that are pinned keep exactly their own
+    highest, and are in no ranking with the others.
     """
 
     together: ClassVar[bool] = True
 
     def thresholds(self, layers: Sequence["SearchedEdges"]) -> list[Threshold]:
+        ranked = [edges for edges in layers if not edges.pinned]
+        found = dict(zip(ranked, self._of_all(ranked), strict=True)) if ranked else {}
+        alone = TopKept(absolute=self.absolute)
+        if pinned := [edges for edges in layers if edges.pinned]:
+            found |= dict(zip(pinned, alone.thresholds(pinned), strict=True))
+        return [found[edges] for edges in layers]
+
+    def _of_all(self, layers: Sequence["SearchedEdges"]) -> list[Threshold]:
         every = torch.cat([self._ranked(edges).flatten() for edges in layers])
         kept = torch.stack([edges.kept for edges in layers]).sum(0, keepdim=True)
         tau, last = select([every[None]], kept, [None], False)

@@ -147,7 +147,8 @@ class SearchedEdges(Edges):
             ValueError: a rate outside (0, 1], or more edges than hard pruning left.
         """
         counts = self.rule.counts(self, rate)
-        if self.survivors is not None and counts[0] > (left := int(popcount(self.survivors).sum())):
+        ranked_alone = self.pinned or not self.rule.together  # otherwise it is the network that has room, or not
+        if ranked_alone and self.survivors is not None and counts[0] > (left := int(popcount(self.survivors).sum())):
             raise ValueError(
                 f"remaining={rate} keeps {counts[0]} of {self.count} edges, but hard pruning left {left}: lower the "
                 "rate, or give the edges back with survivors = None"

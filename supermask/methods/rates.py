@@ -25,8 +25,8 @@ class Searching(Method):
         anneal: how the rate goes down within a cycle from that of the cycle before, 1 before the first; not at all
             unless told.
         anneal_epochs: how many epochs that takes; by default half of a cycle's.
-        ranking: whether edges are ranked within their `layer` or, all against each other, within the `network`, which
-            then keeps as many as the layers' rates add up to.
+        ranking: whether edges are ranked within their `layer` or, all against each other, within the `network`, whose
+            rate is then exact and a layer's what is found. Layers that overrides pin keep theirs.
     """
 
     allocate: Allocator = field(default=UNIFORM, metadata=LATER, repr=False)  # cycles say it, as the next two
@@ -50,6 +50,11 @@ class Searching(Method):
             ValueError: a setting that nothing would read, or an unknown name.
         """
         check_choice("ranking", self.ranking, Ranking)
+        if self.ranking == "network" and not self.allocate.by_layer:
+            raise ValueError(
+                f"allocate={self.allocate} with ranking='network', under which layers keep what one ranking gives "
+                "them: choose one of the two; layers can be pinned with overrides"
+            )
         shared = [replace(cycle, allocate=self.allocate) for cycle in cycles]
         if self.anneal == "none":
             if self.anneal_epochs is not None:
@@ -57,6 +62,8 @@ class Searching(Method):
                     f"anneal_epochs={self.anneal_epochs} with anneal='none', which does not read it: choose how"
                 )
             return tuple(shared)
+        if not any(cycle.length for cycle in shared):
+            raise ValueError(f"anneal={self.anneal!r}: no cycle has an epoch that would read it; leave it 'none'")
         befores = [1.0, *(cycle.remaining for cycle in shared)]
         return tuple(
             replace(cycle, anneal=self.anneal, anneal_from=before, anneal_epochs=self.anneal_epochs)

@@ -77,18 +77,19 @@ class Allocator(Grown):
             return [1] * len(layers)
         return [sum(shape.weight) if self.kind == "erk" else shape.edges for shape in layers.values()]
 
-    def counts(self, layers: Mapping[str, Shape], remaining: float) -> dict[str, int]:
+    def counts(self, layers: Mapping[str, Shape], remaining: float, *, exact: bool = False) -> dict[str, int]:
         """Edges that each of the layers keeps, at least one each.
 
         Args:
             layers: those that share a rate, in the network's order.
             remaining: fraction of all their edges.
+            exact: share out a total also where each layer's count is its own rate's.
 
         Raises:
             ValueError: no such layer, shares that are none, or a total that floors and whole layers do not leave room
                 for, or that hard pruning did not leave.
         """
-        if self.by_layer:
+        if self.by_layer and not exact:
             return {name: kept_count(remaining, shape.edges) for name, shape in layers.items()}
         whole = self._whole(layers)
         least, most = [], []

@@ -24,7 +24,7 @@ from supermask.networks.foreign import masked_form
 from supermask.networks.layers import DENSE_FORMS, Bias, MaskedLayer, SupermaskLinear
 from supermask.networks.norms import NORMS, NormPolicy, can_be_plain, set_norm
 from supermask.networks.patterns import matches
-from supermask.networks.rates import set_remaining, warn_of_sparse_layers
+from supermask.networks.rates import share_remaining, warn_of_sparse_layers
 from supermask.networks.readers import computed_with
 from supermask.networks.summary import summary
 from supermask.networks.undo import as_it_was
@@ -105,10 +105,8 @@ def convert(
     with as_it_was(model):
         converted = replace_layers(model, build)
         _train_only(converted, bias, norm, read)
-        if allocate.by_layer:
-            warn_of_sparse_layers(converted)  # which raise where the caller makes errors of warnings
-        else:
-            set_remaining(converted, remaining, allocate)
+        share_remaining(converted, remaining, allocate)
+        warn_of_sparse_layers(converted)  # which raise where the caller makes errors of warnings
         warn_of_few_masked(converted)
         warn_of_vanishing(converted)
     if _log.isEnabledFor(logging.INFO):

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from torch import nn
 
@@ -52,23 +53,39 @@ def share_remaining(model: nn.Module, remaining: float, allocate: Allocator = UN
     return layers
 
 
-def shared(model: nn.Module, remaining: float, allocate: Allocator) -> dict[str, float]:
+def shared(
+    model: nn.Module, remaining: float, allocate: Allocator, room: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, float]:
     """The rate of each searched layer that is not pinned, by name.
+
+    Args:
+        room: edges that a layer can keep; by default those that hard pruning left.
 
     Raises:
         ValueError: an allocation that cannot be met.
     """
     layers = {name: edges for name, edges in searched_edges(model).items() if not edges.pinned}
-    if not layers or allocate.by_layer:
+    ranked = any(edges.rule.together for edges in layers.values())
+    if not layers or (allocate.by_layer and not ranked):
         return dict.fromkeys(layers, remaining)
     owners = owned_edges(model)
-    shapes = {name: _shape(owners[name][0], edges) for name, edges in layers.items()}
-    return {name: count / shapes[name].edges for name, count in allocate.counts(shapes, remaining).items()}
+    left = {name: room.get(name, _left(edges)) for name, edges in layers.items()}
+    shapes = {
+        # One ranking gives a layer what it finds: only all layers together have so much room.
+        name: Shape(weight=e.shape, outputs=_outputs(owners[name][0], e), room=e.count if ranked else left[name])
+        for name, e in layers.items()
+    }
+    counts = allocate.counts(shapes, remaining, exact=ranked)
+    if (total := sum(counts.values())) > sum(left.values()):
+        raise ValueError(
+            f"remaining={remaining} keeps {total} edges of the network, but hard pruning left {sum(left.values())}: "
+            "lower the rate, or give the edges back with survivors = None"
+        )
+    return {name: count / shapes[name].edges for name, count in counts.items()}
 
 
-def _shape(layer: nn.Module, edges: SearchedEdges) -> Shape:
-    room = edges.count if edges.survivors is None else count_bits(edges.survivors)
-    return Shape(weight=edges.shape, outputs=_outputs(layer, edges), room=room)
+def _left(edges: SearchedEdges) -> int:
+    return edges.count if edges.survivors is None else count_bits(edges.survivors)
 
 
 def _outputs(layer: nn.Module, edges: Edges) -> int:
@@ -77,17 +94,19 @@ def _outputs(layer: nn.Module, edges: Edges) -> int:
 
 def warn_of_sparse_layers(model: nn.Module) -> None:
     """Warn, in the name of whoever called the caller, of searched layers that keep fewer edges than outputs."""
-    starved = []
+    starved, ranked = [], False
     layers = owned_edges(model)
     for name, kept in selected_edges(model).items():
         layer, edges = layers[name]
         outputs = _outputs(layer, edges)
         if kept < outputs:
             starved.append(f"{name} keeps {kept} of {edges.count} edges for {outputs} outputs")
+            ranked |= isinstance(edges, SearchedEdges) and edges.rule.together
     if starved:
+        remedy = "come down to this rate slowly (anneal, more cycles)" if ranked else "allocate with a floor"
         warnings.warn(
             f"{'; '.join(starved)}: outputs without an input are constant; raise the rate of these layers with "
-            "overrides, or allocate with a floor",
+            f"overrides, or {remedy}",
             SparseLayerWarning,
             stacklevel=3,
         )

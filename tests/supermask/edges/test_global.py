@@ -6,12 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from supermask.edges.draws import kept_count
 from supermask.edges.in_model import searched_edges
 from supermask.edges.rules import GlobalTopKept
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import pack, unpack
 from supermask.networks.convert import convert
+from supermask.networks.rates import set_remaining
 from tests.devices import DEVICE
 
 
@@ -72,6 +74,46 @@ def test_a_layer_may_keep_none() -> None:
         for edges in others:
             edges.scores.fill_(1.0)
     assert not masks(model)[: first.count].any()
+
+
+def test_pinned_layers_keep_their_own_and_are_ranked_by_themselves() -> None:
+    model = nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 40), nn.Linear(40, 3))
+    model = convert(model, 1, edges=Ranked, remaining=0.2, overrides={"2": 1.0, "0": 0.4}).to(DEVICE)
+    layers = searched_edges(model)
+    with one_selection(model):
+        kept = {name: edges.selected for name, edges in layers.items()}
+    assert kept == {"0": 14, "1": 56, "2": 120}
+    with torch.no_grad():
+        layers["1"].scores.mul_(1e-3)  # which takes nothing from it, being all that is ranked
+    with one_selection(model):
+        assert {name: edges.selected for name, edges in layers.items()} == kept
+        best = layers["0"].scores.detach().abs().flatten().sort(descending=True, stable=True).indices[:14].cpu()
+        assert set(unpack(layers["0"].mask(), 5).flatten().nonzero().flatten().tolist()) == set(best.tolist())
+
+
+def test_the_network_s_total_is_exact_where_each_layer_s_rounding_is_not() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    model = convert(model, 1, edges=Ranked, remaining=0.5)  # 13.5 edges, and 4.5 of each layer
+    assert int(masks(model).sum()) == 14
+    set_remaining(model, 0.4)
+    assert int(masks(model).sum()) == 11
+
+
+def test_hard_pruning_bounds_the_network_and_no_layer() -> None:
+    model = network(absolute=True)
+    first, *others = searched_edges(model).values()
+    with torch.no_grad():
+        first.scores.zero_()
+    set_remaining(model, 0.9)
+    with one_selection(model):
+        left = [edges.mask() for edges in (first, *others)]
+    for edges, mask in zip((first, *others), left, strict=True):
+        edges.survivors = mask
+    assert int(unpack(left[0], 5).sum()) == 0  # less than its part of any rate
+    set_remaining(model, 0.85)
+    assert int(masks(model).sum()) == kept_count(0.85, 435)
+    with pytest.raises(ValueError, match=r"remaining=0.95 keeps 413 edges of the network, but hard pruning left 392"):
+        set_remaining(model, 0.95)
 
 
 def test_a_layer_by_itself_cannot_rank_the_network() -> None:

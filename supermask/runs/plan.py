@@ -1,6 +1,6 @@
 """What a recipe would do, without doing it: cycles, edges kept by layer, steps, memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from supermask.data.base import Data, Described, Part
 from supermask.edges.in_model import searched_edges
+from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import selected_edges
 from supermask.methods.cycles import Cycle
 from supermask.methods.method import Method
-from supermask.networks.rates import set_remaining
+from supermask.networks.rates import set_remaining, shared
 from supermask.runs.console import table
 from supermask.training import optimisers, schedules
 from supermask.training.optimisers import called
@@ -180,6 +181,35 @@ def _saved(skeleton: nn.Module, shape: Sequence[int], batch: int) -> int | None:
     return sum(storage.nbytes() for storage in held.values())
 
 
+def counts(model: nn.Module, cycles: Iterable[Cycle]) -> list[dict[str, int] | None]:
+    """Edges that each layer keeps in each of the cycles, hard pruning as it goes; None where the rule alone decides.
+
+    Raises:
+        ValueError: an allocation that cannot be met, or one that hard pruning leaves no room for.
+    """
+    found: list[dict[str, int] | None] = []
+    layers, before = searched_edges(model), None
+    for number, cycle in enumerate(cycles, start=1):
+        room: Mapping[str, int] = before if before and cycle.space == "survivors" else {}
+        before = None
+        if cycle.remaining is not None:
+            rates = shared(model, cycle.remaining, cycle.allocate, room)
+            before = {n: e.rule.counts(e, rates[n])[0] if n in rates else int(e.kept[0]) for n, e in layers.items()}
+            for name, left in room.items():
+                if before[name] > left and not _is_found(layers[name]):
+                    raise ValueError(
+                        f"cycle {number} keeps {before[name]:,} edges of layer {name}, but hard pruning leaves the "
+                        f"{left:,} of cycle {number - 1}: allocate alike in both"
+                    )
+        found.append(before)
+    return found
+
+
+def _is_found(edges: SearchedEdges) -> bool:
+    """Whether what the layer keeps is what a ranking of several layers gives it."""
+    return edges.rule.together and not edges.pinned
+
+
 def show(
     console: Console,
     model: nn.Module,
@@ -196,9 +226,11 @@ def show(
         time: what is said of how long so many steps take.
     """
     cycles = [stage.cycle for stage in stages if stage.cycle is not None]
-    edges = {name: e.count for name, e in searched_edges(model).items()} if cycles else {}
+    layers = searched_edges(model) if cycles else {}
+    edges = {name: e.count for name, e in layers.items()}
     rows: list[tuple[str, ...]] = []
-    kept: list[list[int]] = []
+    kept: list[list[int | None]] = []
+    planned = iter(counts(model, cycles) if cycles else ())
     for number, stage in enumerate(stages, start=1):
         taken, cycle = (f"{stage.epochs:,}", f"{stage.steps:,}"), stage.cycle
         if cycle is None:
@@ -206,8 +238,9 @@ def show(
             continue
         if cycle.remaining is not None:
             set_remaining(model, cycle.remaining, cycle.allocate)
-        kept.append(list(selected_edges(model).values()))
-        total = sum(kept[-1])
+        by_layer = next(planned) or selected_edges(model)
+        kept.append([None if _is_found(layers[name]) else count for name, count in by_layer.items()])
+        total = sum(by_layer.values())
         rates = _rates(cycle, stage.epochs), f"{total / sum(edges.values()):.4g}"
         rows.append((str(number), *rates, cycle.start, cycle.lr, cycle.space, f"{total:,}", *taken))
     columns = "cycle", "remaining", "over all", "scores", "lr", "space", "kept edges", "epochs", "steps"
@@ -225,11 +258,12 @@ def _rates(cycle: Cycle, epochs: int) -> str:
     return " to ".join(dict.fromkeys(f"{cycle.rate(epoch, epochs):.4g}" for epoch in (0, max(epochs - 1, 0))))
 
 
-def _by_layer(edges: Mapping[str, int], kept: Sequence[Sequence[int]]) -> Table:
-    """Kept edges by layer in each cycle; of many cycles a few, evenly chosen: the plan's rates give the others."""
+def _by_layer(edges: Mapping[str, int], kept: Sequence[Sequence[int | None]]) -> Table:
+    """Kept edges by layer in each cycle, None where one ranking of layers finds how many; of many cycles a few, evenly
+    chosen: the plan's rates give the others."""
     shown = sorted({round(i * (len(kept) - 1) / 3) for i in range(4)}) if len(kept) > 5 else range(len(kept))
     rows = [
-        (name, f"{count:,}", *(f"{kept[cycle][layer]:,}" for cycle in shown))
+        (name, f"{count:,}", *("found" if (k := kept[cycle][layer]) is None else f"{k:,}" for cycle in shown))
         for layer, (name, count) in enumerate(edges.items())
     ]
     columns = ["layer", "edges", *(f"cycle {cycle + 1}" for cycle in shown)]

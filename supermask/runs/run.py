@@ -18,7 +18,6 @@ from supermask.edges.in_model import searched_edges
 from supermask.methods.cycles import Cycle
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
-from supermask.networks.rates import shared
 from supermask.networks.summary import summary
 from supermask.runs import plan, threads
 from supermask.runs.checkpoint import CheckpointError, Checkpoints, read
@@ -384,9 +383,7 @@ def _network(says: Configuration, architecture: Architecture, device: torch.devi
     if rate is not None:
         given |= {"remaining": rate, "allocate": says.cycles[0].allocate}
     model = convert(dense, says.run.seed, edges=says.method.edges, **given)
-    for cycle in says.cycles[1:]:
-        if cycle.remaining is not None:
-            shared(model, cycle.remaining, cycle.allocate)  # what cannot be met is refused before anything is written
+    plan.counts(model, says.cycles)  # what cannot be met is refused before anything is written
     drawn = [name for name, edges in searched_edges(model).items() if edges.base is not None]
     if drawn and any(isinstance(stage, Export) for stage in says.course):
         raise RecipeError(

@@ -12,13 +12,15 @@ from supermask.data.base import DataMissing
 from supermask.data.digits import Digits
 from supermask.data.image_folder import ImageFolder
 from supermask.data.image_sets import CIFAR10
-from supermask.methods.cycles import Cycle
-from supermask.methods.iep import hard_iep
+from supermask.methods.cycles import Cycle, Space
+from supermask.methods.edge_popup import EP
+from supermask.methods.iep import IEP, hard_iep
+from supermask.networks.allocation import Allocator
 from supermask.networks.architecture import Architecture
 from supermask.recipes import digits_soft_iep, imagenet_soft_iep
 from supermask.runs import plan
 from supermask.runs.options import Conversion, RecipeError, RunOptions
-from supermask.runs.read import read_metrics
+from supermask.runs.read import read_metrics, read_run
 from supermask.runs.recipe import Recipe
 from supermask.runs.stages import Evaluate, Train, search
 from supermask.training.training import Training
@@ -96,6 +98,42 @@ def test_of_many_cycles_a_few_are_shown_by_layer(
     assert re.search(r"layer +edges +cycle 1 +cycle 3 +cycle 6 +cycle 8 *$", printed, re.MULTILINE)
     kept = [f"{round((1 / 32) ** (cycle / 8) * 2560):,}" for cycle in (1, 3, 6, 8)]
     assert re.search(rf"fc3 +2,560 +{' +'.join(kept)} *$", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("space", ["all", "survivors"])
+def test_shares_of_layers_are_those_of_the_run(
+    space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = IEP(given=(0.5, 0.31, 0.3), space=space, allocate=Allocator(kind="erk", floor=2))
+    recipe = placed(replace(BASE, method=method, stages=None), tmp_path / "run")
+    printed = dry(recipe, monkeypatch, capsys)
+    recipe.execute()
+    cycles = read_run(tmp_path / "run").cycles
+    assert [int(row[6].replace(",", "")) for row in rows(printed, 9)] == [cycle.kept for cycle in cycles]
+    layers = {row[0]: [int(cell.replace(",", "")) for cell in row[2:]] for row in rows(printed, 5)}
+    assert layers == {name: [cycle.layers[name].kept for cycle in cycles] for name in cycles[0].layers}
+
+
+def test_what_one_ranking_finds_is_not_known_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = EP(remaining=0.3, ranking="network", anneal="linear")
+    recipe = replace(BASE, method=method, stages=None, conversion=Conversion(overrides={"fc2": 0.25}))
+    printed = dry(placed(recipe, tmp_path / "run"), monkeypatch, capsys)
+    assert re.search(r"^ *fc1 +480 +found *$", printed, re.MULTILINE)
+    assert re.search(r"^ *fc2 +96 +24 *$", printed, re.MULTILINE)
+    assert re.search(r"^ *1 +1 to 0.3 +0.2917 +initial +rewind +all +168 ", printed, re.MULTILINE)
+
+
+def test_layers_that_hard_pruning_leaves_no_room_are_found_before_a_run(tmp_path: Path) -> None:
+    first = Cycle(remaining=0.3, allocate=Allocator(whole=("last",)))
+    second = Cycle(remaining=0.29, scores="inherit", space="survivors")
+    recipe = placed(replace(BASE, stages=search((first, second))), tmp_path / "run")
+    with pytest.raises(
+        RecipeError, match="cycle 2 keeps 139 edges of layer fc1, but hard pruning leaves the 77 of cycle 1"
+    ):
+        recipe.execute()
+    assert not list(tmp_path.iterdir())
 
 
 def test_dense_training_is_planned_too(

@@ -103,3 +103,9 @@ def chosen(
     place = seed, layer, rows, cols
     unit = philox.uniform(*place, low=0.0, high=1.0, purpose=philox.RERANDOMISE, generation=generation, device=device)
     return pack(unit < chance)
+
+
+def shuffled(seed: int, layer: int, rows: int, cols: int, *, device: torch.device) -> Tensor:
+    """The edges of a layer in an order drawn at random, flat indices, int64 [rows * cols]."""
+    drawn = philox.uniform(seed, layer, rows, cols, low=0.0, high=1.0, purpose=philox.RERANDOMISE, device=device)
+    return drawn.flatten().argsort(stable=True)

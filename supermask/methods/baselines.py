@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from supermask.edges.draws import shuffled
 from supermask.edges.in_model import searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import one_selection
@@ -22,28 +23,32 @@ from supermask.methods.method import Method
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class RandomMask(EP):
-    """A random mask: edge-popup that takes no step.
-
-    The initial scores are drawn apart from the weights, so the highest of them are edges at random.
-    """
+class Untrained(EP):
+    """Edge-popup that takes no step: its `length` is 0."""
 
     paper: ClassVar[str] = "baseline"
 
     length: int = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length:
+            raise ValueError(f"length={self.length}: {type(self).__name__} takes no step; EP takes some")
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class InitialMagnitude(EP):
+class RandomMask(Untrained):
+    """A random mask: initial scores are drawn apart from the weights, so the highest of them are edges at random."""
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class InitialMagnitude(Untrained):
     """The largest of the initial weights: magnitude pruning before any training.
 
     For weights that have magnitudes; all are equal where they are constants with a sign.
     """
 
     choices: ClassVar[Mapping[str, Any]] = {**Method.choices, "weights": "kaiming_normal"}
-    paper: ClassVar[str] = "baseline"
-
-    length: int = 0
 
     def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
         edges = super().edges(shape, **given)
@@ -87,10 +92,5 @@ class Shuffled(IEP):
             masks = [unpack(edges.mask(), edges.cols) for edges in layers]
         for edges, mask in zip(layers, masks, strict=True):
             edges.survivors = None
-            order = torch.randperm(edges.count, generator=_generator(edges)).to(mask.device)
+            order = shuffled(edges.seed, edges.layer, edges.rows, edges.cols, device=mask.device)
             edges.scores.copy_(mask.flatten()[order].view(edges.shape))
-
-
-def _generator(edges: SearchedEdges) -> torch.Generator:
-    """On the CPU, whatever the device: one order for all."""
-    return torch.Generator().manual_seed((edges.seed * 1_000_003 + edges.layer) % (1 << 63))

@@ -79,7 +79,10 @@ class Training(Grown):
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise ValueError(f"epochs={self.epochs}: expected at least one")
+            raise ValueError(
+                f"epochs={self.epochs}: expected at least one; a search that takes no step is a method of length 0, "
+                "such as RandomMask"
+            )
         if not 0 <= self.warmup < self.epochs:
             raise ValueError(f"warmup={self.warmup}: expected 0 to {self.epochs - 1}, less than the epochs")
         left = self.epochs - self.warmup

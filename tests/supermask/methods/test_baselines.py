@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from supermask.data.digits import Digits
+from supermask.edges.draws import shuffled
 from supermask.edges.in_model import searched_edges
 from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import unpack
@@ -25,6 +26,7 @@ from supermask.tickets.load import load
 from supermask.training.training import Training
 
 SEED = 5
+FIRST = [18, 26, 16, 257, 259, 195, 220, 54]  # of the edges of a layer of 9 x 33
 
 
 def network(classes: int) -> Architecture:
@@ -101,6 +103,29 @@ def test_a_cycle_without_epochs_has_no_rates(method: Any) -> None:
     (cycle,) = method.phases()
     assert cycle.epochs(10) == 0
     assert method.schedule(Training(epochs=3), cycle, None) == []
+
+
+def test_a_mask_without_a_step_has_no_length() -> None:
+    with pytest.raises(ValueError, match="length=2: RandomMask takes no step; EP takes some"):
+        RandomMask(length=2)
+
+
+def test_edges_are_shuffled_by_the_seed_and_the_layer_alone() -> None:
+    def order(seed: int, layer: int) -> torch.Tensor:
+        torch.manual_seed(seed + layer)  # which is not asked
+        return shuffled(seed, layer, 9, 33, device=torch.device("cpu"))
+
+    assert torch.equal(order(5, 0).sort().values, torch.arange(9 * 33))
+    assert order(5, 0)[:8].tolist() == FIRST
+    assert not torch.equal(order(5, 0), order(5, 1))
+    assert not torch.equal(order(5, 0), order(6, 0))
+
+
+def test_one_ranking_takes_no_allocation() -> None:
+    with pytest.raises(
+        ValueError, match=r"allocate=Allocator\(floor=1.0\) with ranking='network'.*choose one of the two"
+    ):
+        EP(ranking="network", allocate=Allocator(floor=1.0))
 
 
 def test_a_cycle_has_no_negative_length() -> None:

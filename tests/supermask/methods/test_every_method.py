@@ -16,13 +16,14 @@ from supermask.edges.in_model import searched_edges
 from supermask.edges.selection import selected_once
 from supermask.kernels.base.bits import count_bits
 from supermask.methods import METHODS
-from supermask.methods.baselines import RandomMask
+from supermask.methods.baselines import RandomMask, Shuffled, Untrained
 from supermask.methods.cycles import Cycle
 from supermask.methods.edge_popup import EP, EPLong
 from supermask.methods.iep import IEP
 from supermask.methods.iterand import IteRand
 from supermask.methods.method import Method
 from supermask.methods.multicoated import Multicoated
+from supermask.networks.allocation import Allocator
 from supermask.networks.convert import convert
 from supermask.runs.recipe import Recipe
 from supermask.runs.session import Session
@@ -59,12 +60,18 @@ SETTINGS: dict[str, Any] = {"given": RATES, "remaining": RATES[0], "length": 2, 
 def short(method: Method) -> Method:
     """The method with those of SETTINGS that it has."""
     names = {field.name for field in fields(method)}
-    names -= {"length"} if "given" in names else set()
+    names -= {"length"} if "given" in names or isinstance(method, Untrained) else set()
     return replace(method, **{name: value for name, value in SETTINGS.items() if name in names})
 
 
 SHORT: dict[str, Method] = {label: short(method) for label, method in METHODS.items()}
 SHORT["multicoated, linear"] = short(Multicoated(spacing="linear", coats=2))  # its coats come in a later cycle
+SHORT["multicoated soft iEP, equal counts"] = short(Multicoated(cycles=2, final=None, allocate=Allocator(kind="equal")))
+SHORT["hard iEP, ERK, annealed"] = short(
+    IEP(space="survivors", anneal="cubic", allocate=Allocator(kind="erk", whole=("last",), floor=1))
+)
+SHORT["hard iEP over the network, annealed"] = short(IEP(space="survivors", anneal="exponential", ranking="network"))
+SHORT["shuffled over the network"] = short(Shuffled(ranking="network"))
 
 
 def recipe(method: Method) -> Recipe:
@@ -92,8 +99,9 @@ def trained(method: Method, steps: int = 7, ranks: Group = ALONE, *, fused: bool
 def state(model: nn.Module) -> dict[str, Tensor]:
     """All that a state dict has, the masks, and the weights that a forward uses."""
     found = dict(model.state_dict())
-    for name, edges in searched_edges(model).items():
-        found |= {f"{name}.coats": edges.coats(), f"{name}.w": edges(torch.float32).detach()}
+    with selected_once(model):
+        for name, edges in searched_edges(model).items():
+            found |= {f"{name}.coats": edges.coats(), f"{name}.w": edges(torch.float32).detach()}
     return found
 
 
@@ -101,11 +109,16 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 def test_it_selects_as_many_edges_as_it_promises(label: str) -> None:
     method = SHORT[label]
     for model in (network(method), trained(method)):
-        for edges in searched_edges(model).values():
+        layers = searched_edges(model).values()
+        for edges in layers:
             edges.remaining = RATES[0]
-            counts = [count_bits(coat) for coat in edges.coats()]
+        with selected_once(model):
+            counts = [[count_bits(coat) for coat in edges.coats()] for edges in layers]
+        for edges, of_layer in zip(layers, counts, strict=True):
             if edges.rule.fixed:  # it promises so many
-                assert counts == edges.rule.counts(edges, RATES[0]) == edges.kept.tolist()
+                assert of_layer == edges.rule.counts(edges, RATES[0]) == edges.kept.tolist()
+        if any(edges.rule.together for edges in layers):
+            assert sum(count for count, *_ in counts) == sum(int(edges.kept[0]) for edges in layers)
 
 
 @pytest.mark.parametrize("label", SHORT)
@@ -135,13 +148,15 @@ def test_its_ticket_is_its_network_to_the_bit(label: str, tmp_path: Path) -> Non
                 load(tmp_path / "t.safetensors", weights=weights)
             continue
         loaded = load(tmp_path / "t.safetensors", weights=weights)
-        for layer, edges in searched_edges(model).items():
-            for dtype in (torch.float32, torch.bfloat16):
-                assert torch.equal(loaded.get_submodule(layer).edges(dtype), edges(dtype)), (layer, dtype)
+        with selected_once(model):
+            for layer, edges in searched_edges(model).items():
+                for dtype in (torch.float32, torch.bfloat16):
+                    assert torch.equal(loaded.get_submodule(layer).edges(dtype), edges(dtype)), (layer, dtype)
+            logits = model(inputs)
         if weights in ("cached", "materialised"):
-            assert torch.equal(loaded(inputs), model(inputs))
+            assert torch.equal(loaded(inputs), logits)
         else:
-            torch.testing.assert_close(loaded(inputs), model(inputs))
+            torch.testing.assert_close(loaded(inputs), logits)
 
 
 @pytest.mark.parametrize("label", SHORT)

@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.sharedctypes import RawValue
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -199,6 +201,8 @@ class Decoder:
 
     def __init__(self, images: DecodedImages, *, workers: int, device: torch.device, keep: bool) -> None:
         self.order = Replaceable()
+        ends = RawValue("b", 0)
+        Finalize(self, setattr, (ends, "value", 1), exitpriority=0)  # before an exit ends its children and waits
         self.loader: DataLoader[Any] = DataLoader(
             images,
             batch_sampler=self.order,
@@ -208,7 +212,7 @@ class Decoder:
             persistent_workers=keep and workers > 0,
             prefetch_factor=2 if workers else None,
             generator=torch.Generator(),  # else it draws from the global one
-            worker_init_fn=heed_no_signals,
+            worker_init_fn=partial(heed_no_signals, ends),
         )
 
     def decode(self, batches: Iterator[list[Key]]) -> Iterator[Batch]:
@@ -227,9 +231,16 @@ class Decoder:
                 raise RuntimeError("another pass over the same images was begun before this one's end")
 
 
-def heed_no_signals(_worker: int) -> None:
-    """A signal to a process group is the trainer's to answer: it saves, and its workers end with it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+def heed_no_signals(ends: Any, _worker: int) -> None:
+    """A signal to a process group is the trainer's to answer: it saves, and its workers end with it. Once `ends` is
+    set, SIGTERM is of the trainer itself, which exits."""
+
+    def terminated(*_: object) -> None:
+        if ends.value:
+            os._exit(0)  # with another status, the trainer would tell of a killed worker
+
+    signal.signal(signal.SIGTERM, terminated)
+    for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

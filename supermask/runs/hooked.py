@@ -13,7 +13,7 @@ from supermask.runs.hook import Begun, Hook, HookError, Now, changes, has_state,
 from supermask.runs.options import RunResult
 from supermask.runs.records import CycleResult, Epoch
 from supermask.runs.sources import qualified
-from supermask.training.beside import Beside
+from supermask.training.beside import NOTHING, Beside
 from supermask.training.loop import Loop
 
 _KEPT = str, bytes, int, float, bool, type(None)
@@ -78,7 +78,9 @@ class Hooked(Beside):
         self._between("end", result)
 
     def close(self) -> None:
-        """Each lets go, also where another fails to."""
+        """Each lets go, also where another fails to, and the loop of them all: processes that decode its images end
+        with it."""
+        self.loop.beside = NOTHING
         failed: list[HookError] = []
         for hook in self._at["close"]:
             try:

@@ -51,5 +51,5 @@ def test_the_check_of_names_finds_what_is_wrong() -> None:
     mlp = Architecture(name="mlp", arguments={"sizes": [4, 3]})
     assert wrongly_refused(Refused(architecture=mlp, says="sizes")) == "it is built"
     missing = Architecture(name="mlp")
-    assert wrongly_refused(Refused(architecture=missing, says="sizes is missing")) == ""
+    assert wrongly_refused(Refused(architecture=missing, says="required positional argument: 'sizes'")) == ""
     assert wrongly_refused(Refused(architecture=missing, says="norm")).startswith("it says mlp() cannot be built")

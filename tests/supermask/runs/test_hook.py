@@ -1,5 +1,7 @@
 """Hooks of the user's: each place once, in order, also in a run that was killed; what they may change counts."""
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from supermask.methods.iep import soft_iep
 from supermask.networks.convert import convert
 from supermask.runs.hook import Begun, Hook, Now
 from supermask.runs.read import read_metrics
+from supermask.runs.records import CycleResult
 from supermask.runs.stages import Evaluate, Train, search
 from supermask.training import captured
 from supermask.training.captured import CaptureError
@@ -44,6 +47,23 @@ def of_cycle(number: int, *, evaluated: bool = True) -> list[str]:
             found += [f"before {number} {epoch} {step}", f"backward {step}", f"after {step}"]
         found += ["log epoch", f"epoch {epoch}"]
     return [*found, "log cycle", *["log evaluate"] * evaluated, f"cycle {number} {evaluated}"]
+
+
+def test_nothing_of_a_run_is_left_when_it_ended(tmp_path: Path) -> None:
+    """Not for a collection to find: processes that decode its images wait as long as it is there."""
+    models: list[weakref.ref[Any]] = []
+
+    class Meets(Hook):
+        def end_cycle(self, now: Now, record: CycleResult) -> None:
+            models.append(weakref.ref(now.model))
+
+    gc.collect()
+    gc.disable()
+    try:
+        placed(replace(BASE, hooks=(Meets(),)), tmp_path / "run").execute()
+        assert [model() for model in models] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_each_place_once_in_order(tmp_path: Path) -> None:

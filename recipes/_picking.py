@@ -45,9 +45,9 @@ class PickingGrid(Grid):
         held = int(self.hold_out) if whole else self.hold_out
         return replace(setting, data=replace(setting.data, hold_out=held))  # type: ignore[type-var]
 
-    def experiments(self, rows: Sequence[Compared]) -> list[Experiment]:
-        """The runs of each row, at each of the learning rates that are tried."""
-        setting = self.setting()
+    def experiments(self, rows: Sequence[Compared], setting: Setting | None = None) -> list[Experiment]:
+        """The runs of each row, at each of the learning rates that are tried; `setting` in the place of its own."""
+        setting = setting or self.setting()
         if not self.lrs:
             return experiments(setting, rows)
         made = experiments(setting, [at for row in rows for at in self.tried(row)])
@@ -55,8 +55,9 @@ class PickingGrid(Grid):
         return [replace(one, validation=last) for one in made]
 
     def tried(self, row: Compared) -> list[Compared]:
-        """`row` at each learning rate."""
-        return [replace(row, lr=lr) for lr in self.lrs]
+        """`row` at each learning rate; at one where its method takes no step."""
+        steps = row.method is None or any(cycle.length for cycle in row.method.phases())
+        return [replace(row, lr=lr) for lr in (self.lrs if steps else self.lrs[:1])]
 
     def picked(
         self, rows: Sequence[Compared], found: Mapping[str, Sequence[RunRecord]]
@@ -64,7 +65,10 @@ class PickingGrid(Grid):
         """By the label of each row, what it is called with what was picked, and its runs."""
         if not self.lrs:
             return {row.label: (row.label, found[row.label]) for row in rows}
-        chosen = {row.label: max(self.tried(row), key=lambda at: held_out(found[at.label])[0]) for row in rows}
+        chosen = {}
+        for row in rows:
+            tried = self.tried(row)
+            chosen[row.label] = max(tried, key=lambda at: held_out(found[at.label])[0]) if tried[1:] else tried[0]
         return {label: (at.label, found[at.label]) for label, at in chosen.items()}
 
 

@@ -108,10 +108,9 @@ class Allocator(Grown):
 
     def _whole(self, layers: Mapping[str, Shape]) -> set[str]:
         names = list(layers)
-        ends = {"first": names[:1], "last": names[-1:]}
         found: set[str] = set()
         for one in self.whole:
-            matching = ends[one] if one in ends and one not in names else [n for n in names if matches(n, one, names)]
+            matching = [name for name in names if matches(name, one, names)]
             if not matching:
                 raise ValueError(f"whole={self.whole}: no layer is called {one!r}; the layers are {', '.join(names)}")
             found.update(matching)

@@ -64,11 +64,11 @@ def convert(
         remaining: fraction of the edges each layer keeps, in (0, 1].
         allocate: shares the edges that the network keeps among the layers, where not each keeps that fraction.
         overrides: rate by layer name or shell pattern, kept when the network's rate changes; {"fc": 1.0} keeps the
-            output layer of a ResNet whole. Of several that match, the last one counts; what is a layer's name is no
-            pattern.
+            output layer of a ResNet whole, as does {"last": 1.0}, of any network. Of several that match, the last one
+            counts; what is a layer's name is neither "first", "last" nor a pattern.
         bias: "drop" the biases of masked layers (EP), "freeze" them as they are, or "train" them.
         norm: make normalisation "non_affine" (EP), or "freeze" or "train" its scale and shift.
-        skip: layer names or patterns to leave as they are.
+        skip: layers to leave as they are, likewise.
         weights, scores, magnitude: as in `SearchedEdges`; by default those of `edges`.
         edges: makes the edges of a layer, of the arguments of `SearchedEdges`: a method's, such as IteRand().edges.
 

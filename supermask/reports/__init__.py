@@ -3,7 +3,7 @@
 from supermask.reports.figures import Format, picture_files, to_png
 from supermask.reports.lines import Line, Point, line
 from supermask.reports.numbers import Table, accuracy_curves, curves_table, dying_curves, rank_table
-from supermask.reports.plots import accuracy_against_remaining, dying_against_remaining
+from supermask.reports.plots import accuracy_against_remaining, accuracy_panels, dying_against_remaining
 from supermask.reports.run_plots import rank_traces
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Table",
     "accuracy_against_remaining",
     "accuracy_curves",
+    "accuracy_panels",
     "curves_table",
     "dying_against_remaining",
     "dying_curves",

@@ -32,13 +32,19 @@ class Look:
 
 
 def new_figure(
-    *, rows: int = 1, columns: int = 1, width: float = WIDTH, height: float = 4.2, sharex: bool = False
+    *,
+    rows: int = 1,
+    columns: int = 1,
+    width: float = WIDTH,
+    height: float = 4.2,
+    sharex: bool = False,
+    sharey: bool = False,
 ) -> tuple["Figure", list["Axes"]]:
     """A figure and its axes, row by row; width and height in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    every: list[Axes] = list(figure.subplots(rows, columns, sharex=sharex, squeeze=False).flat)
+    every: list[Axes] = list(figure.subplots(rows, columns, sharex=sharex, sharey=sharey, squeeze=False).flat)
     for axes in every:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,6 @@
 """Pictures that compare runs: functions from lines, and from mask overlaps, to matplotlib figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,27 @@ def accuracy_against_remaining(lines: Sequence[Line], *, recalibrated: bool = Fa
     """
     figure = _against_remaining(lines, accuracy_curves(lines, recalibrated=recalibrated))
     figure.axes[0].set_ylabel(f"test accuracy (%){', recalibrated' if recalibrated else ''}")
+    return figure
+
+
+def accuracy_panels(panels: Mapping[str, Sequence[Line]], *, columns: int) -> "Figure":
+    """`accuracy_against_remaining` in small: a panel for each name, of the same lines, that share the axes and the
+    legend. Ticks are the rates of the first line."""
+    rows = -(-len(panels) // columns)
+    size = {"width": 1.2 + 2.6 * columns, "height": 0.9 + 2.1 * rows}
+    figure, every = new_figure(rows=rows, columns=columns, **size, sharex=True, sharey=True)
+    shown: dict[str, Any] = {}
+    for axes, (name, lines) in zip(every, panels.items(), strict=False):
+        for handle, label in _drawn(axes, lines, accuracy_curves(lines)):
+            shown.setdefault(label, handle)
+        axes.set_xticks(*rate_ticks({100 * point.remaining for point in lines[0].points}))
+        axes.tick_params(labelsize="x-small")
+        axes.set_title(plain(name), fontsize="small")
+    for axes in every[len(panels) :]:
+        axes.set_visible(False)
+    figure.supxlabel("remaining (% of the masked edges, logarithmic)", fontsize="medium")
+    figure.supylabel("test accuracy (%)", fontsize="medium")
+    legend(figure, list(shown.values()), list(shown))
     return figure
 
 
@@ -104,8 +125,16 @@ def overlap_map(names: Sequence[str], overlaps: Sequence[Sequence[Overlap]]) -> 
 
 
 def _against_remaining(lines: Sequence[Line], curves: Sequence[Sequence[Curve]]) -> "Figure":
-    """Curves over a logarithmic axis from many edges to few, with ticks at rates that were run."""
     figure, (axes,) = new_figure()
+    shown = _drawn(axes, lines, curves)
+    axes.set_xlabel("remaining (% of the masked edges, logarithmic)")
+    _title(axes, lines)
+    legend(figure, [handle for handle, _ in shown], [label for _, label in shown])
+    return figure
+
+
+def _drawn(axes: "Axes", lines: Sequence[Line], curves: Sequence[Sequence[Curve]]) -> _Shown:
+    """Curves over a logarithmic axis from many edges to few, with ticks at rates that were run."""
     shown: _Shown = []
     for (_, look), some in zip(looks(lines), curves, strict=True):
         for curve in some:
@@ -117,10 +146,7 @@ def _against_remaining(lines: Sequence[Line], curves: Sequence[Sequence[Curve]])
         axes.set_xlim(max(rates) * spare, min(rates) / spare)
         axes.set_xticks(*rate_ticks(rates))
         axes.set_xticks([], minor=True)
-    axes.set_xlabel("remaining (% of the masked edges, logarithmic)")
-    _title(axes, lines)
-    legend(figure, [handle for handle, _ in shown], [label for _, label in shown])
-    return figure
+    return shown
 
 
 def _title(axes: "Axes", lines: Sequence[Line]) -> None:

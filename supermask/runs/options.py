@@ -26,7 +26,8 @@ class Conversion:
     """How the network is made searchable; see `supermask.convert`.
 
     Attributes:
-        overrides: remaining rate by layer name or pattern, kept through all cycles: fc 1.0 keeps that layer whole.
+        overrides: remaining rate by layer name, first, last or pattern, kept through all cycles: fc 1.0 keeps that
+            layer whole.
         bias: what becomes of the biases of masked layers.
         norm: what becomes of the scale and shift of normalisation layers.
         weights: distribution of the weights; by default, as the next two, the method's.

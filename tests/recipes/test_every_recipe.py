@@ -12,7 +12,7 @@ from supermask.runs.options import RunOptions
 from tests.recipes.command import run
 
 EVERY = [module.name for module in pkgutil.iter_modules(recipes.__path__) if not module.name.startswith("_")]
-GRIDS = {"table1", "table2", "table3", "figure3", "figure4a", "figure5"}
+GRIDS = {"table1", "table2", "table3", "figure3", "figure4a", "figure5", "layerwise"}
 DATA = "digits", "cifar10", "cifar100", "svhn", "imagenet"
 EXPERIMENTS = sorted(set(EVERY) - GRIDS - {*DATA, "digits32"})
 

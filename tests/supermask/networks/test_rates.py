@@ -3,6 +3,7 @@
 import copy
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable
 
 import pytest
@@ -31,6 +32,20 @@ def test_overrides() -> None:
     set_remaining(model, 0.1)
     assert rates(model) == {"0": 0.1, "2": 0.25, "4": 0.1}
     assert [edges.layer for edges in searched_edges(model).values()] == [0, 1, 2]
+
+
+def test_first_and_last_are_places_where_no_layer_is_called_so() -> None:
+    assert rates(convert(mlp(), 0, remaining=0.5, overrides={"first": 1.0})) == {"0": 1.0, "2": 0.5, "4": 0.5}
+    assert rates(convert(mlp(), 0, remaining=0.5, overrides={"*": 0.25, "last": 1.0}))["4"] == 1.0
+    assert list(searched_edges(convert(mlp(), 0, skip=["first", "last"]))) == ["2"]
+    attended = rates(convert(Everything(), 0, remaining=0.5, overrides={"first": 0.25, "last": 0.75}))
+    assert [list(attended.values())[place] for place in (0, -1)] == [0.25, 0.75]
+    assert sorted(attended.values())[1:-1] == [0.5] * (len(attended) - 2)
+    called = nn.Sequential(
+        OrderedDict(a=nn.Linear(4, 4), first=nn.Linear(4, 4), last=nn.Linear(4, 4), b=nn.Linear(4, 4))
+    )
+    overrides = {"first": 0.25, "last": 0.75}
+    assert rates(convert(called, 0, remaining=0.5, overrides=overrides)) == {"a": 0.5, **overrides, "b": 0.5}
 
 
 def test_overrides_of_attention_and_nested_names() -> None:

@@ -85,6 +85,20 @@ def test_recalibrated_accuracy_is_another_picture(lines: list[Line]) -> None:
     assert drawn["dense"].get_ydata()[0] == pytest.approx(98.05)
 
 
+def test_panels_have_the_lines_of_one_legend(lines: list[Line]) -> None:
+    figure = plots.accuracy_panels({"one": lines[:2], "other": lines[1:3], "last": lines[:1]}, columns=2)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title() for axes in panels] == ["one", "other", "last"]
+    assert labels(figure) == ["digits_soft_iep", "hard", "digits_ep"]
+    for axes, expected in zip(panels, (lines[:2], lines[1:3], lines[:1]), strict=True):
+        drawn = [container.lines[0].get_ydata() for container in axes.containers]
+        points = [[100 * (point.mean("accuracy") or (0,))[0] for point in one.points] for one in expected]
+        assert np.allclose(np.concatenate(drawn), np.concatenate(points))
+        assert axes.get_xlim() == panels[0].get_xlim()
+        assert axes.get_ylim() == panels[0].get_ylim()
+    assert [tick.get_text() for tick in panels[2].get_xticklabels()] == ["50 %", "25 %", "12.5 %"]
+
+
 def test_dying_against_remaining_has_two_lines_for_hard_pruning(lines: list[Line]) -> None:
     figure = plots.dying_against_remaining(lines)
     drawn = curves(figure)

@@ -1,13 +1,12 @@
 """The Python of README.md and of the pages for users, run as it stands; links of all pages lead somewhere."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.places import ROOT
+from tests.recipes.command import run
 from tests.recipes.test_commands import nets
 
 PAGES = ("README.md", "docs/analysis.md", "docs/layers.md", "docs/recipes.md")
@@ -21,9 +20,8 @@ def test_a_block_runs(number: int, tmp_path: Path) -> None:
     block = BLOCKS[number].replace("resnet50", "resnet18")  # the smaller network shows as much
     code = block if "import supermask" in block else f"import supermask\n{block}"
     (tmp_path / "nets.py").write_text(nets())
-    script = tmp_path / "block.py"
-    script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}")
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    (tmp_path / "block.py").write_text(code)
+    done = run("block", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     if "supermask.main(recipe)" in block:
         assert (tmp_path / "runs" / "stripes-1" / "ticket.safetensors").exists()

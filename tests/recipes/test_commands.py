@@ -11,7 +11,12 @@ from tests.recipes.command import run
 
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").glob("*.py")]
 COMMAND = re.compile(r"python3? -m (recipes\.[a-z]\w*)((?:[ \t]+(?:\\\n[ \t]*)?[^\s`\\]+)*)")
-SMALL = ["--network.name", "torchvision/resnet18"]  # ImageNet's own networks take seconds to draw
+NARROW = ["--network.name", "resnet18", "--network.arguments", "width", "0.125"]
+SMALL = {  # what else takes seconds to draw, or a step of it; a bare command of CIFAR-10's is as it stands
+    r"recipes\.imagenet.*": NARROW,
+    r"recipes\.(cifar|svhn)\w* .*|.*digits32.*": NARROW,
+    r"recipes\.layerwise": ["--networks", "mlp", "--lrs", "0.1"],
+}
 
 
 def commands() -> list[str]:
@@ -37,10 +42,15 @@ def test_there_are_commands() -> None:
     assert any("--training.tail 5" in command for command in commands())
 
 
+def small_for(command: str) -> list[str]:
+    """Options for what takes long, and says as much in small."""
+    return next((options for pattern, options in SMALL.items() if re.fullmatch(pattern, command)), [])
+
+
 @pytest.mark.parametrize("command", commands())
 def test_a_command_of_the_docs_works(command: str, tmp_path: Path) -> None:
     module, *arguments = shlex.split(command)
-    small = SMALL if "imagenet" in module and SMALL[0] not in arguments else []
+    small = [] if "--network.name" in arguments else small_for(command)
     own = {"nets.py", "__pycache__"} if "--import" in arguments else set()
     if own:
         (tmp_path / "nets.py").write_text(nets())

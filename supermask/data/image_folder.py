@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing.sharedctypes import RawValue
+from multiprocessing.connection import Connection, Pipe
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, TypeVar
@@ -201,8 +201,6 @@ class Decoder:
 
     def __init__(self, images: DecodedImages, *, workers: int, device: torch.device, keep: bool) -> None:
         self.order = Replaceable()
-        ends = RawValue("b", 0)
-        Finalize(self, setattr, (ends, "value", 1), exitpriority=0)  # before an exit ends its children and waits
         self.loader: DataLoader[Any] = DataLoader(
             images,
             batch_sampler=self.order,
@@ -212,8 +210,14 @@ class Decoder:
             persistent_workers=keep and workers > 0,
             prefetch_factor=2 if workers else None,
             generator=torch.Generator(),  # else it draws from the global one
-            worker_init_fn=partial(heed_no_signals, ends),
+            worker_init_fn=partial(heed_no_signals, self._exits()) if workers else None,
         )
+
+    def _exits(self) -> Connection:
+        """What there is something to read from once the trainer exits, before it ends its children and waits."""
+        exits, tell = Pipe(duplex=False)
+        Finalize(self, tell.send_bytes, (b"exits",), exitpriority=0)
+        return exits
 
     def decode(self, batches: Iterator[list[Key]]) -> Iterator[Batch]:
         """Images uint8 [batch, height, width, 3] and labels; one pass at a time.
@@ -231,12 +235,12 @@ class Decoder:
                 raise RuntimeError("another pass over the same images was begun before this one's end")
 
 
-def heed_no_signals(ends: Any, _worker: int) -> None:
-    """A signal to a process group is the trainer's to answer: it saves, and its workers end with it. Once `ends` is
-    set, SIGTERM is of the trainer itself, which exits."""
+def heed_no_signals(exits: Connection, _worker: int) -> None:
+    """A signal to a process group is the trainer's to answer: it saves, and its workers end with it. SIGTERM after a
+    word from `exits` is of the trainer itself."""
 
     def terminated(*_: object) -> None:
-        if ends.value:
+        if exits.poll():
             os._exit(0)  # with another status, the trainer would tell of a killed worker
 
     signal.signal(signal.SIGTERM, terminated)

@@ -215,6 +215,16 @@ class Configuration:
 
 
 def _settings_of(hook: Hook) -> dict[str, Any]:
-    """What a hook was made with, without what it keeps between its calls."""
-    state = hook.state_dict() if has_state(hook) else {}  # type: ignore[attr-defined]
+    """What a hook was made with, without what it keeps between its calls.
+
+    Raises:
+        RecipeError: it cannot say so before the run begins.
+    """
+    try:
+        state = hook.state_dict() if has_state(hook) else {}  # type: ignore[attr-defined]
+    except Exception as error:
+        raise RecipeError(
+            f"hook {type(hook).__name__}.state_dict failed before the run begins: {type(error).__name__}: {error}; it "
+            "says which attributes are state and which settings: set what it reads in __init__"
+        ) from error
     return {name: value for name, value in held_by(hook).items() if name not in state}

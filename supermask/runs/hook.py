@@ -2,7 +2,7 @@
 
 | place | called | may read | may change |
 |---|---|---|---|
-| `begin(run)` | before the first stage that is left | `run` | nothing |
+| `begin(run)` | before the first stage that is left, after `load_state_dict` | `run` | nothing |
 | `before_step(now)` | before the forward, after the method's own hook | network, optimiser | the network |
 | `after_backward(now)` | before the optimiser's step | gradients, loss | gradients; no scores |
 | `after_step(now)` | with the gradients gone, after the method's own hook | network, loss | the network |
@@ -24,7 +24,9 @@ changes nothing for others.
 
 Each is called once at its place, also in a run that was killed and goes on: what is done again after the last
 checkpoint is called again, with the state that the hook had there (`state_dict`). Only `end` can be called again, where
-a run is killed between it and summary.json.
+a run is killed between it and summary.json. `state_dict` is asked before `begin` too, for which of a hook's attributes
+are settings and which its state; `begin` of a run that goes on, whose `run.step` is not 0, finds the loaded state, and
+leaves it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,7 +94,7 @@ class Now:
 
     Attributes:
         model: the network; its searched layers are in `supermask.searched_edges(now.model)`.
-        optimiser: of the cycle.
+        optimiser: of the cycle; None in the `end_cycle` of one without a step, where none was made before.
         step: the one in progress, from 0 over the whole run; in `end_epoch` and `end_cycle` how many were taken.
         epoch: the one in progress, or that ended, from 1 over the whole run.
         cycle: likewise its number.
@@ -103,7 +105,7 @@ class Now:
     """
 
     model: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.Optimizer | None
     step: int
     epoch: int
     cycle: int

@@ -64,7 +64,7 @@ class Hooked(Beside):
         if self._at["end_epoch"]:
             self._between("end_epoch", self._now(optimiser, self.loop.epoch), record)
 
-    def end_cycle(self, optimiser: torch.optim.Optimizer, record: CycleResult) -> None:
+    def end_cycle(self, optimiser: torch.optim.Optimizer | None, record: CycleResult) -> None:
         """A cycle ended, and was evaluated."""
         if self._at["end_cycle"]:
             self._between("end_cycle", self._now(optimiser, self.loop.epoch), record)
@@ -111,7 +111,7 @@ class Hooked(Beside):
             if held := left.get(qualified(type(hook))):
                 self._call(hook, "load_state_dict", held.pop(0))
 
-    def _now(self, optimiser: torch.optim.Optimizer, epoch: int, loss: Tensor | None = None) -> Now:
+    def _now(self, optimiser: torch.optim.Optimizer | None, epoch: int, loss: Tensor | None = None) -> Now:
         loop = self.loop
         return Now(
             model=loop.model,

@@ -181,13 +181,14 @@ class Session:
             self.progress.show(record, self.loop.took)
             self.hooked.end_epoch(self.optimiser, record)
             self._save_if_wanted()
+        if not epochs:
+            self.validator.after_epoch(self.loop, 0, 0, may_pick=False)
         trained = done.trained if epochs else None
         done.results.append(recorder.cycle(trained, self.validator.end_cycle(self.model)))
 
     def end_cycle(self) -> None:
         """The last cycle is over, with what evaluates it."""
-        if self.optimiser is not None:
-            self.hooked.end_cycle(self.optimiser, self.done.results[-1])
+        self.hooked.end_cycle(self.optimiser, self.done.results[-1])
 
     def end_stage(self, stages: int) -> None:
         """The stage in progress is done, one of `stages`: save.

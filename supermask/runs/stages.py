@@ -173,4 +173,4 @@ def ends_cycle(course: Sequence[Stage], number: int, training: Training) -> bool
     while first > 0 and isinstance(course[first], Evaluate):
         first -= 1
     over = number + 1 == len(course) or not isinstance(course[number + 1], Evaluate)
-    return over and course[first].epochs(training) > 0
+    return over and (isinstance(course[first], Search | Train) or course[first].epochs(training) > 0)

@@ -19,7 +19,7 @@ class Validation:
     """Accuracy on training images that are held out, while training goes on.
 
     Attributes:
-        every: after so many epochs of a cycle each, and after its last one; 0: never.
+        every: after so many epochs of a cycle each, and after its last one; where it has none, once; 0: never.
         pick: the epoch whose network, batch-norm statistics and all, a cycle ends with: the `last`, or the one that
             was `best` on the held-out images, the first of equals. Momentum is the last one's in either case.
     """

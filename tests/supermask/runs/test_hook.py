@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from supermask.edges.in_model import searched_edges
+from supermask.methods.baselines import Shuffled
 from supermask.methods.edge_popup import EP
 from supermask.methods.iep import soft_iep
 from supermask.networks.convert import convert
@@ -47,6 +48,14 @@ def of_cycle(number: int, *, evaluated: bool = True) -> list[str]:
             found += [f"before {number} {epoch} {step}", f"backward {step}", f"after {step}"]
         found += ["log epoch", f"epoch {epoch}"]
     return [*found, "log cycle", *["log evaluate"] * evaluated, f"cycle {number} {evaluated}"]
+
+
+def test_a_cycle_without_a_step_ends_too(tmp_path: Path) -> None:
+    diary = Diary()
+    made = replace(BASE, stages=None, method=Shuffled(given=(0.3,)), hooks=(diary,))
+    placed(made, tmp_path / "run").execute()
+    shuffled = ["log cycle", "log evaluate", "cycle 2 True"]
+    assert diary.calls == ["begin base 0", *of_cycle(1), *shuffled, "log export", "log end", "end 2 1"]
 
 
 def test_nothing_of_a_run_is_left_when_it_ended(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from supermask.runs.folder import RunFolderError
-from supermask.runs.hook import Hook, HookError, Now
-from supermask.runs.options import RunResult
+from supermask.runs.hook import Begun, Hook, HookError, Now
+from supermask.runs.options import RecipeError, RunResult
 from supermask.runs.records import Epoch
 from tests.graphs import graphs  # noqa: F401
 from tests.supermask.runs.small_runs import (
@@ -129,6 +129,45 @@ def test_a_state_that_no_checkpoint_gives_back_is_refused_when_it_is_saved(tmp_p
     fine = {"a": [1, 2.0, "x", None, True, (torch.ones(2), {"b": b"c"})]}
     placed(replace(BASE, hooks=(Keeps(fine), Keeps({}))), tmp_path / "fine").execute()
     assert same(last_state(tmp_path / "fine")["hooks"]["test_hook_identity." + Keeps.__qualname__], [fine, {}])
+
+
+class Late(Hook):
+    """Makes its state where a run begins."""
+
+    changes_training = True
+
+    def begin(self, run: Begun) -> None:
+        self.loaded = getattr(self, "count", None)
+        self.count = getattr(self, "count", 0)
+
+    def after_step(self, now: Now) -> None:
+        self.count += 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+def test_a_state_that_begin_makes_is_asked_for_too_early_and_what_is_loaded_is_there_in_begin(tmp_path: Path) -> None:
+    says = r"hook Late\.state_dict failed before the run begins: AttributeError: .*'count'.*: set what it reads in __in"
+    with pytest.raises(RecipeError, match=says):
+        placed(replace(BASE, hooks=(Late(),)), tmp_path / "run").execute()
+    assert not (tmp_path / "run").exists()
+
+    class Early(Late):
+        count = 0
+        changes_training = False
+
+    with watched(100), a_save_every(3), pytest.raises(Killed):
+        placed(replace(BASE, hooks=(Early(),)), tmp_path / "run", checkpoint_seconds=3).execute()
+    saved = last_state(tmp_path / "run")["hooks"]
+    ((state,),) = saved.values()
+    again = Early()
+    placed(replace(BASE, hooks=(again,)), tmp_path / "run", resume=True).execute()
+    assert again.loaded == state["count"] > 0
+    assert again.count == 20
 
 
 def test_a_name_that_is_almost_a_place_is_refused() -> None:

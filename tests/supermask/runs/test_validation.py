@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from supermask.data.base import Loaded, Part, in_memory
 from supermask.data.digits import Digits
 from supermask.edges.in_model import searched_edges
+from supermask.methods.baselines import RandomMask, Shuffled
 from supermask.methods.cycles import Cycle
 from supermask.methods.edge_popup import EP
 from supermask.methods.iep import IEP, hard_iep_ft, soft_iep
@@ -257,3 +258,24 @@ def test_records_without_validation_are_written_as_before() -> None:
     assert "validation" not in epoch.to_event()
     held = replace(epoch, validation=0.25)
     assert Epoch.from_event(held.to_event(), "here") == held
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneSet(Held):
+    """Tested on what is held out, so that both accuracies are one."""
+
+    def open(self, *, seed: int, device: torch.device) -> Loaded:
+        loaded = super().open(seed=seed, device=device)
+        assert loaded.held_out
+        return replace(loaded, test=loaded.held_out)
+
+
+@pytest.mark.parametrize("pick", ["last", "best"])
+def test_a_cycle_without_a_step_is_validated_as_it_begins(pick: Any, tmp_path: Path) -> None:
+    """A random mask, and a mask whose edges are put elsewhere after a search, can be compared on held-out images."""
+    for name, method in (("random", RandomMask(remaining=0.3)), ("shuffled", Shuffled(given=(0.3,)))):
+        made = replace(PICKING, data=OneSet(), stages=None, method=method, validation=Validation(every=2, pick=pick))
+        last = placed(made, tmp_path / name).execute().cycles[-1]
+        assert last.validation == last.accuracy
+        assert last.validation is not None
+        assert last.picked is None

@@ -13,6 +13,7 @@ from supermask.training.evaluate import accuracy
 from tests.recipes.command import run
 
 
+@pytest.mark.slow
 def test_quick_start_reaches_the_published_figures_and_its_ticket_reloads(tmp_path: Path) -> None:
     done = run("recipes.digits_soft_iep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

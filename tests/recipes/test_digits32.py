@@ -14,6 +14,7 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_within_an_epoch_ends_as_one_that_was_not(tmp_path: Path) -> None:
     done = run("recipes.digits32", *SMALL, "--run.folder", "whole", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

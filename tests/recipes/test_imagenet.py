@@ -38,7 +38,7 @@ NARROW = ["--network.name", "resnet18", "--network.arguments", "width", 0.25]
 @pytest.mark.parametrize(
     ("workers", "network", "arguments"),
     [
-        (0, RESNET18, {"num_classes": 2}),
+        pytest.param(0, RESNET18, {"num_classes": 2}, marks=pytest.mark.slow),
         (2, NARROW, {"num_classes": 2, "width": 0.25}),
     ],
 )

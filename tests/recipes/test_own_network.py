@@ -42,6 +42,7 @@ def test_killed_it_goes_on_to_the_bit_and_with_another_file_not(asked: tuple[str
     assert same(left_by(tmp_path / "stopped"), left_by(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_a_grid_has_it_in_its_workers_and_runs_it_anew_where_it_changed(asked: tuple[str, ...], tmp_path: Path) -> None:
     options = (*asked, *NAMED, "--seeds", 1, "--epochs", 1, "--remaining", 0.5, "--folder", "grid", "--device", "cpu")
     for count in (1, 1, 2):

@@ -26,6 +26,7 @@ def test_it_is_short() -> None:
     assert len(MINE.splitlines()) <= 40
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_to_the_bit_and_its_ticket_is_anyone_s(cwd: Path) -> None:
     options = "--lr", 0.02, "--run.device", "cpu", "--run.checkpoint-seconds", 0
     whole = run("mine", *options, "--run.folder", "whole", cwd=cwd)
@@ -56,6 +57,7 @@ def test_killed_it_goes_on_to_the_bit_and_its_ticket_is_anyone_s(cwd: Path) -> N
     assert (cwd / "mine.onnx").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_grid_of_it(cwd: Path) -> None:
     done = run("many", cwd=cwd)
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -23,6 +22,7 @@ from supermask.networks.convert import convert
 from supermask.tickets.diff import diff
 from supermask.tickets.errors import TicketError
 from tests.places import VERSION_1
+from tests.recipes.command import run
 from tests.supermask.tickets.networks import lived, mlp, searched
 
 CONV = Architecture(
@@ -79,9 +79,7 @@ def test_inspect(tickets: dict[str, Path]) -> None:
 
 def test_from_the_shell(tickets: dict[str, Path], tmp_path: Path) -> None:
     for path, status in ((tickets["mlp"], 0), (tmp_path / "none", 2)):
-        ran = subprocess.run(
-            [sys.executable, "-m", "supermask", "verify", str(path)], capture_output=True, text=True, check=False
-        )
+        ran = run("supermask", "verify", path, cwd=tmp_path)
         assert ran.returncode == status
         assert ": whole: " in ran.stdout or "no such file" in ran.stderr
         assert "Traceback" not in ran.stderr

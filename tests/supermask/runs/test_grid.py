@@ -101,6 +101,7 @@ def stopped_by(ending: signal.Signals, parent: Path) -> Job:
     return unfinished
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
 def test_however_a_grid_ends_its_runs_end_too(ending: signal.Signals, tmp_path: Path) -> None:
     unfinished = stopped_by(ending, tmp_path)

@@ -219,6 +219,7 @@ def test_a_builder_whose_file_changed_is_another(mine: ModuleType, tmp_path: Pat
     assert len(group(read_run(tmp_path / name) for name in ("run", "other"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mine")
 def test_a_script_is_its_file_however_it_is_begun(tmp_path: Path) -> None:
     ways = (["-m", "mine_of_identity"], ["lab/mine_of_identity.py"], ["-m", "lab.mine_of_identity"])

@@ -30,6 +30,8 @@ settings.load_profile("default")
 if "TRITON_INTERPRET" in os.environ:
     hasten()
 
+os.fsync = lambda _: None  # no test takes the power away; those that watch or fail it put their own in its place
+
 
 def pytest_configure() -> None:
     """A device that is not there ends the run before its first test."""

@@ -5,6 +5,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from tests.families import __doc__ as about
 from tests.families.by_name import faults
 from tests.families.cases import cases
@@ -26,6 +28,7 @@ def main() -> int:
     parser.add_argument("packages", nargs="*", default=PACKAGES, help="which; all by default")
     parser.add_argument("--write", type=Path, help="write the table here")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # of networks so small a second thread mostly waits
     rows = [checked(case) for package in options.packages for case in cases(package)]
     versions = ", ".join(f"{package} {version(package)}" for package in ("torch", *options.packages))
     text = HEAD.format(versions=versions) + table(rows)

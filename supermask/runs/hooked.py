@@ -1,9 +1,10 @@
 """The hooks of a run, called in order: each at its places, with where the run is."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class Hooked(Beside):
 
     Args:
         loop: what trains; it calls those of a step.
+        report: takes a sentence for the user.
 
     Attributes:
         cycle: number of the cycle in progress, or that ended last.
@@ -33,8 +35,9 @@ class Hooked(Beside):
         HookError: by whatever calls a hook that raises.
     """
 
-    def __init__(self, hooks: Sequence[Hook], loop: Loop) -> None:
+    def __init__(self, hooks: Sequence[Hook], loop: Loop, report: Callable[[str], object] = lambda _: None) -> None:
         self.loop = loop
+        self._report = report
         self.cycle = 0
         self.plan: Cycle | None = None
         self._hooks = [hook for hook in hooks if loop.group.first or not hook.first_only]
@@ -77,9 +80,17 @@ class Hooked(Beside):
         """All is done."""
         self._between("end", result)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(error)
+
+    def close(self, ended_by: BaseException | None = None) -> None:
         """Each lets go, also where another fails to, and the loop of them all: processes that decode its images end
-        with it."""
+        with it. Where an error or a signal ended the run, that stands, and hooks that fail are reported."""
         self.loop.beside = NOTHING
         failed: list[HookError] = []
         for hook in self._at["close"]:
@@ -87,8 +98,11 @@ class Hooked(Beside):
                 self._call(hook, "close")
             except HookError as error:
                 failed.append(error)
-        if failed:
-            raise failed[0]
+        raised = failed[:1] if ended_by is None else []
+        for other in failed[len(raised) :]:
+            self._report(str(other))
+        if raised:
+            raise raised[0]
 
     def state_dict(self) -> dict[str, Any]:
         """By type, the states of those that keep one; nothing where none does."""
@@ -155,7 +169,9 @@ class Hooked(Beside):
             return getattr(hook, place)(*given)
         except Exception as error:
             goes_on = "mend it, and begin the run anew: with other code of it it is another run"
-            if not changes(hook):
+            if place == "close":
+                goes_on = "what the run saved stands"
+            elif not changes(hook):
                 goes_on = "mend it, and --resume goes on"
             raise HookError(
                 f"hook {type(hook).__name__}.{place} failed after {self.loop.step} steps: "

@@ -196,6 +196,11 @@ def finished(path: str | Path) -> bool:
     return isinstance(event, dict) and event.get("event") == Ended.event
 
 
+def settled(path: str | Path) -> bool:
+    """Whether a run that came to its end has nothing left to do: its hooks heard of it, and it has a summary."""
+    return (Path(path) / SUMMARY).exists()
+
+
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The events of a run folder, in order, as they were written.
 

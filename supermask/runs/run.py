@@ -30,6 +30,7 @@ from supermask.runs.identity import begun_in, differences, newest, read_config, 
 from supermask.runs.interrupts import Interrupts
 from supermask.runs.options import RecipeError, RunResult
 from supermask.runs.progress import RunProgress, cycle_table
+from supermask.runs.read import settled
 from supermask.runs.records import CONFIG, SUMMARY
 from supermask.runs.session import Session
 from supermask.runs.stages import Export, ends_cycle
@@ -174,7 +175,7 @@ class Run:
     def finish(self, session: Session) -> RunResult:
         """The stages that are left, the summary, and what the run tells at its end."""
         folder = session.folder
-        ended = self.ranks.first and (folder.path / SUMMARY).exists()
+        ended = self.ranks.first and settled(folder.path)
         with session.hooked:
             if not self.ranks.highest(int(ended)):
                 session.begin_hooks()

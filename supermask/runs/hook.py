@@ -24,10 +24,11 @@ changes nothing for others.
 
 Each is called once at its place, also in a run that was killed and goes on: what is done again after the last
 checkpoint is called again, with the state that the hook had there (`state_dict`). Only `end` can be called again, where
-a run is killed between it and summary.json.
+a run is killed between it and summary.json, or resumed to tell a tracker what is left.
 
 What one raises ends the run by its name and place. In `close` it takes nothing from a run that ended well, which has
 its summary by then; where an error or a signal ended the run, that is raised, and what `close` raised is a warning.
+Trackers (supermask.trackers) fail with a warning at all places but `begin`, and are told the rest later.
 """
 
 from collections.abc import Mapping, Sequence

@@ -14,6 +14,7 @@ from supermask.runs.hook import Begun, Hook, HookError, Now, changes, has_state,
 from supermask.runs.options import RunResult
 from supermask.runs.records import CycleResult, Epoch
 from supermask.runs.sources import qualified
+from supermask.runs.trackers.telling import Tracker
 from supermask.training.beside import NOTHING, Beside
 from supermask.training.loop import Loop
 
@@ -38,6 +39,8 @@ class Hooked(Beside):
     def __init__(self, hooks: Sequence[Hook], loop: Loop, report: Callable[[str], object] = lambda _: None) -> None:
         self.loop = loop
         self._report = report
+        self._behind: dict[int, Tracker] = {}
+        self._may_fail = ["log", "end", "close"]  # of trackers
         self.cycle = 0
         self.plan: Cycle | None = None
         self._hooks = [hook for hook in hooks if loop.group.first or not hook.first_only]
@@ -49,9 +52,18 @@ class Hooked(Beside):
         """Whether any of them takes lines of the metrics."""
         return bool(self._at["log"])
 
-    def begin(self, run: Begun) -> None:
-        """The run begins, or goes on."""
+    @property
+    def behind(self) -> list[str]:
+        """The trackers that were not told all, by type."""
+        return [type(tracker).__name__ for tracker in self._behind.values()]
+
+    def begin(self, run: Begun, *, over: bool = False) -> None:
+        """The run begins, or goes on. Of one that is `over` trackers may fail to begin, and then hear no more of it."""
+        if over:
+            self._may_fail.append("begin")
         self._between("begin", run)
+        for place in "log", "end":
+            self._at[place] = [hook for hook in self._at[place] if id(hook) not in self._behind]
 
     def before_step(self, optimiser: torch.optim.Optimizer) -> None:
         self._within("before_step", optimiser)
@@ -166,17 +178,35 @@ class Hooked(Beside):
 
     def _call(self, hook: Hook, place: str, *given: Any) -> Any:
         try:
-            return getattr(hook, place)(*given)
+            found = getattr(hook, place)(*given)
         except Exception as error:
+            failed = (
+                f"hook {type(hook).__name__}.{place} failed after {self.loop.step} steps: "
+                f"{type(error).__name__}: {error}"
+            )
+            if isinstance(hook, Tracker) and place in self._may_fail:
+                self._excuse(hook, place, failed)
+                return None
             goes_on = "mend it, and begin the run anew: with other code of it it is another run"
             if place == "close":
                 goes_on = "what the run saved stands"
             elif not changes(hook):
                 goes_on = "mend it, and --resume goes on"
-            raise HookError(
-                f"hook {type(hook).__name__}.{place} failed after {self.loop.step} steps: "
-                f"{type(error).__name__}: {error}; {goes_on}"
-            ) from error
+            raise HookError(f"{failed}; {goes_on}") from error
+        if place in ("log", "end"):
+            self._behind.pop(id(hook), None)
+        return found
+
+    def _excuse(self, tracker: Tracker, place: str, failed: str) -> None:
+        """One warning, until it succeeds again."""
+        goes_on = {
+            "log": "the run goes on: what is left is told at the next event, and what is left at its end by --resume",
+            "close": "what was told stands",
+        }
+        if id(tracker) not in self._behind:
+            self._report(f"{failed}; {goes_on.get(place, 'the run stands, and --resume tells what is left')}")
+        if place != "close":
+            self._behind[id(tracker)] = tracker
 
 
 def _not_kept(value: Any, where: str) -> str | None:

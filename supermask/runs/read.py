@@ -29,6 +29,7 @@ from supermask.runs.records import (
     RANKS,
     SUMMARY,
     TIMES,
+    UNTOLD,
     CycleResult,
     EdgeRanks,
     Ended,
@@ -197,8 +198,9 @@ def finished(path: str | Path) -> bool:
 
 
 def settled(path: str | Path) -> bool:
-    """Whether a run that came to its end has nothing left to do: its hooks heard of it, and it has a summary."""
-    return (Path(path) / SUMMARY).exists()
+    """Whether a run that came to its end has nothing left to do: its hooks heard of it, its trackers were told all, and
+    it has a summary."""
+    return (Path(path) / SUMMARY).exists() and not (Path(path) / UNTOLD).exists()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

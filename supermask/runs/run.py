@@ -178,7 +178,7 @@ class Run:
         ended = self.ranks.first and settled(folder.path)
         with session.hooked:
             if not self.ranks.highest(int(ended)):
-                session.begin_hooks()
+                session.begin_hooks(over=session.done.stage == len(self.says.course))
                 self._finish_stages(session)
                 session.conclude(self._result(session))
         self._tell(session)

@@ -24,7 +24,7 @@ from supermask.runs.options import RunResult
 from supermask.runs.progress import RunProgress
 from supermask.runs.read import read_metrics, summarise
 from supermask.runs.recorder import Recorder, Seen
-from supermask.runs.records import SUMMARY, CycleResult, Ended, Exported, RunReadError
+from supermask.runs.records import SUMMARY, UNTOLD, CycleResult, Ended, Exported, RunReadError
 from supermask.runs.validation import NEVER, Validator
 from supermask.training.loop import EpochResult, Loop
 from supermask.training.schedules import Rate
@@ -129,8 +129,9 @@ class Session:
         """Whether the stage in progress has trained already, before the run was stopped and resumed."""
         return self.done.stage_epoch > 0 or self.loop.tally.step > 0
 
-    def begin_hooks(self) -> None:
-        """The user's hooks hear of the run, and from here on of each line of the metrics."""
+    def begin_hooks(self, *, over: bool = False) -> None:
+        """The user's hooks hear of the run, and from here on of each line of the metrics; `over` if all its stages are
+        done."""
         if not self.hooks:
             return
         folder, group = self.folder, self.loop.group
@@ -146,19 +147,24 @@ class Session:
             rank=group.rank,
             ranks=group.ranks,
         )
-        self.hooked.begin(run)
+        self.hooked.begin(run, over=over)
         if group.first and self.hooked.logs:
             folder.mirror = self.hooked.log
 
     def conclude(self, result: RunResult) -> None:
-        """The user's hooks hear that all is done; then the run is written in short. What cannot be written is told, and
-        takes nothing from a run that ended well."""
+        """The user's hooks hear that all is done; then the run is written in short, and which trackers --resume has to
+        tell more. What cannot be written is told, and takes nothing from a run that ended well."""
         self.hooked.end(result)
         if not self.loop.group.first:
             return
+        behind, folder = self.hooked.behind, self.folder
         try:
-            text = json.dumps(summarise(self.folder.path).to_event(), indent=2)
-            self.folder.write(SUMMARY, f"{text}\n".encode())
+            if behind:
+                folder.write(UNTOLD, f"{json.dumps(behind)}\n".encode())
+            text = json.dumps(summarise(folder.path).to_event(), indent=2)
+            folder.write(SUMMARY, f"{text}\n".encode())
+            if not behind:
+                (folder.path / UNTOLD).unlink(missing_ok=True)
         except RunReadError as error:
             self.report(f"{error}: the run ended, without {SUMMARY}; mend the file, and --resume writes it")
         except RunFolderError as error:

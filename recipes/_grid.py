@@ -341,7 +341,7 @@ def run(
     def finished() -> dict[str, list[RunRecord]]:
         runs: dict[str, list[RunRecord]] = {label: [] for label, _ in jobs}
         for label, job in jobs:
-            if job.done:
+            if job.ended:
                 runs[label].append(read_run(job.folder))
         return runs
 

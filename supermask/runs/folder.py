@@ -1,7 +1,8 @@
 """The folder of one run: its configuration, environment, metrics and results.
 
 Files: `config.json`; `metrics.jsonl` and `ranks.jsonl`, a line an event, which are a function of the configuration
-alone; `times.jsonl`, wall-clock times; checkpoints, masks, tickets; at the run's end `summary.json`.
+alone; `times.jsonl`, wall-clock times; checkpoints, masks, tickets; at the run's end `summary.json`, and where a
+tracker was not told all `untold.json`.
 """
 
 import fcntl

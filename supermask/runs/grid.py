@@ -29,7 +29,7 @@ from supermask.runs.interrupts import Interrupted, Interrupts
 from supermask.runs.options import RunOptions
 from supermask.runs.parts import code_of_builder
 from supermask.runs.plain import holds_address, plain
-from supermask.runs.read import finished
+from supermask.runs.read import finished, settled
 from supermask.runs.recipe import Recipe
 from supermask.runs.run import execute
 from supermask.runs.sources import called
@@ -87,6 +87,16 @@ class Job:
 
     @property
     def done(self) -> bool:
+        """Whether the run came to its end before, and nothing is left to do after it: what hooks do at the end, and
+        the summary, which runs of 0.1.0 have none of.
+
+        Raises:
+            GridError: the folder has another run.
+        """
+        return self.ended and (settled(self.folder) or "results" not in (read_config(self.folder) or {}))
+
+    @property
+    def ended(self) -> bool:
         """Whether the run came to its end before.
 
         Raises:

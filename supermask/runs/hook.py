@@ -24,9 +24,13 @@ changes nothing for others.
 
 Each is called once at its place, also in a run that was killed and goes on: what is done again after the last
 checkpoint is called again, with the state that the hook had there (`state_dict`). Only `end` can be called again, where
-a run is killed between it and summary.json. `state_dict` is asked before `begin` too, for which of a hook's attributes
-are settings and which its state; `begin` of a run that goes on, whose `run.step` is not 0, finds the loaded state, and
-leaves it.
+a run is killed between it and summary.json, or resumed to tell a tracker what is left. `state_dict` is asked before
+`begin` too, for which of a hook's attributes are settings and which its state; `begin` of a run that goes on, whose
+`run.step` is not 0, finds the loaded state, and leaves it.
+
+What one raises ends the run by its name and place. In `close` it takes nothing from a run that ended well, which has
+its summary by then; where an error or a signal ended the run, that is raised, and what `close` raised is a warning.
+Trackers (supermask.trackers) fail with a warning at all places but `begin`, and are told the rest later.
 """
 
 from collections.abc import Mapping, Sequence

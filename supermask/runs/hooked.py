@@ -1,9 +1,10 @@
 """The hooks of a run, called in order: each at its places, with where the run is."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from supermask.runs.hook import Begun, Hook, HookError, Now, changes, has_state,
 from supermask.runs.options import RunResult
 from supermask.runs.records import CycleResult, Epoch
 from supermask.runs.sources import qualified
+from supermask.runs.trackers.telling import Tracker
 from supermask.training.beside import NOTHING, Beside
 from supermask.training.loop import Loop
 
@@ -24,6 +26,7 @@ class Hooked(Beside):
 
     Args:
         loop: what trains; it calls those of a step.
+        report: takes a sentence for the user.
 
     Attributes:
         cycle: number of the cycle in progress, or that ended last.
@@ -33,8 +36,11 @@ class Hooked(Beside):
         HookError: by whatever calls a hook that raises.
     """
 
-    def __init__(self, hooks: Sequence[Hook], loop: Loop) -> None:
+    def __init__(self, hooks: Sequence[Hook], loop: Loop, report: Callable[[str], object] = lambda _: None) -> None:
         self.loop = loop
+        self._report = report
+        self._behind: dict[int, Tracker] = {}
+        self._may_fail = ["log", "end", "close"]  # of trackers
         self.cycle = 0
         self.plan: Cycle | None = None
         self._hooks = [hook for hook in hooks if loop.group.first or not hook.first_only]
@@ -46,9 +52,18 @@ class Hooked(Beside):
         """Whether any of them takes lines of the metrics."""
         return bool(self._at["log"])
 
-    def begin(self, run: Begun) -> None:
-        """The run begins, or goes on."""
+    @property
+    def behind(self) -> list[str]:
+        """The trackers that were not told all, by type."""
+        return [type(tracker).__name__ for tracker in self._behind.values()]
+
+    def begin(self, run: Begun, *, over: bool = False) -> None:
+        """The run begins, or goes on. Of one that is `over` trackers may fail to begin, and then hear no more of it."""
+        if over:
+            self._may_fail.append("begin")
         self._between("begin", run)
+        for place in "log", "end":
+            self._at[place] = [hook for hook in self._at[place] if id(hook) not in self._behind]
 
     def before_step(self, optimiser: torch.optim.Optimizer) -> None:
         self._within("before_step", optimiser)
@@ -77,9 +92,17 @@ class Hooked(Beside):
         """All is done."""
         self._between("end", result)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(error)
+
+    def close(self, ended_by: BaseException | None = None) -> None:
         """Each lets go, also where another fails to, and the loop of them all: processes that decode its images end
-        with it."""
+        with it. Where an error or a signal ended the run, that stands, and hooks that fail are reported."""
         self.loop.beside = NOTHING
         failed: list[HookError] = []
         for hook in self._at["close"]:
@@ -87,8 +110,11 @@ class Hooked(Beside):
                 self._call(hook, "close")
             except HookError as error:
                 failed.append(error)
-        if failed:
-            raise failed[0]
+        raised = failed[:1] if ended_by is None else []
+        for other in failed[len(raised) :]:
+            self._report(str(other))
+        if raised:
+            raise raised[0]
 
     def state_dict(self) -> dict[str, Any]:
         """By type, the states of those that keep one; nothing where none does."""
@@ -152,15 +178,35 @@ class Hooked(Beside):
 
     def _call(self, hook: Hook, place: str, *given: Any) -> Any:
         try:
-            return getattr(hook, place)(*given)
+            found = getattr(hook, place)(*given)
         except Exception as error:
-            goes_on = "mend it, and begin the run anew: with other code of it it is another run"
-            if not changes(hook):
-                goes_on = "mend it, and --resume goes on"
-            raise HookError(
+            failed = (
                 f"hook {type(hook).__name__}.{place} failed after {self.loop.step} steps: "
-                f"{type(error).__name__}: {error}; {goes_on}"
-            ) from error
+                f"{type(error).__name__}: {error}"
+            )
+            if isinstance(hook, Tracker) and place in self._may_fail:
+                self._excuse(hook, place, failed)
+                return None
+            goes_on = "mend it, and begin the run anew: with other code of it it is another run"
+            if place == "close":
+                goes_on = "what the run saved stands"
+            elif not changes(hook):
+                goes_on = "mend it, and --resume goes on"
+            raise HookError(f"{failed}; {goes_on}") from error
+        if place in ("log", "end"):
+            self._behind.pop(id(hook), None)
+        return found
+
+    def _excuse(self, tracker: Tracker, place: str, failed: str) -> None:
+        """One warning, until it succeeds again."""
+        goes_on = {
+            "log": "the run goes on: what is left is told at the next event, and what is left at its end by --resume",
+            "close": "what was told stands",
+        }
+        if id(tracker) not in self._behind:
+            self._report(f"{failed}; {goes_on.get(place, 'the run stands, and --resume tells what is left')}")
+        if place != "close":
+            self._behind[id(tracker)] = tracker
 
 
 def _not_kept(value: Any, where: str) -> str | None:

@@ -29,6 +29,7 @@ from supermask.runs.records import (
     RANKS,
     SUMMARY,
     TIMES,
+    UNTOLD,
     CycleResult,
     EdgeRanks,
     Ended,
@@ -194,6 +195,12 @@ def finished(path: str | Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(event, dict) and event.get("event") == Ended.event
+
+
+def settled(path: str | Path) -> bool:
+    """Whether a run that came to its end has nothing left to do: its hooks heard of it, its trackers were told all, and
+    it has a summary."""
+    return (Path(path) / SUMMARY).exists() and not (Path(path) / UNTOLD).exists()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """A run: does what a configuration says, from the data to the last table."""
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
@@ -31,8 +30,8 @@ from supermask.runs.identity import begun_in, differences, newest, read_config, 
 from supermask.runs.interrupts import Interrupts
 from supermask.runs.options import RecipeError, RunResult
 from supermask.runs.progress import RunProgress, cycle_table
-from supermask.runs.read import summarise
-from supermask.runs.records import CONFIG, SUMMARY, RunReadError
+from supermask.runs.read import settled
+from supermask.runs.records import CONFIG, SUMMARY
 from supermask.runs.session import Session
 from supermask.runs.stages import Export, ends_cycle
 from supermask.runs.trackers import TensorBoard
@@ -176,14 +175,12 @@ class Run:
     def finish(self, session: Session) -> RunResult:
         """The stages that are left, the summary, and what the run tells at its end."""
         folder = session.folder
-        ended = self.ranks.first and (folder.path / SUMMARY).exists()
-        with closing(session.hooked):
+        ended = self.ranks.first and settled(folder.path)
+        with session.hooked:
             if not self.ranks.highest(int(ended)):
-                session.begin_hooks()
+                session.begin_hooks(over=session.done.stage == len(self.says.course))
                 self._finish_stages(session)
-                session.hooked.end(self._result(session))
-        if self.ranks.first and not ended:
-            self._summarise(session)
+                session.conclude(self._result(session))
         self._tell(session)
         return self._result(session)
 
@@ -205,17 +202,6 @@ class Run:
     def _result(self, session: Session) -> RunResult:
         done = session.done
         return RunResult(folder=session.folder.path, cycles=tuple(done.results), tickets=tuple(done.tickets))
-
-    def _summarise(self, session: Session) -> None:
-        """Write the run in short. One that cannot be written is told, and takes nothing from a run that ended well."""
-        folder = session.folder
-        try:
-            text = json.dumps(summarise(folder.path).to_event(), indent=2)
-            folder.write(SUMMARY, f"{text}\n".encode())
-        except RunReadError as error:
-            session.report(f"{error}: the run ended, without {SUMMARY}; mend the file, and --resume writes it")
-        except RunFolderError as error:
-            session.report(f"the run ended, but {error}")
 
     def _tell(self, session: Session) -> None:
         console, loop = self.console, session.loop

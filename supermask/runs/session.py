@@ -1,5 +1,6 @@
 """One run in progress: what its stages share, how it is saved and how it goes on."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,15 +15,16 @@ from supermask.methods.cycles import Cycle
 from supermask.methods.method import EDGE_POPUP, Method
 from supermask.networks.architecture import Architecture
 from supermask.runs.checkpoint import CheckpointError, Checkpoints
-from supermask.runs.folder import RunFolder
+from supermask.runs.folder import RunFolder, RunFolderError
 from supermask.runs.hook import Begun, Hook
 from supermask.runs.hooked import Hooked
 from supermask.runs.identity import read_config
 from supermask.runs.interrupts import Interrupted, Interrupts
+from supermask.runs.options import RunResult
 from supermask.runs.progress import RunProgress
-from supermask.runs.read import read_metrics
+from supermask.runs.read import read_metrics, summarise
 from supermask.runs.recorder import Recorder, Seen
-from supermask.runs.records import CycleResult, Ended, Exported
+from supermask.runs.records import SUMMARY, UNTOLD, CycleResult, Ended, Exported, RunReadError
 from supermask.runs.validation import NEVER, Validator
 from supermask.training.loop import EpochResult, Loop
 from supermask.training.schedules import Rate
@@ -118,7 +120,7 @@ class Session:
     def __post_init__(self) -> None:
         self._saved_at = time.monotonic()
         self.seen = Seen(self.model)
-        self.loop.beside = self.hooked = Hooked(self.hooks, self.loop)
+        self.loop.beside = self.hooked = Hooked(self.hooks, self.loop, self.report)
         besides = unsearched(self.model) if self.seen.layers else {}
         self.initial = {name: parameter.detach().clone() for name, parameter in besides.items()}
 
@@ -127,8 +129,9 @@ class Session:
         """Whether the stage in progress has trained already, before the run was stopped and resumed."""
         return self.done.stage_epoch > 0 or self.loop.tally.step > 0
 
-    def begin_hooks(self) -> None:
-        """The user's hooks hear of the run, and from here on of each line of the metrics."""
+    def begin_hooks(self, *, over: bool = False) -> None:
+        """The user's hooks hear of the run, and from here on of each line of the metrics; `over` if all its stages are
+        done."""
         if not self.hooks:
             return
         folder, group = self.folder, self.loop.group
@@ -144,9 +147,28 @@ class Session:
             rank=group.rank,
             ranks=group.ranks,
         )
-        self.hooked.begin(run)
+        self.hooked.begin(run, over=over)
         if group.first and self.hooked.logs:
             folder.mirror = self.hooked.log
+
+    def conclude(self, result: RunResult) -> None:
+        """The user's hooks hear that all is done; then the run is written in short, and which trackers --resume has to
+        tell more. What cannot be written is told, and takes nothing from a run that ended well."""
+        self.hooked.end(result)
+        if not self.loop.group.first:
+            return
+        behind, folder = self.hooked.behind, self.folder
+        try:
+            if behind:
+                folder.write(UNTOLD, f"{json.dumps(behind)}\n".encode())
+            text = json.dumps(summarise(folder.path).to_event(), indent=2)
+            folder.write(SUMMARY, f"{text}\n".encode())
+            if not behind:
+                (folder.path / UNTOLD).unlink(missing_ok=True)
+        except RunReadError as error:
+            self.report(f"{error}: the run ended, without {SUMMARY}; mend the file, and --resume writes it")
+        except RunFolderError as error:
+            self.report(f"the run ended, but {error}")
 
     def enter(self, cycle: Cycle) -> None:
         """The stage in progress is, or comes after, `cycle`: train and evaluate on its data."""

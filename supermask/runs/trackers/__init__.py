@@ -3,7 +3,8 @@
     Recipe(..., hooks=(supermask.trackers.MLflow(experiment="tickets"),))
 
 Each has the numbers of every line of metrics.jsonl as EVENT/NAME (epoch/loss, evaluate/accuracy) and the settings; a
-run that goes on goes on there too, and what it does again is not told twice.
+run that goes on goes on there too. A backend that is away is warned of, and told the rest later; it ends a run only
+where the run begins.
 """
 
 from supermask.runs.trackers.mlflow import MLflow

@@ -1,6 +1,7 @@
 """What trackers share: numbers and settings by name, and what was told already."""
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -13,9 +14,10 @@ from supermask.runs.options import RecipeError, RunResult
 
 
 class Tracker(Hook):
-    """A hook that tells `tell` each event of a run once, in the first process.
+    """A hook that tells `tell` each event of a run once, in order, in the first process.
 
-    A run that goes on tells nothing that was told before, since what it does again has the same numbers.
+    A run that goes on tells nothing that was told before, since what it does again has the same numbers. What raises
+    beside `begin` ends no run: what was not told then is told at the next event, at the end or by a later --resume.
     """
 
     changes_training = False
@@ -23,19 +25,35 @@ class Tracker(Hook):
 
     def __init__(self) -> None:
         self._at = self._step = self._told = 0
+        self._left: deque[tuple[dict[str, float], int, int]] = deque()
 
     def go_on(self, run: Begun, told: int) -> None:
         """From where `told` events of the run were told."""
         self._at, self._step, self._told = 0, 0, told
+        self._left.clear()
         for event in run.events:
-            self.log(event)
+            self._note(event)
+        self._tell_rest()
 
     def log(self, event: Mapping[str, Any]) -> None:
+        self._note(event)
+        self._tell_rest()
+
+    def end(self, result: RunResult) -> None:
+        self._tell_rest()
+
+    def _note(self, event: Mapping[str, Any]) -> None:
         self._step = event.get("step", self._step)  # one without a step is at the last that had it
         self._at += 1
         if self._at > self._told:
-            self._told = self._at
-            self.tell(numbers(event), step=self._step, number=self._at)
+            self._left.append((numbers(event), self._step, self._at))
+
+    def _tell_rest(self) -> None:
+        """An event that is not told stays, with those after it."""
+        while self._left:
+            found, step, number = self._left[0]
+            self.tell(found, step=step, number=number)
+            self._left.popleft()
 
     def tell(self, found: Mapping[str, float], *, step: int, number: int) -> None:
         """The numbers of event `number`, from 1, at a training step."""

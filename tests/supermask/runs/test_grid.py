@@ -55,6 +55,33 @@ def test_a_run_that_stopped_goes_on(tmp_path: Path) -> None:
     assert metrics.read_bytes() == (whole.folder / "metrics.jsonl").read_bytes()
 
 
+def test_a_run_that_was_killed_before_its_hooks_heard_of_the_end_is_not_done(tmp_path: Path) -> None:
+    """The last checkpoint was saved; hooks' `end` and the summary come after it."""
+    whole = job(tmp_path)
+    run_grid([whole], workers=1)
+    assert whole.done
+    (whole.folder / "summary.json").unlink()
+    assert whole.ended
+    assert not whole.done
+    before = (whole.folder / "metrics.jsonl").read_bytes(), (whole.folder / "times.jsonl").read_bytes()
+    done: list[Path] = []
+    run_grid([whole], workers=1, on_done=done.append)
+    assert done == [whole.folder]
+    assert whole.done
+    assert before == ((whole.folder / "metrics.jsonl").read_bytes(), (whole.folder / "times.jsonl").read_bytes())
+
+
+def test_a_run_of_a_release_that_wrote_no_summaries_is_done_without(tmp_path: Path) -> None:
+    early = job(tmp_path)
+    run_grid([early], workers=1)
+    (early.folder / "summary.json").unlink()
+    config = early.folder / "config.json"
+    said = json.loads(config.read_bytes())
+    del said["recipe"]["results"]
+    config.write_text(json.dumps(said))
+    assert early.done
+
+
 def test_what_a_run_raises_ends_the_grid(tmp_path: Path) -> None:
     broken = job(tmp_path, training=Training(epochs=1, lr=1e30))
     with pytest.raises(NonFiniteError, match="lower learning rate"):

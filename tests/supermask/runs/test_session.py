@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from supermask.runs import measured, run, stages
+from supermask.runs import measured, session, stages
 from supermask.runs.checkpoint import Checkpoints
 from supermask.runs.folder import RunFolderError
 from supermask.runs.interrupts import Interrupted
@@ -300,7 +300,7 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_summary_gets_one(
 
     with pytest.MonkeyPatch.context() as patch:
         if moment == "before":
-            patch.setattr(run, "summarise", lambda _: Moments(at=1)("summarise"))
+            patch.setattr(session, "summarise", lambda _: Moments(at=1)("summarise"))
         else:
             patch.setattr(os, "replace", replaced)
         with pytest.raises(Killed):

@@ -13,6 +13,7 @@ from supermask.reports.glossary import TERMS
 from supermask.reports.lines import Line, Measure, Point, differing, group, settings, shared
 from supermask.reports.pictures import Picture, draw, in_order
 from supermask.runs.read import RunRecord, read_run
+from supermask.runs.rows import OF_MASKS
 
 PAGE = "report.html"
 MEASURES: dict[str, tuple[Measure, float, int]] = {
@@ -23,7 +24,6 @@ MEASURES: dict[str, tuple[Measure, float, int]] = {
     "explored": ("explored", 1, 3),
     "dead units": ("dead", 1, 0),
 }
-_OF_MASKS = {"dying", "dying_cumulative", "explored", "dead"}  # trained weights have none
 
 
 class ReportError(SupermaskError):
@@ -123,7 +123,7 @@ def _cycles(lines: Sequence[Line]) -> Iterator[tuple[str, ...]]:
                 f"{100 * point.remaining:.3g} %",
                 str(len(point.seeds)),
                 *(
-                    "-" if line.dense and measure in _OF_MASKS else _value(point, measure, scale, digits)
+                    "-" if line.dense and measure in OF_MASKS else _value(point, measure, scale, digits)
                     for measure, scale, digits in MEASURES.values()
                 ),
             )

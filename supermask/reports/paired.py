@@ -39,12 +39,11 @@ class Comparison:
     def __str__(self) -> str:
         lines = [str(pair) for pair in self.pairs]
         if len(self.pairs) > 1:
-            least = min(self.pairs, key=lambda pair: pair.p_holm)
-            lines.append(
-                f"Of {len(self.pairs)} comparisons, corrected by Holm, the least p of the t test is {least.p_holm:.3g} "
-                f"({least.a} - {least.b}), that of the sign-flip test "
-                f"{min(pair.p_exact_holm for pair in self.pairs):.3g}."
-            )
+            exact = f"that of the sign-flip test {min(pair.p_exact_holm for pair in self.pairs):.3g}"
+            if tested := [pair for pair in self.pairs if not math.isnan(pair.p_holm)]:
+                least = min(tested, key=lambda pair: pair.p_holm)
+                exact = f"the least p of the t test is {least.p_holm:.3g} ({least.a} - {least.b}), {exact}"
+            lines.append(f"Of {len(self.pairs)} comparisons, corrected by Holm, {exact}.")
         return "\n".join(lines)
 
     def frame(self) -> "DataFrame":
@@ -79,7 +78,7 @@ def compare(
 
     Raises:
         CompareError: no such column, value or rate; fewer than two to compare, or than two seeds; other seeds; several
-            values of a seed; a value that is no number.
+            values of a seed; a value that is no number; a run that is not finished, unless `at` says which cycle.
         FrameError, RunReadError: as `frames`.
         NotInstalled: there is no pandas or no SciPy.
     """
@@ -119,6 +118,10 @@ def _values(rows: Any, measure: str, group: str, at: float | None) -> dict[int, 
             has = ", ".join(f"{one:.4g}" for one in sorted(set(rows[rates[-1]]), reverse=True))
             raise CompareError(f"at={at:g}: {group} was not measured there; it was at {has}")
         rows = rows[near]
+    elif "finished" in rows.columns and not rows["finished"].all():
+        which = next(name for name in ("path", "run", "seed") if name in rows.columns)
+        left = ", ".join(map(str, dict.fromkeys(rows[which][~rows["finished"].astype(bool)])))
+        raise CompareError(f"{group}: not finished: {left}: let them end, leave them out, or choose a rate by `at`")
     elif "cycle" in rows.columns:
         run = next((name for name in ("path", "run") if name in rows.columns), "seed")
         rows = rows[rows["cycle"] == rows.groupby(run)["cycle"].transform("max")]

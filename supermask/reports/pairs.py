@@ -30,11 +30,12 @@ class Paired:
         difference: mean of the differences.
         deviation: their standard deviation, over n - 1.
         low, high: interval of the mean difference at 95 %, by Student's t.
-        t, p: paired t test, two-sided.
+        t, p: paired t test, two-sided; NaN, as the interval, the effect and what is detectable, where all differences
+            are equal and not zero: they say nothing of a spread.
         p_exact: sign-flip test of the mean, two-sided, over all 2^n signs; of more than 20 pairs over 200,000 drawn.
         p_wilcoxon: likewise of signed ranks; zeros are left out, ties share their mean rank.
         effect: Cohen's d_z, the mean over the deviation, by Hedges' factor for small n; NaN for two pairs.
-        least_p: the least p_exact that so many pairs can give.
+        least_p: the least p_exact that so many pairs, or signs drawn for them, can give.
         detectable: the mean difference that the t test at 5 % finds in 80 % of such experiments, at this deviation.
         p_holm, p_exact_holm: corrected for all comparisons that were made together, by Holm.
     """
@@ -71,11 +72,17 @@ class Paired:
         if not math.isclose(self.remaining_a, self.remaining_b, rel_tol=0.02) and not math.isnan(self.remaining_a):
             rates = f" (at {100 * self.remaining_a:.3g} and {100 * self.remaining_b:.3g} % remaining)"
         count = _COUNTS[self.n] if self.n < len(_COUNTS) else str(self.n)
+        least = f"{count.capitalize()} pairs: the sign-flip test cannot give less than {self.least_p:.3g}"
+        said = f"{self.a} - {self.b}{rates}: {self.measure} {self.difference:+.4g}"
+        if math.isnan(self.t):
+            return (
+                f"{said}, the same in every pair, so there is no interval and no t test; sign-flip test p = "
+                f"{self.p_exact:.3g}. {least}."
+            )
         return (
-            f"{self.a} - {self.b}{rates}: {self.measure} {self.difference:+.4g}, 95 % interval {self.low:+.4g} to "
-            f"{self.high:+.4g}, t test p = {self.p:.3g}, sign-flip test p = {self.p_exact:.3g}, effect "
-            f"{self.effect:.3g}. {count.capitalize()} pairs: the sign-flip test cannot give less than "
-            f"{self.least_p:.3g}; at this spread a difference of {self.detectable:.3g} is found with 80 % power."
+            f"{said}, 95 % interval {self.low:+.4g} to {self.high:+.4g}, t test p = {self.p:.3g}, sign-flip test p = "
+            f"{self.p_exact:.3g}, effect {self.effect:.3g}. {least}; at this spread a difference of "
+            f"{self.detectable:.3g} is found with 80 % power."
         )
 
 
@@ -92,8 +99,10 @@ def statistics(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
     if np.allclose(d, mean, rtol=0, atol=1e-12 * float(np.abs(values).max())):
         deviation = 0.0  # but for rounding
     error = deviation / math.sqrt(n)
+    if mean and not error:
+        error = math.nan
     reach = float(distributions.t.ppf((1 + LEVEL) / 2, n - 1)) * error
-    t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
+    t = mean / error if error else 0.0
     return {
         "mean_a": float(values[0].mean()),
         "mean_b": float(values[1].mean()),
@@ -106,7 +115,7 @@ def statistics(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
         "p_exact": sign_flip(d),
         "p_wilcoxon": sign_flip(signed_ranks(d)),
         "effect": t / math.sqrt(n) * hedges(n),
-        "least_p": 2.0 ** (1 - n),
+        "least_p": 2.0 ** (1 - n) if n <= _MOST else max(2.0 ** (1 - n), 1 / (_SAMPLES + 1)),
         "detectable": detectable(n, distributions) * error,
     }
 
@@ -164,10 +173,11 @@ def detectable(n: int, distributions: Any) -> float:
 
 def holm(p: Sequence[float]) -> list[float]:
     """Corrected for there being several: the probability that one of those or any smaller comes by chance is at most
-    that (Holm 1979)."""
-    corrected = [0.0] * len(p)
+    that (Holm 1979). One that is not known is NaN, and one of them."""
+    corrected = [math.nan] * len(p)
     highest = 0.0
-    for place, index in enumerate(sorted(range(len(p)), key=lambda index: p[index])):
+    known = [index for index in range(len(p)) if not math.isnan(p[index])]
+    for place, index in enumerate(sorted(known, key=lambda index: p[index])):
         highest = max(highest, min(1.0, (len(p) - place) * p[index]))
         corrected[index] = highest
     return corrected

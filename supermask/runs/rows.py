@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from supermask.runs.read import RunRecord
 
 Kind = Literal["cycles", "epochs", "layers"]
-RUN: Mapping[str, type] = {"run": str, "path": str, "name": str, "seed": int}
-"""Columns that say which run a row is of."""
+RUN: Mapping[str, type] = {"run": str, "path": str, "name": str, "seed": int, "finished": bool}
+"""Columns that say which run a row is of, and whether it came to its end."""
+OF_MASKS = ("dying", "dying_cumulative", "explored", "apparent", "apparent_of_all", "dead")
+"""Measures that trained weights have none of."""
 
 
 def columns(kind: Kind) -> dict[str, type]:
@@ -38,12 +40,14 @@ def rows(run: "RunRecord", kind: Kind) -> list[dict[str, Any]]:
     """
     check_choice("kind", kind, Kind)
     which = {"run": run.path.absolute().name, "path": str(run.path), "name": run.name, "seed": run.seed}
+    which |= {"finished": run.finished}
     made = {"cycles": _cycles, "epochs": _epochs, "layers": _layers}[kind](run)
     return [which | row for row in made]
 
 
 def _cycles(run: "RunRecord") -> list[dict[str, Any]]:
-    return [_held(cycle) | {"dead": cycle.dead} | _measures(cycle) for cycle in run.cycles]
+    none = dict.fromkeys(OF_MASKS) if run.dense else {}
+    return [_held(cycle) | {"dead": cycle.dead} | none | _measures(cycle) for cycle in run.cycles]
 
 
 def _epochs(run: "RunRecord") -> list[dict[str, Any]]:

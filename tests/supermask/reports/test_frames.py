@@ -20,7 +20,7 @@ def test_rows_and_settings(tmp_path: Path) -> None:
         placed(replace(BASE, training=replace(TRAINING, lr=lr)), folder, seed=seed).execute()
         paths.append(folder)
     frame = frames(paths)
-    assert list(frame.columns[:6]) == ["run", "path", "name", "seed", "lr", "cycle"]
+    assert list(frame.columns[:7]) == ["run", "path", "name", "seed", "finished", "lr", "cycle"]
     assert frame["lr"].dtype == np.float64
     assert frame["lr"].tolist() == [0.3] * 4 + [1e-05] * 2
     assert frame["seed"].tolist() == [0, 0, 1, 1, 0, 0]
@@ -41,7 +41,7 @@ def test_settings_that_all_share_are_left_out_and_a_run_counts_once(tmp_path: Pa
     frame = frames([one, other, tmp_path / "x" / ".." / "0", read_run(one)])
     assert frame["path"].tolist() == [str(one)] * 3 + [str(other)] * 3
     assert len(frame) == 6
-    assert list(frame.columns[3:5]) == ["seed", "cycle"]
+    assert list(frame.columns[3:6]) == ["seed", "finished", "cycle"]
     assert len(frames(str(one))) == len(frames(one)) == len(frames(read_run(one))) == 3
 
 

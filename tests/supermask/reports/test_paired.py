@@ -117,6 +117,27 @@ def test_unfinished_runs_are_named(tmp_path: Path) -> None:
     ):
         compare({"a": runs, "b": soft(tmp_path / "b", 3)})
     assert compare({"a": runs, "b": soft(tmp_path / "c", 3)}, at=0.5)[0].n == 3
+    cut = [write_run(tmp_path / f"d{seed}", seed=seed, rates=HALVED[:2], finished=False) for seed in range(3)]
+    for other in (cut, soft(tmp_path / "d", 3)):  # cut at the same cycle, or not
+        for given in ({"a": cut, "b": other}, frames({"a": cut, "b": other})):
+            with pytest.raises(
+                CompareError, match=r"label a: not finished: .*d0, .*d1, .*d2: let them end, leave them"
+            ):
+                compare(given)
+    assert compare({"a": cut, "b": soft(tmp_path / "e", 3)}, at=0.5)[0].n == 3
+
+
+def test_a_difference_that_is_the_same_in_every_pair_is_said() -> None:
+    values = {"x": [0.5, 0.75, 1.0], "y": [0.25, 0.5, 0.75], "z": [0.25, 0.6, 0.75]}
+    rows = [(name, seed, value) for name, some in values.items() for seed, value in enumerate(some)]
+    frame = pd.DataFrame(rows, columns=["name", "seed", "accuracy"])
+    same = "y - x: accuracy -0.25, the same in every pair, so there is no interval and no t test; sign-flip test"
+    text = str(compare(frame)).splitlines()
+    assert text[0] == f"{same} p = 0.25. Three pairs: the sign-flip test cannot give less than 0.25."
+    assert "the least p of the t test is" in text[-1]
+    both = frame[frame["name"] != "z"]
+    twice = pd.concat([both, both.assign(name=both["name"] + "2", accuracy=both["accuracy"] / 2)])
+    assert "nan" not in str(compare(twice[twice["name"] != "x2"]))
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,11 @@ def test_t_test_and_interval_are_scipys(pairs: list[tuple[int, int]]) -> None:
     found = statistics(a, b)
     assert found["difference"] == pytest.approx(float((a - b).mean()))
     if np.ptp(np.subtract(*np.transpose(pairs))) == 0:
-        assert (found["deviation"], found["low"]) == (0, found["difference"])
-        assert found["p"] == (0 if abs(found["difference"]) > 0 else 1)
+        assert found["deviation"] == 0
+        known = not found["difference"]  # equal differences say nothing of a spread, unless all are zero
+        assert (found["p"], found["low"], found["t"]) == (
+            (1, 0, 0) if known else pytest.approx([math.nan] * 3, nan_ok=True)
+        )
         return
     expected = stats.ttest_rel(a, b)
     assert (found["t"], found["p"]) == pytest.approx((expected.statistic, expected.pvalue))
@@ -83,7 +86,10 @@ def test_many_pairs_are_sampled_always_the_same_way() -> None:
     p = sign_flip(d)
     assert sign_flip(d) == p
     assert p == pytest.approx(stats.ttest_1samp(d, 0).pvalue, rel=0.2)
-    assert sign_flip(np.ones(30)) == 1 / 200_001  # never 0
+    least = 1 / 200_001  # never 0
+    assert sign_flip(np.ones(30)) == least
+    assert statistics(np.arange(30), -np.arange(30))["least_p"] == least
+    assert statistics(np.arange(20), -np.arange(20))["least_p"] == 2**-19
 
 
 def test_what_can_be_detected() -> None:
@@ -106,6 +112,7 @@ def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9, 0.6]) == [1, 1, 1]
     assert holm([0.2]) == [0.2]
+    assert holm([0.01, math.nan, 0.02]) == pytest.approx([0.03, math.nan, 0.04], nan_ok=True)
 
 
 def test_the_same_run_twice_shows_nothing() -> None:

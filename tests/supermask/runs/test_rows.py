@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from supermask.reports.frames import frames
 from supermask.runs.read import RunRecord, read_run
 from supermask.runs.records import CycleResult, Epoch
-from supermask.runs.rows import Kind, columns
+from supermask.runs.rows import OF_MASKS, RUN, Kind, columns, rows
 from tests.supermask.runs.run_folders import write_lines, write_run
 from tests.supermask.runs.small_runs import BASE, placed
 
@@ -29,7 +30,7 @@ def numbered(value: float | None) -> float:
 
 def test_cycles(run: RunRecord) -> None:
     frame = run.frame()
-    assert list(frame.columns[:5]) == ["run", "path", "name", "seed", "cycle"]
+    assert list(frame.columns[:6]) == ["run", "path", "name", "seed", "finished", "cycle"]
     assert frame["run"].tolist() == ["one", "one"]
     assert set(frame["path"]) == {str(run.path)}
     assert set(frame["seed"]) == {3}
@@ -95,4 +96,13 @@ def test_another_kind_is_refused(run: RunRecord) -> None:
 
 @pytest.mark.parametrize("kind", ["cycles", "epochs", "layers"])
 def test_columns_are_declared_without_a_run(kind: Kind, run: RunRecord) -> None:
-    assert list(run.frame(kind).columns[4:]) == list(columns(kind))
+    assert list(run.frame(kind).columns) == [*RUN, *columns(kind)]
+
+
+def test_trained_weights_have_no_measures_of_masks(tmp_path: Path) -> None:
+    dense = write_run(tmp_path / "dense", name="dense", dense=True)
+    (row,) = rows(read_run(dense), "cycles")
+    assert [row[name] for name in OF_MASKS] == [None] * len(OF_MASKS)
+    frame = frames([dense, write_run(tmp_path / "soft")])
+    assert frame.loc[frame["name"] == "dense", list(OF_MASKS)].isna().all(axis=None)
+    assert frame.loc[frame["name"] != "dense", list(OF_MASKS)].notna().all(axis=None)

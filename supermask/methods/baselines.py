@@ -57,6 +57,8 @@ class InitialMagnitude(Untrained):
                 f"weights={edges.weights!r} all have one magnitude: choose 'kaiming_normal' or another distribution of "
                 "real weights"
             )
+        if (magnitude := {**self.choices, **given}["magnitude"]) != "abs":
+            raise ValueError(f"magnitude={magnitude!r}: scores are the initial weights, so edges rank by 'abs'")
         return edges
 
     @torch.no_grad()
@@ -84,7 +86,7 @@ class Shuffled(IEP):
 
     @torch.no_grad()
     def begin(self, model: nn.Module, cycle: Cycle, number: int, initial: Mapping[str, Tensor]) -> None:
-        if cycle.length:
+        if number < len(self.phases()):
             super().begin(model, cycle, number, initial)
             return
         layers = searched_edges(model).values()

@@ -181,8 +181,11 @@ def _plain(where: str, value: Any) -> Any:
     """`value` with lists for tuples and dicts for mappings, as a JSON round trip gives it."""
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} is {value}: JSON has finite numbers only")
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool):
         return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):  # one of NumPy's is, too
+            return kind(value)
     if isinstance(value, list | tuple):
         return [_plain(f"{where}[{index}]", item) for index, item in enumerate(value)]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):

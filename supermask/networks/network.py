@@ -32,6 +32,10 @@ class Network(Grown):
     config: Path | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
+        for name in ("num_classes", *(["config"] if self.config else [])):
+            if name in self.arguments:
+                of = "the data set's" if name == "num_classes" else "the file's"
+                raise ValueError(f"arguments {name}={self.arguments[name]!r}: it is {of}: leave it out")
         if self.config is not None:
             object.__setattr__(self, "config", Path(self.config))  # a string will do
 

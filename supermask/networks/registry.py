@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ PACKAGES = ("torchvision", "timm", "transformers")
 """Whose networks have names of their own: PACKAGE/NAME."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*", re.ASCII)
 _LONGEST = 100
+_COMPARED = bool, int, float, str, bytes, tuple, type(None)
 _Made = TypeVar("_Made", bound=Builder)
 
 
@@ -138,9 +139,20 @@ def _place(builder: Any) -> tuple[object, ...]:
     file = getattr(sys.modules.get(named.__module__), "__file__", None)
     made = ()
     if "<" in named.__qualname__:  # of a lambda, or inside a function
-        cells = getattr(builder, "__closure__", None) or ()
-        made = (getattr(builder, "__code__", builder), *(cell.cell_contents for cell in cells))
+        made = (getattr(builder, "__code__", builder), *_held(builder))
     return str(Path(file).resolve()) if file else named.__module__, named.__qualname__, made
+
+
+def _held(builder: Any) -> Iterator[object]:
+    """What a function has of the one that it was made in, but for itself: values that compare as such, and else which
+    object it is."""
+    for cell in getattr(builder, "__closure__", None) or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not made yet, as the function itself is not while it is decorated
+            continue
+        if value is not builder:
+            yield value if isinstance(value, _COMPARED) else id(value)
 
 
 def _called(builder: Any) -> str:

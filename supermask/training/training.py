@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from supermask.checks import check_choice
+from supermask.checks import as_integer, check_choice
 from supermask.later import LATER, Grown
 from supermask.training import optimisers, schedules
 from supermask.training.optimisers import OptimiserName, scores_of
@@ -78,6 +78,10 @@ class Training(Grown):
     per: Per = field(default="epoch", metadata=LATER)
 
     def __post_init__(self) -> None:
+        for name in ("epochs", "warmup", "tail"):
+            object.__setattr__(self, name, as_integer(name, getattr(self, name)))
+        for name in ("betas", "milestones"):  # a list is the same setting
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.epochs < 1:
             raise ValueError(
                 f"epochs={self.epochs}: expected at least one; a search that takes no step is a method of length 0, "
@@ -88,6 +92,9 @@ class Training(Grown):
         left = self.epochs - self.warmup
         if not 0 <= self.tail < left:
             raise ValueError(f"tail={self.tail}: expected 0 to {left - 1}, less than the epochs after the warm-up")
+        usual = next(one.default for one in fields(self) if one.name == "tail_lr")
+        if not self.tail and self.tail_lr != usual:
+            raise ValueError(f"tail_lr={self.tail_lr} with tail=0, which does not read it: give the tail its epochs")
         for name in ("lr", "tail_lr"):
             if not (math.isfinite(value := getattr(self, name)) and value > 0):
                 raise ValueError(f"{name}={value}: expected a positive learning rate")

@@ -131,3 +131,25 @@ def test_one_ranking_takes_no_allocation() -> None:
 def test_a_cycle_has_no_negative_length() -> None:
     with pytest.raises(ValueError, match="length=-1: expected how often"):
         replace(Cycle(remaining=0.5), length=-1)
+
+
+def test_initial_magnitude_is_a_magnitude() -> None:
+    net = Architecture(name="mlp", arguments={"sizes": [40, 30, 4]}).build()
+    with pytest.raises(ValueError, match="magnitude='raw': scores are the initial weights, so edges rank by 'abs'"):
+        convert(net, SEED, remaining=0.1, magnitude="raw", edges=InitialMagnitude(remaining=0.1).edges)
+
+
+def test_shuffling_comes_after_the_last_cycle_also_where_none_takes_a_step() -> None:
+    method = Shuffled(given=(0.5, 0.3), length=0)
+    net = convert(Architecture(name="mlp", arguments={"sizes": [40, 30, 4]}).build(), SEED, edges=method.edges)
+    layers = list(searched_edges(net).values())
+    masks, rates = [], []
+    for number, cycle in enumerate(method.phases(), start=1):
+        method.begin(net, cycle, number, {})
+        with one_selection(net):
+            masks.append([unpack(edges.mask(), edges.cols) for edges in layers])
+        rates.append([edges.remaining for edges in layers])
+    assert rates == [[0.5, 0.5], [0.3, 0.3], [0.3, 0.3]]
+    assert all(bool((few <= many).all()) for few, many in zip(masks[1], masks[0], strict=True)), "no other places"
+    assert any(not torch.equal(last, before) for last, before in zip(masks[2], masks[1], strict=True))
+    assert [int(mask.sum()) for mask in masks[2]] == [int(mask.sum()) for mask in masks[1]]

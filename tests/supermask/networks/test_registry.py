@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -277,3 +278,38 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(ValueError, match=f"which is not installed: pip install {package}"):
             Architecture(name=f"{package}/x").build()
     assert exports.input_shape(Architecture(name="timm/resnet10t")) is None
+
+
+def test_a_builder_made_twice_that_refers_to_itself_is_one() -> None:
+    def make(width: int, shift: torch.Tensor) -> Callable[..., nn.Module]:
+        def build(num_classes: int, depth: int = 1) -> nn.Module:
+            layers = [build(num_classes, depth - 1)] if depth else [nn.Linear(width + len(shift), num_classes)]
+            return nn.Sequential(*layers)
+
+        return register("mine/deep", build)
+
+    shift = torch.zeros(2)
+    make(3, shift)
+    assert Architecture(name="mine/deep", arguments={"num_classes": 4}).build()(torch.zeros(1, 5)).shape == (1, 4)
+    make(3, shift)
+    with pytest.raises(ValueError, match="'mine/deep' is taken by"):
+        make(4, shift)
+    with pytest.raises(ValueError, match="'mine/deep' is taken by"):
+        make(3, torch.zeros(2))
+
+
+def test_numbers_of_numpy_are_pythons_as_in_json() -> None:
+    @register("mine/rate")
+    def build(num_classes: int, rate: float = 0.1, name: str = "") -> nn.Module:
+        return nn.Sequential(nn.Dropout(rate), nn.Linear(3, num_classes))
+
+    made = Architecture(name="mine/rate", arguments={"num_classes": 3, "rate": np.float64(0.5), "name": np.str_("x")})
+    assert [type(value) for value in made.arguments.values()] == [int, float, str]
+    assert made.build()[0].p == 0.5  # type: ignore[index]
+
+
+def test_what_the_data_and_the_file_say_is_no_argument(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="arguments num_classes=7: it is the data set's: leave it out"):
+        supermask.Network(name="mine/cnn", arguments={"num_classes": 7})
+    with pytest.raises(ValueError, match="arguments config='x': it is the file's: leave it out"):
+        supermask.Network(name="transformers/x", arguments={"config": "x"}, config=tmp_path / "config.json")

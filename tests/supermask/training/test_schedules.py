@@ -172,3 +172,15 @@ def test_more_steps_than_the_data_said_are_refused() -> None:
     assert rate_at(rate, 3, 3) == 0.1
     with pytest.raises(ValueError, match="the learning rate at step 1 of 3 is -1"):
         rate_at(StepRates(at=lambda step, steps: -1), 1, 3)
+
+
+def test_epochs_are_whole_and_a_list_is_the_tuple() -> None:
+    for name in ("epochs", "warmup", "tail"):
+        with pytest.raises(TypeError, match=rf"{name} 0\.5: expected an integer"):
+            Training(**{name: 0.5})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"tail_lr=0\.5 with tail=0, which does not read it"):
+        Training(tail_lr=0.5)
+    given = {"optimiser": "adam", "betas": [0.9, 0.999], "schedule": "step", "milestones": [0.5]}
+    same = Training(optimiser="adam", schedule="step", milestones=(0.5,))
+    assert Training(**given) == same  # type: ignore[arg-type]
+    assert hash(Training(**given)) == hash(same)  # type: ignore[arg-type]

@@ -62,13 +62,13 @@ def dying_curves(lines: Sequence[Line]) -> list[list[Curve]]:
 
 def by_rate(drawn: Line) -> list[Line]:
     """A line's runs of one cycle apart by their rate; other lines as they are."""
-    rates = sorted({run.searches[0]["remaining"] for run in drawn.runs if len(run.searches) == 1}, reverse=True)
+    rates = sorted({run.rates[0] for run in drawn.runs if len(run.rates) == 1}, reverse=True)
     if len(rates) < 2:
         return [drawn]
     return [
         line(
             f"{drawn.label}, {100 * rate:.3g} %",
-            [run for run in drawn.runs if [cycle["remaining"] for cycle in run.searches] == [rate]],
+            [run for run in drawn.runs if run.rates == (rate,)],
         )
         for rate in rates
     ]
@@ -114,7 +114,7 @@ def rank_table(run: RunRecord) -> Table:
     rows: Table = [("layer", "edge", "cycle", "epoch", "rank (%)", "selected", "remaining (%)")]
     if run.ranks is None:
         return rows
-    rates = [100 * search["remaining"] for search in run.searches]
+    rates = [100 * rate for rate in run.rates]
     for at, (cycle, epoch) in enumerate(zip(run.ranks.cycles, run.ranks.epochs, strict=True)):
         for (layer, edge), rank, selected in zip(
             run.ranks.edges, run.ranks.ranks[at].tolist(), run.ranks.selected[at].tolist(), strict=True

@@ -147,7 +147,7 @@ def _settings(lines: Sequence[Line]) -> Iterator[str]:
     for line, found in zip(lines, by_line, strict=True):
         own = ", ".join(f"{end} {found[name]}" for name, end in short.items() if name in found)
         for run in sorted(line.runs, key=in_order):
-            rates = " ".join(f"{100 * cycle['remaining']:.3g}" for cycle in run.searches)
+            rates = " ".join(f"{100 * rate:.3g}" for rate in run.rates)
             wait = "-" if math.isnan(run.data_wait) else f"{run.data_wait:.0%}"
             time = f"{run.seconds:.3g} s" if run.times else "-"
             rows.append(

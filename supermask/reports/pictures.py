@@ -97,7 +97,7 @@ def _masks(lines: Sequence[Line], notes: list[str]) -> Iterator[tuple[int, list[
         for cycle, file in run.masks.items() if run.seed == seed else ():
             masks = read_masks(file)
             shape = repr([(name, bits.shape[0], masks.cols[name]) for name, bits in masks.bits.items()])
-            rates = [f"{100 * search['remaining']:.3g} %" for search in run.searches[cycle - 1 : cycle]]
+            rates = [f"{100 * rate:.3g} %" for rate in run.rates[cycle - 1 : cycle]]
             networks[shape].append(
                 (" ".join([*([line.label] if len(lines) > 1 else []), *rates]), cycle == max(run.masks), masks)
             )
@@ -155,7 +155,7 @@ def _of_runs(lines: Sequence[Line], notes: list[str]) -> Iterator[tuple[str, str
             runs = [run for run in sorted(line.runs, key=in_order) if not run.dense]
             lacking += [run for run in runs if not kind.has(run)]
             for run in [run for run in runs if kind.has(run) and run.seed == runs[0].seed][-1:]:
-                rate = f", {100 * run.searches[0]['remaining']:.3g} %" if len(run.searches) == 1 else ""
+                rate = f", {100 * run.rates[0]:.3g} %" if len(run.rates) == 1 else ""
                 heading = f"{kind.title}: {line.label}{rate}, seed {run.seed}"
                 yield f"{kind.name}-{number}", heading, kind.caption, kind.figure(run), kind.table(run)
         _note(notes, kind.name, lacking, kind.title.lower())
@@ -163,7 +163,7 @@ def _of_runs(lines: Sequence[Line], notes: list[str]) -> Iterator[tuple[str, str
 
 def in_order(run: RunRecord) -> tuple[int, float]:
     """By seed, from many edges remaining to few."""
-    return run.seed, -run.searches[-1]["remaining"] if run.searches else -1.0
+    return run.seed, -run.rates[-1] if run.rates else -1.0
 
 
 def _note(notes: list[str], what: str, lacking: Sequence[RunRecord], picture: str) -> None:

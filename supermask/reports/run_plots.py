@@ -122,7 +122,7 @@ def _thresholds(run: RunRecord) -> tuple[list[int], list[float]]:
     """Epochs after which a threshold begins, and the threshold; the last one is given again where it ends."""
     if run.ranks is None:
         raise ValueError(f"{run.path} has no ranks: thresholds are drawn over them")
-    rates = [cycle["remaining"] for cycle in run.searches]
+    rates = run.rates
     starts: list[int] = []
     levels: list[float] = []
     before = run.ranks.epochs[0]

@@ -86,6 +86,15 @@ class RunRecord:
         return tuple(stage["cycle"] for stage in self.config["stages"] if "cycle" in stage)
 
     @property
+    def rates(self) -> tuple[float, ...]:
+        """Of each planned cycle; where its rule alone decides, what it kept, and 1 as long as nobody knows."""
+        kept = {cycle.cycle: cycle.remaining for cycle in self.cycles}
+        return tuple(
+            kept.get(number, 1.0) if (rate := search["remaining"]) is None else rate
+            for number, search in enumerate(self.searches, start=1)
+        )
+
+    @property
     def dense(self) -> bool:
         """The weights were trained: no stage searches."""
         return not self.searches

@@ -15,6 +15,8 @@ from supermask.edges.rules import Rule as NoRule
 from supermask.edges.searched import SearchedEdges
 from supermask.kernels.base.bits import unpack
 from supermask.kernels.base.keys import Threshold
+from supermask.reports.numbers import rank_table
+from supermask.reports.page import write_report
 from supermask.runs.identity import read_config
 from supermask.runs.read import read_run
 from supermask.training.training import Training
@@ -40,6 +42,11 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.cycles[-1].accuracy is not None
     assert run.cycles[-1].accuracy > 0.9
     assert 0.3 < run.cycles[-1].remaining < 0.7
+    assert run.rates == (run.cycles[-1].remaining,)
+    write_report(run.path, tmp_path / "report")
+    table = rank_table(run)
+    assert {row[-1] for row in table[1:]} == {100 * run.cycles[-1].remaining}
+    assert replace(run, cycles=()).rates == (1.0,), "nobody knows yet"
 
 
 def test_the_page_s_hook_forgets_unselected_scores() -> None:

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from supermask.reports.frames import frames
     from supermask.reports.paired import compare
     from supermask.runs import trackers
-    from supermask.runs.hook import Hook, HookError
+    from supermask.runs.hook import Begun, Hook, HookError, Now
     from supermask.runs.interrupts import Interrupted
     from supermask.runs.main import main
     from supermask.runs.masks import masks, overlap
@@ -113,7 +113,7 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.methods.multicoated": ["Multicoated"],
     "supermask.reports.frames": ["frames"],
     "supermask.reports.paired": ["compare"],
-    "supermask.runs.hook": ["Hook", "HookError"],
+    "supermask.runs.hook": ["Begun", "Hook", "HookError", "Now"],
     "supermask.runs.interrupts": ["Interrupted"],
     "supermask.runs.main": ["main"],
     "supermask.runs.masks": ["masks", "overlap"],
@@ -149,6 +149,7 @@ __all__ = [
     "Architecture",
     "Augment",
     "Batch",
+    "Begun",
     "Conversion",
     "Cycle",
     "Data",
@@ -171,6 +172,7 @@ __all__ = [
     "Multicoated",
     "Network",
     "NonFiniteError",
+    "Now",
     "PackedEdges",
     "Part",
     "RandomMask",

@@ -50,6 +50,8 @@ class Searching(Method):
             ValueError: a setting that nothing would read, or an unknown name.
         """
         check_choice("ranking", self.ranking, Ranking)
+        if not isinstance(self.allocate, Allocator):
+            raise TypeError(f"allocate={self.allocate!r}: expected an Allocator, such as Allocator(kind='erk')")
         if self.ranking == "network" and not self.allocate.by_layer:
             raise ValueError(
                 f"allocate={self.allocate} with ranking='network', under which layers keep what one ranking gives "

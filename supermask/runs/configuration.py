@@ -55,6 +55,13 @@ class Configuration:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hooks", checked(self.hooks))  # a list will do
+        if not isinstance(self.method, Method):
+            raise ValueError(f"method={self.method!r}: expected one that is made, such as supermask.EP(remaining=0.1)")
+        if not callable(self.network):
+            raise ValueError(
+                f"network={self.network!r}: expected what makes an Architecture for a number of classes, such as "
+                f"supermask.Network(name={self.network!r})"
+            )
         if getattr(self.data, "hold_out", None) == 0:
             self.check_held_out(self.data, None)
         for number, stage in enumerate(self.course, start=1):

@@ -49,12 +49,16 @@ from supermask.training.hooks import check_names
 
 CHANGING = "before_step", "after_backward", "after_step", "end_epoch", "end_cycle"
 """Places where a hook can change what is trained."""
+_OF_A_METHOD = "a method (supermask.Method) has one where a cycle or an epoch begins, and what is measured"
 _ELSEWHERE = {
+    **dict.fromkeys(("begin_cycle", "on_cycle_begin", "on_cycle_start", "cycle_begin", "evaluate"), _OF_A_METHOD),
+    **dict.fromkeys(("begin_epoch", "on_epoch_begin", "on_epoch_start", "on_train_epoch_start"), _OF_A_METHOD),
     **dict.fromkeys(("on_train_begin", "on_train_start", "on_fit_start", "on_begin", "begin_run"), "begin"),
     **dict.fromkeys(("on_train_end", "on_fit_end", "on_end", "end_run", "end_train"), "end"),
     **dict.fromkeys(("step_begin", "on_step_begin", "on_before_step", "on_train_batch_start"), "before_step"),
     **dict.fromkeys(("backward_end", "on_after_backward", "on_backward_end"), "after_backward"),
-    **dict.fromkeys(("step_end", "on_step_end", "on_after_step", "on_train_batch_end"), "after_step"),
+    **dict.fromkeys(("step_end", "end_step", "on_step_end", "on_after_step"), "after_step"),
+    **dict.fromkeys(("on_train_batch_end", "on_batch_end"), "after_step"),
     **dict.fromkeys(("after_epoch", "epoch_end", "on_epoch_end", "on_train_epoch_end"), "end_epoch"),
     **dict.fromkeys(("after_cycle", "cycle_end", "on_cycle_end", "end_of_cycle"), "end_cycle"),
 }

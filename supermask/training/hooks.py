@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from supermask.data.base import Batch
 
 # What a hook is called elsewhere.
-_ELSEWHERE = dict.fromkeys(("after_epoch", "epoch_end", "on_epoch_end", "end_of_epoch"), "end_epoch")
+_OF_A_RUN = "what is called beside a method, supermask.Hook, has it"
+_ELSEWHERE = {
+    **dict.fromkeys(("after_epoch", "epoch_end", "on_epoch_end", "end_of_epoch"), "end_epoch"),
+    **dict.fromkeys(
+        ("begin_cycle", "on_cycle_begin", "on_cycle_start", "cycle_begin"), "a Method has `begin`, with the cycle"
+    ),
+    **dict.fromkeys(("end_cycle", "after_backward"), _OF_A_RUN),
+}
 
 
 def check_names(
@@ -27,7 +34,7 @@ def check_names(
 
     Args:
         called: names of all hooks.
-        elsewhere: hooks by such other names.
+        elsewhere: hooks by such other names; or by a name that is none of them a sentence that says whose it is.
         near: those of `called` that no other name may be close to; by default all.
 
     Raises:
@@ -37,6 +44,8 @@ def check_names(
     for name in vars(cls).keys() - {name for base in cls.__bases__ for name in dir(base)} - set(called):
         close = [elsewhere[name]] if name in elsewhere else get_close_matches(name, near, n=1, cutoff=0.85)
         if close and callable(vars(cls)[name]):
+            if close[0] not in called:
+                raise TypeError(f"{cls.__name__}.{name} is no hook here, and nothing calls it: {close[0]}")
             raise TypeError(
                 f"{cls.__name__}.{name} may be meant to be the hook {close[0]}, and nothing calls it: rename it, "
                 f"to {close[0]} if it is"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from supermask.methods.edge_popup import EP
 from supermask.runs.folder import RunFolderError
 from supermask.runs.hook import Begun, Hook, HookError, Now
 from supermask.runs.options import RecipeError, RunResult
@@ -92,7 +93,8 @@ def test_what_raises_ends_the_run_with_its_name_and_the_run_goes_on_when_it_is_m
 
     for place, step in (("end_epoch", 5), ("after_step", 7), ("end", 20), ("close", 20)):
         folder = tmp_path / place
-        said = rf"hook Fails.{place} failed after {step} steps: LookupError: no such table; mend it, and --resume goes"
+        goes_on = "what the run saved stands" if place == "close" else "mend it, and --resume goes on"
+        said = rf"hook Fails.{place} failed after {step} steps: LookupError: no such table; {goes_on}"
         with pytest.raises(HookError, match=said) as error:
             placed(replace(BASE, hooks=(Fails(place),)), folder).execute()
         assert error.value.status == 1
@@ -129,6 +131,37 @@ def test_a_state_that_no_checkpoint_gives_back_is_refused_when_it_is_saved(tmp_p
     fine = {"a": [1, 2.0, "x", None, True, (torch.ones(2), {"b": b"c"})]}
     placed(replace(BASE, hooks=(Keeps(fine), Keeps({}))), tmp_path / "fine").execute()
     assert same(last_state(tmp_path / "fine")["hooks"]["test_hook_identity." + Keeps.__qualname__], [fine, {}])
+
+
+@pytest.mark.parametrize("name", ["begin_cycle", "on_epoch_start", "evaluate"])
+def test_a_place_of_a_method_is_said_to_be_one(name: str) -> None:
+    with pytest.raises(
+        TypeError, match=rf"Off.{name} is no hook here, and nothing calls it: a method \(supermask.Meth"
+    ):
+        type("Off", (Hook,), {name: lambda self, now: None})
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("begin_cycle", "a Method has `begin`"), ("end_cycle", "supermask.Hook, has")]
+)
+def test_a_place_of_a_hook_is_said_to_be_one(name: str, says: str) -> None:
+    with pytest.raises(TypeError, match=rf"Off.{name} is no hook here, and nothing calls it: .*{says}"):
+        type("Off", (EP,), {name: lambda self, now: None})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"method": "ep"}, r"method='ep': expected one that is made, such as supermask\.EP"),
+        ({"method": EP}, r"method=<class .*EP'>: expected one that is made"),
+        ({"network": "mine/cnn"}, r"network='mine/cnn': expected what makes an Arch.*Network\(name='mine/cnn'\)"),
+    ],
+)
+def test_parts_of_another_type_are_refused_by_name(wrong: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        replace(BASE, **wrong)
+    with pytest.raises(TypeError, match=r"allocate='erk': expected an Allocator, such as Allocator\(kind='erk'\)"):
+        EP(remaining=0.1, allocate="erk")  # type: ignore[arg-type]
 
 
 class Late(Hook):

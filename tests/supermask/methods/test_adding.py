@@ -57,9 +57,24 @@ def test_the_page_s_hook_forgets_unselected_scores() -> None:
         assert torch.equal(edges.scores != 0, mask)
 
 
+def test_the_page_s_cycles_begin_with_the_scores_of_kept_edges_halved() -> None:
+    space: dict[str, Any] = {"__name__": "a_file_of_ones_own"}
+    exec("\n".join([BLOCKS[0], BLOCKS[2], BLOCKS[3]]), space)
+    method = space["Halved"](given=(0.5, 0.3))
+    model = every.trained(method)
+    layers = list(searched_edges(model).values())
+    before = [edges.scores.clone() for edges in layers]
+    masks = [unpack(edges.mask(), edges.cols).view(edges.shape) for edges in layers]
+    with torch.no_grad():  # as a run calls it
+        method.begin(model, method.phases()[1], 2, {})
+    for edges, scores, mask in zip(layers, before, masks, strict=True):
+        assert torch.equal(edges.scores, torch.where(mask, scores / 2, scores))
+        assert edges.remaining == pytest.approx(0.3, abs=0.01)
+
+
 def test_the_page_s_phase_goes_on_at_a_tenth_and_resumes_so(tmp_path: Path) -> None:
     space: dict[str, Any] = {"__name__": "a_file_of_ones_own"}
-    exec("\n".join([BLOCKS[0], BLOCKS[3]]), space)
+    exec("\n".join([BLOCKS[0], BLOCKS[4]]), space)
     made = replace(BASE, method=space["Settled"](remaining=0.5), stages=None, training=Training(epochs=3, lr=0.3))
     with watched() as whole, a_save_every(1):
         placed(made, tmp_path / "whole", checkpoint_seconds=1).execute()
@@ -78,7 +93,7 @@ def test_the_page_s_phase_goes_on_at_a_tenth_and_resumes_so(tmp_path: Path) -> N
 
 def test_the_page_s_loss_and_measure(tmp_path: Path) -> None:
     space: dict[str, Any] = {"__name__": "a_file_of_ones_own"}
-    exec("\n".join([BLOCKS[0], BLOCKS[2], BLOCKS[5]]), space)
+    exec("\n".join([BLOCKS[0], BLOCKS[2], BLOCKS[6]]), space)
     largest = {}
     for penalty in (0.0, 0.1):
         method = space["Penalised"](remaining=0.5, penalty=penalty)
@@ -90,7 +105,7 @@ def test_the_page_s_loss_and_measure(tmp_path: Path) -> None:
 
 def test_a_method_in_a_loop_of_one_s_own_draws_again() -> None:
     space: dict[str, Any] = {"__name__": "a_file_of_ones_own"}
-    exec("\n".join(["import torch", BLOCKS[4]]), space)
+    exec("\n".join(["import torch", BLOCKS[5]]), space)
     (edges,) = searched_edges(space["network"]).values()
     assert edges.flips is not None
     assert edges.flips.any()

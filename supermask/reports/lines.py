@@ -10,6 +10,7 @@ from supermask.checks import SupermaskError, cut
 from supermask.runs.identity import FIRST, flat
 from supermask.runs.read import RunRecord, mean_and_error
 from supermask.runs.records import CycleResult
+from supermask.runs.spelled import spelled_out
 
 Measure = Literal[
     "accuracy", "recalibrated", "dying", "dying_cumulative", "explored", "apparent", "apparent_of_all", "dead"
@@ -140,10 +141,11 @@ def settings(run: RunRecord) -> dict[str, str]:
 def values(run: RunRecord) -> dict[str, Any]:
     """The same as they are: numbers, truth values, lists, text."""
     found: dict[str, Any] = {}
-    for name, value in {**FIRST, **run.config}.items():
+    config = spelled_out(run.config)
+    for name, value in {**FIRST, **config}.items():
         if name not in ("name", "stages", "code", *_RUN_OPTIONS):
             found |= dict(flat(value, name, lists=False))
-    cycles = run.searches
+    cycles = [stage["cycle"] for stage in config["stages"] if "cycle" in stage]
     found["cycles"] = len(cycles)
     if len(cycles) > 1:
         found["cycles.remaining"] = f"{_text(cycles[0].get('remaining'))} to {_text(cycles[-1].get('remaining'))}"

@@ -7,6 +7,7 @@ from typing import Any
 from supermask.checks import SupermaskError
 from supermask.runs.identity import differences, flat
 from supermask.runs.read import RunRecord, mean_and_error
+from supermask.runs.spelled import spelled_out
 
 
 class PickError(SupermaskError, ValueError):
@@ -61,7 +62,7 @@ def pick(runs: Sequence[RunRecord], by: str) -> Picked:
     groups: dict[Any, list[RunRecord]] = {}
     for run in runs:
         _check(run, runs[0], by)
-        groups.setdefault(dict(flat(run.config))[by], []).append(run)
+        groups.setdefault(dict(flat(spelled_out(run.config)))[by], []).append(run)
     if not groups:
         raise PickError("no runs to pick over: name at least one")
     seeds = {value: sorted(run.seed for run in found) for value, found in groups.items()}
@@ -79,7 +80,7 @@ def pick(runs: Sequence[RunRecord], by: str) -> Picked:
 
 
 def _check(run: RunRecord, first: RunRecord, by: str) -> None:
-    settings = dict(flat(run.config))
+    settings = dict(flat(spelled_out(run.config)))
     if by not in settings:
         near = ", ".join(name for name in settings if name.rpartition(".")[2] == by.rpartition(".")[2])
         raise PickError(f"{run.path} has no setting {by!r}{f': there is {near}' if near else ''}")

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from supermask.methods.iep import IEP
+from supermask.networks.allocation import Allocator
 from supermask.reports.frames import FrameError, frames
+from supermask.reports.paired import compare
 from supermask.runs.read import read_run
 from supermask.runs.records import RunReadError
 from tests.supermask.runs.run_folders import HALVED, edit_config, write_run
-from tests.supermask.runs.small_runs import BASE, TRAINING, placed
+from tests.supermask.runs.small_runs import BASE, RATES, TRAINING, placed
 
 
 def test_rows_and_settings(tmp_path: Path) -> None:
@@ -86,3 +89,26 @@ def test_no_runs_and_what_are_none(tmp_path: Path) -> None:
         frames([tmp_path])
     with pytest.raises(ValueError, match="kind='lines': expected one of"):
         frames(write_run(tmp_path / "run"), "lines")  # type: ignore[arg-type]
+
+
+def test_a_default_is_a_value_too(tmp_path: Path) -> None:
+    """A configuration leaves out what has the default of a later setting."""
+    for seed in (0, 1):
+        for name, changes in (
+            ("plain", {}),
+            ("adam", {"training": replace(TRAINING, optimiser="adam", schedule="linear")}),
+            ("erk", {"stages": None, "method": IEP(given=RATES, allocate=Allocator(kind="erk"), anneal="cubic")}),
+        ):
+            placed(replace(BASE, **changes), tmp_path / f"{name}-{seed}", seed=seed).execute()
+    frame = frames(sorted(tmp_path.glob("*-*")))
+    first = frame.groupby("run").first()
+    assert first["optimiser"].to_dict() == {f"{name}-{seed}": "adam" if name == "adam" else "sgd" for seed in (0, 1)
+                                            for name in ("adam", "erk", "plain")}  # fmt: skip
+    assert set(first["schedule"]) == {"cosine", "linear"}
+    assert first["anneal"].to_dict()["plain-0"] == "none"
+    assert first["anneal"].to_dict()["erk-0"] == "cubic"
+    assert frame["allocate"].notna().all()
+    two = frame[~frame["run"].str.startswith("erk")]
+    assert {pair.a for pair in compare(two, by="optimiser")} | {pair.b for pair in compare(two, by="optimiser")} == {
+        "adam", "sgd"
+    }  # fmt: skip

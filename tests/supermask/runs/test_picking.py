@@ -45,6 +45,19 @@ def test_the_best_mean_on_held_out_images_is_picked_and_it_alone_tested(tmp_path
     )
 
 
+def test_a_default_is_a_value_too(tmp_path: Path) -> None:
+    """A configuration leaves out what has the default of a later setting."""
+    found = runs(tmp_path, [(0.1, 0, 0.5, 0.5)])
+    made(tmp_path / "adam", 0.1, 0, 0.7)
+    config = json.loads((tmp_path / "adam" / "config.json").read_text())
+    config["recipe"]["training"]["optimiser"] = "adam"
+    (tmp_path / "adam" / "config.json").write_text(json.dumps(config))
+    picked = pick([*found, read_run(tmp_path / "adam")], by="training.optimiser")
+    assert (picked.value, list(picked.held_out)) == ("adam", ["sgd", "adam"])
+    with pytest.raises(PickError, match=r"differ in more than validation\.every and seed"):
+        pick([*found, read_run(tmp_path / "adam")], by="validation.every")
+
+
 def test_of_equals_the_first_is_picked(tmp_path: Path) -> None:
     assert pick(runs(tmp_path, [(0.3, 0, 0.5, 0.1), (0.1, 0, 0.5, 0.9)]), by="training.lr").value == 0.3
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Literal
 
 from supermask.checks import check_choice
@@ -50,7 +51,8 @@ class Allocator(Grown):
             its weight's sizes, so that its rate is as sum / product of them (Erdos-Renyi for linear layers, Mocanu et
             al. 2018; with kernel sizes, Evci et al. 2020); `equal`: one, the same for all. A layer that would get more
             than it has keeps all, and the others share the rest.
-        whole: layers that keep all their edges: "first", "last", names, or shell patterns.
+        whole: layers that keep all their edges: "first", "last", names, or shell patterns, of all layers that are
+            searched, as in `convert`'s overrides.
         floor: edges an output that each layer keeps at least.
     """
 
@@ -77,21 +79,32 @@ class Allocator(Grown):
             return [1] * len(layers)
         return [sum(shape.weight) if self.kind == "erk" else shape.edges for shape in layers.values()]
 
-    def counts(self, layers: Mapping[str, Shape], remaining: float, *, exact: bool = False) -> dict[str, int]:
+    def counts(
+        self,
+        layers: Mapping[str, Shape],
+        remaining: float,
+        *,
+        exact: bool = False,
+        pinned: Mapping[str, float | None] = MappingProxyType({}),
+    ) -> dict[str, int]:
         """Edges that each of the layers keeps, at least one each.
 
         Args:
             layers: those that share a rate, in the network's order.
             remaining: fraction of all their edges.
             exact: share out a total also where each layer's count is its own rate's.
+            pinned: every layer of the network in its order, with the rate of those that overrides pin, which are not
+                among `layers`; None of the others. By default `layers` are all there are.
 
         Raises:
-            ValueError: no such layer, shares that are none, or a total that floors and whole layers do not leave room
-                for, or that hard pruning did not leave.
+            ValueError: no such layer, one that is to be whole and is pinned at another rate, shares that are none, or a
+                total that floors and whole layers do not leave room for, or that hard pruning did not leave.
         """
         if self.by_layer and not exact:
             return {name: kept_count(remaining, shape.edges) for name, shape in layers.items()}
-        whole = self._whole(layers)
+        whole = self._whole(pinned or dict.fromkeys(layers))
+        if not layers:
+            return {}
         least, most = [], []
         for name, shape in layers.items():
             every = name in whole
@@ -106,13 +119,19 @@ class Allocator(Grown):
         shares = self._checked(layers)
         return dict(zip(layers, apportion(total, shares, least, most), strict=True))
 
-    def _whole(self, layers: Mapping[str, Shape]) -> set[str]:
-        names = list(layers)
+    def _whole(self, pinned: Mapping[str, float | None]) -> set[str]:
+        names = list(pinned)
         found: set[str] = set()
         for one in self.whole:
             matching = [name for name in names if matches(name, one, names)]
             if not matching:
                 raise ValueError(f"whole={self.whole}: no layer is called {one!r}; the layers are {', '.join(names)}")
+            for name in matching:
+                if (rate := pinned[name]) is not None and rate != 1:
+                    raise ValueError(
+                        f"whole={self.whole}: {one!r} is the layer {name!r}, which overrides pin at the rate "
+                        f"{rate:.4g}: leave it out of one of the two"
+                    )
             found.update(matching)
         return found
 

@@ -64,9 +64,10 @@ def shared(
     Raises:
         ValueError: an allocation that cannot be met.
     """
-    layers = {name: edges for name, edges in searched_edges(model).items() if not edges.pinned}
+    every = searched_edges(model)
+    layers = {name: edges for name, edges in every.items() if not edges.pinned}
     ranked = any(edges.rule.together for edges in layers.values())
-    if not layers or (allocate.by_layer and not ranked):
+    if allocate.by_layer and not ranked:
         return dict.fromkeys(layers, remaining)
     owners = owned_edges(model)
     left = {name: room.get(name, _left(edges)) for name, edges in layers.items()}
@@ -75,7 +76,8 @@ def shared(
         name: Shape(weight=e.shape, outputs=_outputs(owners[name][0], e), room=e.count if ranked else left[name])
         for name, e in layers.items()
     }
-    counts = allocate.counts(shapes, remaining, exact=ranked)
+    pinned = {name: int(edges.kept[0]) / edges.count if edges.pinned else None for name, edges in every.items()}
+    counts = allocate.counts(shapes, remaining, exact=ranked, pinned=pinned)
     if (total := sum(counts.values())) > sum(left.values()):
         raise ValueError(
             f"remaining={remaining} keeps {total} edges of the network, but hard pruning left {sum(left.values())}: "

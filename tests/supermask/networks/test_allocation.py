@@ -189,6 +189,21 @@ def test_pinned_layers_are_outside_of_the_total() -> None:
     assert kept(model) == [300, 36, 36]
 
 
+def test_layers_that_are_whole_are_those_of_the_network() -> None:
+    """As those of overrides are: a pinned layer is still the first, and has its name."""
+    for name in ("first", "0"):
+        with pytest.raises(ValueError, match=rf"'{name}' is the layer '0', which overrides pin at the rate 0.5"):
+            convert(net(), seed=1, remaining=0.9, overrides={"first": 0.5}, allocate=Allocator(whole=(name,)))
+    with pytest.raises(ValueError, match=r"is the layer '3', which overrides pin at the rate 0.25"):
+        convert(net(), seed=1, overrides={"*": 0.25}, allocate=Allocator(whole=("last",)))
+    with pytest.raises(ValueError, match=r"no layer is called 'head'; the layers are 0, 2, 3"):
+        convert(net(), seed=1, overrides={"0": 0.5}, allocate=Allocator(whole=("head",)))
+    both = convert(net(), seed=1, remaining=0.5, overrides={"0": 1.0}, allocate=Allocator(whole=("0", "last")))
+    assert kept(both) == [600, 80, 40]
+    every = convert(net(), seed=1, overrides={"*": 1.0}, allocate=Allocator(whole=("first",)))
+    assert kept(every) == [600, 200, 40]
+
+
 def test_survivors_are_all_the_room_there_is() -> None:
     model = convert(net(), seed=1, remaining=0.5)
     for edges in searched_edges(model).values():

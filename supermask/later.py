@@ -16,6 +16,9 @@ LATER: Mapping[str, bool] = MappingProxyType({"later": True})
 class Grown:
     """Base of a dataclass, declared with repr=False, that has such fields."""
 
+    def __post_init__(self) -> None:
+        """Where the checks of several bases meet: each calls the next."""
+
     def __repr__(self) -> str:
         shown = [one.name for one in fields(self) if one.repr and _said(self, one)]  # type: ignore[arg-type]
         return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"

@@ -32,6 +32,7 @@ class EP(Searching):
     length: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.phases()  # refuses what is out of range
 
     def phases(self) -> tuple[Cycle, ...]:
@@ -41,6 +42,10 @@ class EP(Searching):
 @dataclass(frozen=True, kw_only=True, repr=False)
 class EPLong(Rates, Searching):
     """Edge-popup at the last rate for the epochs of all cycles, in one schedule: the compute of an iteration."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.phases()  # as above
 
     def phases(self) -> tuple[Cycle, ...]:
         return self.rated(ep_long(self.rates))

@@ -68,6 +68,10 @@ class IEP(Rates, Searching):
     unselected: Unselected = "keep"
     length: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.phases()  # refuses what is out of range
+
     def phases(self) -> tuple[Cycle, ...]:
         kind: dict[str, Any] = {"scores": self.scores, "space": self.space, "unselected": self.unselected}
         cycles = _iterate(self.rates, lr=self.lr, **kind)

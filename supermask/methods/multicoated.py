@@ -93,7 +93,6 @@ class Multicoated(IEP):
     shares: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_choice("spacing", self.spacing, Spacing)
         if self.ranking != "layer":
             raise ValueError(f"ranking={self.ranking!r}: coats are nested within a layer; leave it 'layer'")
@@ -110,6 +109,7 @@ class Multicoated(IEP):
             raise ValueError(
                 f"coats={self.coats}: the published list has {len(PUBLISHED)}; choose spacing 'linear' or 'uniform'"
             )
+        super().__post_init__()
 
     def phases(self) -> tuple[Cycle, ...]:
         cycles = super().phases()

@@ -11,7 +11,7 @@ from supermask.edges.searched import SearchedEdges
 from supermask.later import LATER, Grown
 from supermask.methods.cycles import Anneal, Cycle, down_to, shrinking
 from supermask.methods.method import Method
-from supermask.networks.allocation import UNIFORM, Allocator
+from supermask.networks.allocation import UNIFORM, Allocator, check_ranked
 
 Ranking = Literal["layer", "network"]
 
@@ -34,6 +34,19 @@ class Searching(Method):
     anneal_epochs: int | None = field(default=None, metadata=LATER, repr=False)
     ranking: Ranking = field(default="layer", metadata=LATER)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("ranking", self.ranking, Ranking)
+        check_choice("anneal", self.anneal, Anneal)
+        if not isinstance(self.allocate, Allocator):
+            raise TypeError(f"allocate={self.allocate!r}: expected an Allocator, such as Allocator(kind='erk')")
+        if self.ranking == "network":
+            check_ranked(self.allocate)
+        if self.anneal == "none" and self.anneal_epochs is not None:
+            raise ValueError(
+                f"anneal_epochs={self.anneal_epochs} with anneal='none', which does not read it: choose how"
+            )
+
     def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
         if self.ranking == "layer":
             return super().edges(shape, **given)
@@ -47,26 +60,20 @@ class Searching(Method):
         """`cycles` with this allocation, annealed where that is asked for.
 
         Raises:
-            ValueError: a setting that nothing would read, or an unknown name.
+            ValueError: annealing that no epoch would read, or to rates that rise.
         """
-        check_choice("ranking", self.ranking, Ranking)
-        if not isinstance(self.allocate, Allocator):
-            raise TypeError(f"allocate={self.allocate!r}: expected an Allocator, such as Allocator(kind='erk')")
-        if self.ranking == "network" and not self.allocate.by_layer:
-            raise ValueError(
-                f"allocate={self.allocate} with ranking='network', under which layers keep what one ranking gives "
-                "them: choose one of the two; layers can be pinned with overrides"
-            )
         shared = [replace(cycle, allocate=self.allocate) for cycle in cycles]
         if self.anneal == "none":
-            if self.anneal_epochs is not None:
-                raise ValueError(
-                    f"anneal_epochs={self.anneal_epochs} with anneal='none', which does not read it: choose how"
-                )
             return tuple(shared)
         if not any(cycle.length for cycle in shared):
             raise ValueError(f"anneal={self.anneal!r}: no cycle has an epoch that would read it; leave it 'none'")
         befores = [1.0, *(cycle.remaining for cycle in shared)]
+        for number, (before, cycle) in enumerate(zip(befores, shared, strict=False), start=1):
+            if before is not None and cycle.remaining is not None and cycle.length and before < cycle.remaining:
+                raise ValueError(
+                    f"anneal={self.anneal!r} with rates that rise: cycle {number} keeps {cycle.remaining:.4g} of the "
+                    f"edges, and cycle {number - 1} keeps {before:.4g}; give rates that fall, or leave anneal='none'"
+                )
         return tuple(
             replace(cycle, anneal=self.anneal, anneal_from=before, anneal_epochs=self.anneal_epochs)
             if before is not None and cycle.remaining is not None and cycle.length
@@ -92,6 +99,7 @@ class Rates(Grown):
     given: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.p is not None and self.final is not None:
             raise ValueError(
                 f"p={self.p} and final={self.final}: either says what the rates are; leave one of them None"

@@ -147,6 +147,15 @@ class Allocator(Grown):
 UNIFORM = Allocator()
 
 
+def check_ranked(allocate: Allocator) -> None:
+    """Raise ValueError where an allocation is given to layers that are ranked together, and would not be heeded."""
+    if not allocate.by_layer:
+        raise ValueError(
+            f"allocate={allocate} with ranking='network', under which layers keep what one ranking gives them: choose "
+            "one of the two; layers can be pinned with overrides"
+        )
+
+
 def apportion(total: int, shares: Sequence[Fraction], least: Sequence[int], most: Sequence[int]) -> list[int]:
     """Whole numbers that add up to `total`, each within its bounds, as near as can be to one multiple of `shares`.
 

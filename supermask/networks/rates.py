@@ -12,7 +12,7 @@ from supermask.edges.in_model import owned_edges, searched_edges
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import selected_edges
 from supermask.kernels.base.bits import count_bits
-from supermask.networks.allocation import UNIFORM, Allocator, Shape
+from supermask.networks.allocation import UNIFORM, Allocator, Shape, check_ranked
 from supermask.networks.layers import MaskedLayer
 
 
@@ -62,12 +62,14 @@ def shared(
         room: edges that a layer can keep; by default those that hard pruning left.
 
     Raises:
-        ValueError: an allocation that cannot be met.
+        ValueError: an allocation that cannot be met, or one of layers that are ranked together.
     """
     every = searched_edges(model)
     layers = {name: edges for name, edges in every.items() if not edges.pinned}
     ranked = any(edges.rule.together for edges in layers.values())
-    if allocate.by_layer and not ranked:
+    if ranked:
+        check_ranked(allocate)
+    elif allocate.by_layer:
         return dict.fromkeys(layers, remaining)
     owners = owned_edges(model)
     left = {name: room.get(name, _left(edges)) for name, edges in layers.items()}

@@ -68,6 +68,12 @@ def test_one_epoch_at_least_is_at_the_cycle_s_rate() -> None:
         Cycle(remaining=0.5, anneal="linear", length=0)
 
 
+def test_rates_that_rise_are_named_with_their_cycle() -> None:
+    said = r"anneal='cubic' with rates that rise: cycle 3 keeps 0.3 of the edges, and cycle 2 keeps 0.2; give rates"
+    with pytest.raises(ValueError, match=said):
+        IEP(given=(0.5, 0.2, 0.3), anneal="cubic")
+
+
 @given(
     st.floats(1e-6, 1.0), st.floats(1e-6, 1.0), st.sampled_from(["linear", "cubic", "exponential"]), st.integers(1, 9)
 )

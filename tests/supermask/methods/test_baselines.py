@@ -1,6 +1,6 @@
 """Masks that no step was taken for: what they are, what is recorded of them, and how they come back."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,26 @@ from supermask.edges.selection import one_selection
 from supermask.kernels.base.bits import unpack
 from supermask.methods.baselines import InitialMagnitude, RandomMask, Shuffled
 from supermask.methods.cycles import Cycle
-from supermask.methods.edge_popup import EP
+from supermask.methods.edge_popup import EP, EPLong
+from supermask.methods.iep import IEP
 from supermask.methods.method import Method
+from supermask.methods.multicoated import Multicoated
+from supermask.methods.rates import Searching
 from supermask.networks.allocation import Allocator
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
+from supermask.networks.rates import set_remaining
 from supermask.runs.options import RunOptions
 from supermask.runs.read import RunRecord, read_masks, read_run
 from supermask.runs.recipe import Recipe
 from supermask.tickets.load import load
 from supermask.training.training import Training
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Own(Searching):
+    """One of a user's, without cycles of its own."""
+
 
 SEED = 5
 FIRST = [18, 26, 16, 257, 259, 195, 220, 54]  # of the edges of a layer of 9 x 33
@@ -126,6 +136,37 @@ def test_one_ranking_takes_no_allocation() -> None:
         ValueError, match=r"allocate=Allocator\(floor=1.0\) with ranking='network'.*choose one of the two"
     ):
         EP(ranking="network", allocate=Allocator(floor=1.0))
+
+
+@pytest.mark.parametrize("method", [EP, EPLong, IEP, Shuffled, Multicoated, InitialMagnitude, Own])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ranking": "bogus"}, "ranking='bogus'"),
+        ({"anneal": "bogus"}, "anneal='bogus': expected one of"),
+        ({"anneal_epochs": 3}, "anneal_epochs=3 with anneal='none'"),
+        ({"allocate": "erk"}, r"allocate='erk': expected an Allocator, such as Allocator\(kind='erk'\)"),
+        ({"ranking": "network", "allocate": Allocator(kind="erk")}, "ranking='network'"),
+    ],
+)
+def test_settings_of_every_search_are_looked_at_where_it_is_made(method: Any, changes: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        method(**changes)
+
+
+@pytest.mark.parametrize("method", [EPLong, IEP, Shuffled, Multicoated])
+def test_cycles_are_looked_at_where_a_search_is_made(method: Any) -> None:
+    with pytest.raises(ValueError, match="anneal_epochs=0: expected at least one"):
+        method(anneal="cubic", anneal_epochs=0)
+
+
+def test_an_allocation_of_layers_that_are_ranked_together_is_refused() -> None:
+    edges = EP(ranking="network").edges
+    with pytest.raises(ValueError, match=r"allocate=Allocator\(kind='equal'\) with ranking='network'"):
+        convert(network(10).build(), 0, remaining=0.3, allocate=Allocator(kind="equal"), edges=edges)
+    model = convert(network(10).build(), 0, remaining=0.3, edges=edges)
+    with pytest.raises(ValueError, match=r"allocate=Allocator\(whole=\('last',\)\) with ranking='network'"):
+        set_remaining(model, 0.2, Allocator(whole=("last",)))
 
 
 def test_a_cycle_has_no_negative_length() -> None:

@@ -1,5 +1,6 @@
 """The optimisers of `Training`, by name or of the user's own making, over all that a network trains."""
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -70,7 +71,7 @@ def scores_of(model: nn.Module) -> list[nn.Parameter]:
 
 
 def check_own(optimiser: object, model: nn.Module, given: str) -> None:
-    """Raise unless `optimiser` steps everything that `model` trains once, at one rate.
+    """Raise unless `optimiser` steps everything that `model` trains once, at one rate, and needs nothing for it.
 
     Args:
         given: who gave it, for the error.
@@ -78,6 +79,11 @@ def check_own(optimiser: object, model: nn.Module, given: str) -> None:
     if not isinstance(optimiser, torch.optim.Optimizer):
         raise TypeError(f"{given} {type(optimiser).__name__}: expected a torch.optim.Optimizer")
     given = f"{given} {type(optimiser).__name__}, which"
+    if needed := [one.name for one in _arguments(optimiser.step) if one.default is one.empty]:
+        raise TypeError(
+            f"{given} needs {', '.join(needed)} for a step, and the loop calls step() alone, with the gradients there: "
+            "choose another optimiser, or give this one by a method's `optimiser` and step it in the method's `step`"
+        )
     counts = Counter(id(parameter) for group in optimiser.param_groups for parameter in group["params"])
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
@@ -97,6 +103,15 @@ def check_own(optimiser: object, model: nn.Module, given: str) -> None:
             f"{given} has groups of the learning rates {sorted(rates)}: a run has one, which the schedule sets; give "
             "all groups the same"
         )
+
+
+def _arguments(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Those that a function has by name or place; none of one that does not say."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [one for one in found if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
 
 
 def _fused(groups: list[dict[str, Any]]) -> bool | None:

@@ -92,12 +92,14 @@ class Training(Grown):
         left = self.epochs - self.warmup
         if not 0 <= self.tail < left:
             raise ValueError(f"tail={self.tail}: expected 0 to {left - 1}, less than the epochs after the warm-up")
-        usual = next(one.default for one in fields(self) if one.name == "tail_lr")
-        if not self.tail and self.tail_lr != usual:
-            raise ValueError(f"tail_lr={self.tail_lr} with tail=0, which does not read it: give the tail its epochs")
         for name in ("lr", "tail_lr"):
             if not (math.isfinite(value := getattr(self, name)) and value > 0):
                 raise ValueError(f"{name}={value}: expected a positive learning rate")
+        usual = next(one.default for one in fields(self) if one.name == "tail_lr")
+        if not self.tail and self.tail_lr != usual:
+            raise ValueError(
+                f"tail_lr={self.tail_lr} with tail=0, which does not read it: leave it out, or give the tail epochs"
+            )
         for name, below in (("momentum", 1.0), ("weight_decay", math.inf), ("label_smoothing", 1.0)):
             if not 0 <= (value := getattr(self, name)) < below:
                 raise ValueError(f"{name}={value}: expected a number from 0 to below {below:g}")

@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -69,11 +71,22 @@ def test_a_tail_follows_a_cosine_over_the_other_epochs() -> None:
         ({"epochs": 3, "warmup": 1, "tail": 2}, "tail=2: expected 0 to 1"),
         ({"tail": -1}, "tail=-1"),
         ({"tail_lr": 0}, "tail_lr=0"),
+        ({"tail_lr": 0.5}, "tail_lr=0.5 with tail=0, which does not read it: leave it out, or give the tail epochs"),
+        ({"epochs": 4.5}, "epochs 4.5: expected an integer"),
+        ({"epochs": 4, "warmup": 0.5}, "warmup 0.5: expected an integer"),
+        ({"epochs": 4, "tail": 1.5}, "tail 1.5: expected an integer"),
     ],
 )
-def test_bad_training_is_refused(bad: dict[str, float], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_bad_training_is_refused(bad: dict[str, Any], says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
         Training(**bad)
+
+
+def test_epochs_are_python_s_integers() -> None:
+    counted: Any = {"epochs": np.int64(4), "warmup": np.int64(1), "tail": np.int64(1)}
+    training = Training(**counted)
+    assert training == Training(epochs=4, warmup=1, tail=1)
+    assert [type(getattr(training, name)) for name in counted] == [int, int, int]
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

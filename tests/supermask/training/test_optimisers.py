@@ -130,6 +130,17 @@ def test_settings_that_mean_nothing_are_refused(bad: dict[str, Any], says: str) 
         Training(**bad)
 
 
+def test_lists_are_the_same_settings_as_tuples() -> None:
+    listed: Any = {"betas": [0.8, 0.9], "milestones": [0.25, 0.5]}
+    settings: Any = {"optimiser": "adam", "schedule": "step"}
+    same = Training(betas=(0.8, 0.9), milestones=(0.25, 0.5), **settings)
+    assert Training(**listed, **settings) == same
+    assert hash(Training(**listed, **settings)) == hash(same)
+    usual: Any = {"betas": [0.9, 0.999], "milestones": [0.5, 0.75]}
+    assert Training(**usual) == Training()
+    assert repr(Training(**usual)) == repr(Training())
+
+
 def test_adam_has_a_momentum_that_it_does_not_read() -> None:
     """Recipes set SGD's, and another optimiser is one flag more."""
     assert Training(optimiser="adam", momentum=0.875).momentum == 0.875
@@ -178,6 +189,10 @@ def differs(model: nn.Module, _: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD([{"params": [p], "lr": 0.1 * (1 + p.ndim)} for p in model.parameters()], lr=0.1)
 
 
+def closes(model: nn.Module, _: Any) -> torch.optim.Optimizer:
+    return torch.optim.LBFGS(model.parameters(), lr=0.1)
+
+
 @pytest.mark.parametrize(
     ("own", "says"),
     [
@@ -186,6 +201,7 @@ def differs(model: nn.Module, _: Any) -> torch.optim.Optimizer:
         (doubles, r"doubles\(\) gave SGD, which has 0.weight 2 times"),
         (strays, r"steps 1 tensors that are no parameters of the network"),
         (differs, r"groups of the learning rates \[0.2, 0.3"),
+        (closes, r"closes\(\) gave LBFGS, which needs closure for a step, .* step it in the method's `step`"),
     ],
 )
 def test_one_s_own_that_does_not_step_all_once_is_refused(own: Any, says: str) -> None:

@@ -1,5 +1,7 @@
 """What every room needs: checks of arguments, names of what is in a module, the base of errors."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from operator import index
 from typing import ClassVar, get_args
 
@@ -35,6 +37,24 @@ def check_choice(name: str, value: str, choices: object) -> None:
     """Raise ValueError unless `value` is one of the strings of the Literal `choices`."""
     if value not in get_args(choices):
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, get_args(choices)))}")
+
+
+def misnamed(
+    cls: type, called: Sequence[str], elsewhere: Mapping[str, str], near: Sequence[str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Functions of a class that nothing calls and that are named almost as one that is called, or as it is elsewhere:
+    the name each has, and the one that may be meant.
+
+    Args:
+        called: names of all that are called.
+        elsewhere: some of these by other names.
+        near: those of `called` that no other name may be close to; by default all.
+    """
+    near = called if near is None else near
+    for name in vars(cls).keys() - {name for base in cls.__bases__ for name in dir(base)} - set(called):
+        close = [elsewhere[name]] if name in elsewhere else get_close_matches(name, near, n=1, cutoff=0.85)
+        if close and callable(vars(cls)[name]):
+            yield name, close[0]
 
 
 def join(name: str, part: str) -> str:

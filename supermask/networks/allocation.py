@@ -10,15 +10,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Rational, Real
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
-from supermask.checks import check_choice
+from supermask.checks import check_choice, misnamed
 from supermask.edges.draws import kept_count
 from supermask.later import LATER, Grown
 from supermask.networks.patterns import matches
 
 Kind = Literal["uniform", "erk", "equal"]
+_ELSEWHERE = dict.fromkeys(("allocate", "fractions", "proportions", "weights"), "shares")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,7 @@ class Shape:
 class Allocator(Grown):
     """Shares the edges that a network keeps among its layers.
 
-    One of your own is a subclass with `shares`.
+    One of your own is a subclass with `shares`; TypeError where its function has another name.
 
     Attributes:
         kind: what a layer gets is in proportion to `uniform`: its edges, so that all have one rate; `erk`: the sum of
@@ -59,6 +61,16 @@ class Allocator(Grown):
     kind: Kind = field(default="uniform", metadata=LATER)
     whole: tuple[str, ...] = field(default=(), metadata=LATER)
     floor: float = field(default=0.0, metadata=LATER)
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        wrong = [name for name, _ in misnamed(cls, ("shares",), _ELSEWHERE)]
+        if "counts" in vars(cls) and (cls.shares, cls.by_layer) == (Allocator.shares, Allocator.by_layer):
+            wrong.append("counts")
+        for name in wrong:
+            raise TypeError(
+                f"{cls.__name__}.{name} may be meant to say what each layer gets, and nothing asks it: that is `shares`"
+            )
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, Kind)
@@ -97,6 +109,7 @@ class Allocator(Grown):
                 among `layers`; None of the others. By default `layers` are all there are.
 
         Raises:
+            TypeError: shares that are no numbers.
             ValueError: no such layer, one that is to be whole and is pinned at another rate, shares that are none, or a
                 total that floors and whole layers do not leave room for, or that hard pruning did not leave.
         """
@@ -137,11 +150,16 @@ class Allocator(Grown):
 
     def _checked(self, layers: Mapping[str, Shape]) -> list[Fraction]:
         shares = list(self.shares(layers))
+        said = f"{type(self).__name__}.shares gave {shares}: expected {len(layers)} finite numbers above 0"
+        if not all(isinstance(share, Real) for share in shares):
+            raise TypeError(said)
         if len(shares) != len(layers) or not all(math.isfinite(share) and share > 0 for share in shares):
-            raise ValueError(
-                f"{type(self).__name__}.shares gave {shares}: expected {len(layers)} finite numbers above 0"
-            )
-        return [Fraction(share) for share in shares]
+            raise ValueError(said)
+        # NumPy's are of Real, and no arguments of Fraction.
+        return [
+            Fraction(int(one.numerator), int(one.denominator)) if isinstance(one, Rational) else Fraction(float(one))
+            for one in shares
+        ]
 
 
 UNIFORM = Allocator()

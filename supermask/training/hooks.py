@@ -7,13 +7,13 @@ reads it. All but `loss` run without gradients.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from supermask.checks import misnamed
 from supermask.data.base import Batch
 
 # What a hook is called elsewhere.
@@ -33,23 +33,19 @@ def check_names(
     """Refuse a class with a function of its own that is named almost as a hook, or as one is named elsewhere.
 
     Args:
-        called: names of all hooks.
-        elsewhere: hooks by such other names; or by a name that is none of them a sentence that says whose it is.
-        near: those of `called` that no other name may be close to; by default all.
+        called, elsewhere, near: as in `misnamed`, of all hooks; `elsewhere` may have a sentence that says whose another
+            name is.
 
     Raises:
         TypeError: it has one.
     """
-    near = called if near is None else near
-    for name in vars(cls).keys() - {name for base in cls.__bases__ for name in dir(base)} - set(called):
-        close = [elsewhere[name]] if name in elsewhere else get_close_matches(name, near, n=1, cutoff=0.85)
-        if close and callable(vars(cls)[name]):
-            if close[0] not in called:
-                raise TypeError(f"{cls.__name__}.{name} is no hook here, and nothing calls it: {close[0]}")
-            raise TypeError(
-                f"{cls.__name__}.{name} may be meant to be the hook {close[0]}, and nothing calls it: rename it, "
-                f"to {close[0]} if it is"
-            )
+    for name, close in misnamed(cls, called, elsewhere, near):
+        if close not in called:
+            raise TypeError(f"{cls.__name__}.{name} is no hook here, and nothing calls it: {close}")
+        raise TypeError(
+            f"{cls.__name__}.{name} may be meant to be the hook {close}, and nothing calls it: rename it, to {close} "
+            "if it is"
+        )
 
 
 class Hooks:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,6 +158,36 @@ def test_what_cannot_be_met_is_refused_with_both_numbers() -> None:
         Allocator(whole=("head",)).counts(layers, 0.2)
     with pytest.raises(ValueError, match=r"Broken.shares gave \[1, 0\]: expected 2 finite numbers above 0"):
         Broken().counts(layers, 0.2)
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.uint8, float, np.float64, np.float32, np.float16, Fraction])
+def test_shares_are_any_real_numbers(kind: Any) -> None:
+    class Given(Allocator):
+        def shares(self, layers: Mapping[str, Shape]) -> Sequence[float]:
+            return [kind(2), kind(1), kind(1)]
+
+    found = list(Given().counts(shapes((10, 10), (10, 10), (10, 10)), 0.2).values())
+    assert found == [30, 15, 15]
+    assert {type(count) for count in found} == {int}
+
+
+@pytest.mark.parametrize("share", ["1", 1j, None])
+def test_shares_that_are_no_numbers_are_named(share: Any) -> None:
+    class Given(Allocator):
+        def shares(self, layers: Mapping[str, Shape]) -> Sequence[float]:
+            return [1, share]
+
+    with pytest.raises(
+        TypeError, match=rf"Given.shares gave \[1, {share!r}\]: expected 2 finite numbers".replace("(", r"\(")
+    ):
+        Given().counts(shapes((10, 10), (10, 10)), 0.2)
+
+
+@pytest.mark.parametrize("name", ["counts", "share", "shares_", "proportions"])
+def test_a_function_that_nothing_asks_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Mine.{name} may be meant to say what each layer gets, .* that is `shares`"):
+        type("Mine", (Allocator,), {name: lambda self, layers: [1] * len(layers)})
+    type("Mine", (FirstTwice,), {"counts": lambda self, *given, **more: {}, "_shared": lambda self: 1})
 
 
 class Broken(Allocator):

@@ -40,7 +40,9 @@ class Cycle:
             goes through all of the schedule with the batches that are next.
         allocate: how many of the edges kept each layer gets.
         anneal: whether the rate goes down to `remaining` within the cycle, epoch by epoch: `linear`, `cubic` (Zhu and
-            Gupta 2017) or `exponential`, by equal factors.
+            Gupta 2017) or `exponential`, by equal factors. The first step selects at `anneal_from`, so the dying ratio
+            begins at 1 - anneal_from: from 1 it is 0 by construction, and is not to be set beside that of a cycle that
+            is not annealed.
         anneal_from: the rate that it comes down from, that of the first epoch.
         anneal_epochs: how many epochs are above `remaining`; by default half of the cycle's.
     """

@@ -23,7 +23,7 @@ class Searching(Method):
     Attributes:
         allocate: how many of the edges kept each layer gets.
         anneal: how the rate goes down within a cycle from that of the cycle before, 1 before the first; not at all
-            unless told.
+            unless told. The dying ratio is then another measure (`Cycle.anneal`).
         anneal_epochs: how many epochs that takes; by default half of a cycle's.
         ranking: whether edges are ranked within their `layer` or, all against each other, within the `network`, whose
             rate is then exact and a layer's what is found. Layers that overrides pin keep theirs.

@@ -1,4 +1,4 @@
-"""A setting picked over runs by what they have on held-out images, so that the test set is asked once, for it alone."""
+"""A setting picked over runs by what they have on held-out images, so that test accuracy is reported of it alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Layer-wise rates: edge-popup, its iterations and a random mask, under five ways to share a network's edges out.
 
-The learning rate of each row is the one of the highest accuracy on held-out images; the test set is read for it alone.
+The learning rate of each row is the one of the highest accuracy on held-out images; test accuracy is told of it alone.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,9 +36,6 @@ class Layerwise(PickingGrid):
     """Which runs, how many, and where they go.
 
     Attributes:
-        lrs: learning rates to try for each row. The one of the highest accuracy on held-out images, mean over the row's
-            rates and the seeds, is the row's; nothing of the others is shown.
-        hold_out: training images that are held out for that: so many, of an image folder the fraction.
         networks: which of the digits' two, an MLP and a small CNN.
     """
 
@@ -98,7 +95,7 @@ def experiments(grid: Layerwise, setting: Setting, compared: Sequence[Row]) -> l
 
 
 def main(grid: Layerwise) -> None:
-    """Run everything, print accuracies, what each layer keeps and what matters more; write layerwise.png, .csv, .md."""
+    """Run all, print accuracies, what each layer keeps and how far apart they are; write layerwise.png, .csv, .md."""
     settings = grid.settings()
     compared = {name: rows(name) for name in settings}
     every = {name: experiments(grid, setting, compared[name]) for name, setting in settings.items()}

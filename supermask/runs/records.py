@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from supermask.checks import SupermaskError
 
 CONFIG, METRICS, RANKS, TIMES, SUMMARY = "config.json", "metrics.jsonl", "ranks.jsonl", "times.jsonl", "summary.json"
+"""Files of a run folder."""
 UNTOLD = "untold.json"
 """Names the trackers that were not told all of a run that ended; there as long as there are any."""
-"""Files of a run folder."""
 
 
 class RunReadError(SupermaskError, ValueError):

@@ -46,13 +46,17 @@ def rows(run: "RunRecord", kind: Kind) -> list[dict[str, Any]]:
 
 
 def _cycles(run: "RunRecord") -> list[dict[str, Any]]:
-    none = dict.fromkeys(OF_MASKS) if run.dense else {}
-    return [_held(cycle) | {"dead": cycle.dead} | none | _measures(cycle) for cycle in run.cycles]
+    return [_of(run, _held(cycle) | {"dead": cycle.dead}) | _measures(cycle) for cycle in run.cycles]
 
 
 def _epochs(run: "RunRecord") -> list[dict[str, Any]]:
     times = {time.epoch: _held(time) for time in run.times}
-    return [times.get(epoch.epoch, {}) | _held(epoch) for epoch in run.epochs]
+    return [times.get(epoch.epoch, {}) | _of(run, _held(epoch)) for epoch in run.epochs]
+
+
+def _of(run: "RunRecord", row: dict[str, Any]) -> dict[str, Any]:
+    """The row, without measures of masks where there are none."""
+    return {name: None if run.dense and name in OF_MASKS else value for name, value in row.items()}
 
 
 def _layers(run: "RunRecord") -> list[dict[str, Any]]:

@@ -103,6 +103,7 @@ def test_trained_weights_have_no_measures_of_masks(tmp_path: Path) -> None:
     dense = write_run(tmp_path / "dense", name="dense", dense=True)
     (row,) = rows(read_run(dense), "cycles")
     assert [row[name] for name in OF_MASKS] == [None] * len(OF_MASKS)
+    assert read_run(dense).frame("epochs")["dying"].isna().all()
     frame = frames([dense, write_run(tmp_path / "soft")])
     assert frame.loc[frame["name"] == "dense", list(OF_MASKS)].isna().all(axis=None)
     assert frame.loc[frame["name"] != "dense", list(OF_MASKS)].notna().all(axis=None)

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
@@ -227,12 +228,27 @@ class Decoder:
             RuntimeError: another pass was begun before this one's end.
         """
         self.order.batches = batches
-        for batch in self.loader:
+        with signals_later():
+            decoded = iter(self.loader)
+        for batch in decoded:
             if isinstance(batch, Damaged):
                 raise DataDamaged(batch.message)
             yield batch
             if self.order.batches is not batches:
                 raise RuntimeError("another pass over the same images was begun before this one's end")
+
+
+TO_GROUPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def signals_later() -> Iterator[None]:
+    """A worker that is begun within is not met by a signal before `heed_no_signals`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, TO_GROUPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def heed_no_signals(exits: Connection, _worker: int) -> None:
@@ -246,6 +262,7 @@ def heed_no_signals(exits: Connection, _worker: int) -> None:
     signal.signal(signal.SIGTERM, terminated)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TO_GROUPS)
 
 
 class Replaceable:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from supermask.data.base import Batch, Part
-from supermask.data.image_folder import ImageFolder
+from supermask.data.image_folder import ImageFolder, heed_no_signals
 from tests.places import ROOT
 
 
@@ -64,13 +65,25 @@ def test_a_process_that_holds_its_data_to_the_end_ends(which: str, ending: str, 
     assert (done.returncode, done.stderr) == (3 if ending == "raises" else 0, "")
 
 
+@pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_all_takes_no_batch(number: signal.Signals, root: Path) -> None:
+def test_a_signal_to_all_takes_no_batch(
+    number: signal.Signals, begun: bool, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To workers that decode, and to ones that were forked just now."""
+
+    def met_early(*given: Any) -> None:
+        os.kill(os.getpid(), number)
+        heed_no_signals(*given)
+
+    if not begun:
+        monkeypatch.setattr("supermask.data.image_folder.heed_no_signals", met_early)
+
     def batches(workers: int) -> list[Batch]:
         folder = ImageFolder(root=root, batch=2, size=32, resize=32, workers=workers)
         found = []
         for batch in folder.open(seed=0, device=torch.device("cpu")).train(Part()):
-            for worker in set(multiprocessing.active_children()) - others:
+            for worker in (set(multiprocessing.active_children()) - others) if begun else ():
                 os.kill(worker.pid or 0, number)
             found.append(batch)
         return found

@@ -76,7 +76,7 @@ class Grid:
         lr: learning rate at its highest.
         weight_decay: of the scores.
         precision: dtype of weights and activations.
-        cycles: how many of the setting's cycles.
+        cycles: how many of the rates, the setting's or the grid's own, from the first.
         compile: run the network through torch.compile.
         capture: take each step as one launch of a CUDA graph.
         folder: where the runs are, one folder each; by default runs/DATA. Runs that are there are not run again.
@@ -115,9 +115,14 @@ class Grid:
                 raise ValueError(f"{name}={value}: expected at least one")
         for one in self.format:
             check_choice("format", one, Format)
-        known = len(SETTINGS[self.data].rates)
+        known = len(self.known_rates)
         if self.cycles is not None and self.cycles > known:
-            raise ValueError(f"cycles={self.cycles}: {self.data} has {known}")
+            raise ValueError(f"cycles={self.cycles}: on {self.data} there are {known}")
+
+    @property
+    def known_rates(self) -> tuple[float, ...]:
+        """Those that `cycles` counts, from the first: the setting's; of a grid that has its own, these."""
+        return SETTINGS[self.data].rates
 
     def setting(self, training: Training | None = None) -> Setting:
         """The data set's setting (with another schedule, if given), changed as the options say."""
@@ -138,7 +143,7 @@ class Grid:
             data=data,
             network=network or setting.network,
             training=replace(training or setting.training, **changes),
-            rates=setting.rates[: self.cycles],
+            rates=self.known_rates[: self.cycles],
         )
 
     def resolved_device(self) -> str:

@@ -1,4 +1,4 @@
-"""Grids that pick each row's learning rate by held-out images, and test what was picked alone."""
+"""Grids that pick each row's learning rate by held-out images alone, and report the tests of what was picked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,8 +51,9 @@ class PickingGrid(Grid):
         if not self.lrs:
             return experiments(setting, rows)
         made = experiments(setting, [at for row in rows for at in self.tried(row)])
-        last = Validation(every=setting.training.epochs)  # a cycle's last epoch alone
-        return [replace(one, validation=last) for one in made]
+        # After the last epoch of a cycle; one of several schedules' length (EP long) is looked at after each.
+        once = Validation(every=setting.training.epochs)
+        return [replace(one, validation=once) for one in made]
 
     def tried(self, row: Compared) -> list[Compared]:
         """`row` at each learning rate; at one where its method takes no step."""
@@ -73,14 +74,16 @@ class PickingGrid(Grid):
 
 
 def held_out(runs: Sequence[RunRecord]) -> tuple[float, float]:
-    """Mean and standard error over seeds of the accuracy on held-out images, mean over a seed's runs and cycles.
+    """Mean and standard error over seeds of the accuracy on held-out images, mean over a seed's runs and cycles; where
+    some cycles of a run take steps, over these.
 
     Raises:
         ValueError: a run was not evaluated on them.
     """
     seeds: dict[int, list[float]] = {}
     for run in runs:
-        for cycle in run.cycles:
+        stepped = [cycle for cycle in run.cycles if cycle.loss is not None]
+        for cycle in stepped or run.cycles:
             if cycle.validation is None:
                 raise ValueError(f"{run.path} has nothing of held-out images; remove it and begin again")
             seeds.setdefault(run.seed, []).append(cycle.validation)

@@ -4,7 +4,7 @@ The learning rate of each row is the one of the highest accuracy on held-out ima
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any, Literal
 
@@ -36,18 +36,36 @@ class Layerwise(PickingGrid):
     """Which runs, how many, and where they go.
 
     Attributes:
-        networks: which of the digits' two, an MLP and a small CNN.
+        networks: which of the digits' two, an MLP and a small CNN; of no other data set, and not with `network`.
     """
 
     lrs: tuple[float, ...] = (0.03, 0.1, 0.3)
     hold_out: float = 200
     networks: tuple[Literal["mlp", "conv4"], ...] = ("mlp", "conv4")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        usual = next(one.default for one in fields(self) if one.name == "networks")
+        if self._other and self.networks != usual:
+            raise ValueError(
+                f"networks={self.networks}: they are the digits' two, and the network is that of {self._other}: leave "
+                "it out"
+            )
+
+    @property
+    def known_rates(self) -> tuple[float, ...]:
+        return RATES
+
+    @property
+    def _other(self) -> str | None:
+        """What the one network is of, where it is none of the digits' two."""
+        return self.network.name or (None if self.data == "digits" else self.data)
+
     def settings(self) -> dict[str, Setting]:
         """Of each network: the digits' two, or the one of another data set or of `--network.name`."""
-        one = replace(self.setting(), rates=RATES[: self.cycles])
-        if self.data != "digits" or self.network.name is not None:
-            return {self.network.name or self.data: one}
+        one = self.setting()
+        if self._other:
+            return {self._other: one}
         conv4 = replace(one, network=SmallConv4(), data=replace(one.data, layout="image"))  # type: ignore[type-var]
         return {name: {"mlp": one, "conv4": conv4}[name] for name in self.networks}
 

@@ -52,6 +52,10 @@ class Table1(Grid):
         """Of the rows."""
         return tuple(published(rate) or rate for rate in self.remaining) or RATES[: self.cycles]
 
+    @property
+    def known_rates(self) -> tuple[float, ...]:
+        return RATES
+
 
 def label(rate: float) -> str:
     """Of the runs at that rate."""

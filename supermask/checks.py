@@ -1,9 +1,11 @@
 """What every room needs: checks of arguments, names of what is in a module, the base of errors."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from operator import index
-from typing import ClassVar, get_args
+from types import MappingProxyType, NoneType, UnionType
+from typing import Any, ClassVar, get_args, get_origin
 
 
 class SupermaskError(Exception):
@@ -31,6 +33,49 @@ def as_integer(name: str, value: object) -> int:
     if str(getattr(value, "dtype", type(value).__name__)).endswith("bool") or not hasattr(value, "__index__"):
         raise TypeError(f"{name} {value!r}: expected an integer")
     return index(value)
+
+
+def as_number(name: str, value: object) -> int | float:
+    """A real number of Python or NumPy as Python's.
+
+    Raises:
+        TypeError: it is none; True and False are none either.
+    """
+    if type(value) in (int, float):
+        return value  # type: ignore[return-value]
+    kind = str(getattr(value, "dtype", ""))
+    if not (isinstance(value, int | float) or kind.startswith(("int", "uint", "float"))) or isinstance(value, bool):
+        raise TypeError(f"{name} {value!r}: expected a number")
+    return index(value) if hasattr(value, "__index__") else float(value)  # type: ignore[arg-type]
+
+
+def hold_numbers(record: Any) -> None:
+    """Make the numbers of a dataclass Python's own: what is declared int or float, tuples of them, or one of these or
+    None.
+
+    Raises:
+        TypeError: a field has something else; the message names it.
+    """
+    for one in fields(record):
+        value: Any = getattr(record, one.name)
+        kinds = set(get_args(one.type)) if isinstance(one.type, UnionType) else {one.type}
+        if value is None and NoneType in kinds:
+            continue
+        kind, *others = kinds - {NoneType}
+        many = get_origin(kind) is tuple
+        hold = _NUMBERS.get(get_args(kind)[0] if many else kind)
+        if hold is None or others:
+            continue
+        if not many:
+            value = hold(one.name, value)
+        elif isinstance(value, list | tuple):  # a list is the same setting
+            value = tuple(hold(f"{one.name}[{number}]", item) for number, item in enumerate(value))
+        else:
+            raise TypeError(f"{one.name} {value!r}: expected several numbers")
+        object.__setattr__(record, one.name, value)
+
+
+_NUMBERS: Mapping[Any, Any] = MappingProxyType({int: as_integer, float: as_number})
 
 
 def check_choice(name: str, value: str, choices: object) -> None:

@@ -9,6 +9,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
+from supermask.checks import hold_numbers
+
 LATER: Mapping[str, bool] = MappingProxyType({"later": True})
 """Metadata of a field that the first release did not have; its default never changes."""
 
@@ -17,7 +19,12 @@ class Grown:
     """Base of a dataclass, declared with repr=False, that has such fields."""
 
     def __post_init__(self) -> None:
-        """Where the checks of several bases meet: each calls the next."""
+        """Where the checks of several bases meet: each calls the next.
+
+        Raises:
+            TypeError: a field that is declared a number is none.
+        """
+        hold_numbers(self)
 
     def __repr__(self) -> str:
         shown = [one.name for one in fields(self) if one.repr and _said(self, one)]  # type: ignore[arg-type]

@@ -33,6 +33,7 @@ class Digits(Grown):
     evaluate: Evaluated = field(default="test", metadata=LATER)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("layout", self.layout, Layout)
         check_held_out(self.hold_out, TRAINED, self.evaluate)
 

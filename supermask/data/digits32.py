@@ -70,6 +70,7 @@ class Digits32(Grown):
     evaluate: Evaluated = field(default="test", metadata=LATER)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.images_per_epoch <= MOST_IMAGES:
             raise ValueError(
                 f"images_per_epoch={self.images_per_epoch}: expected 1 to {MOST_IMAGES:,}; their draws are made at once"

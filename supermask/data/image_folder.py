@@ -57,6 +57,7 @@ class ImageFolder(Grown):
     evaluate: Evaluated = field(default="test", metadata=LATER)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "root", Path(self.root))  # a string will do
         least = {"batch": 1, "size": 1, "resize": self.size, "workers": 0, "calibration": 2}
         for name, bound in least.items():

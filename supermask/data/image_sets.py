@@ -61,6 +61,7 @@ class Coloured(Grown):
     published: ClassVar[Published]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "root", Path(self.root))  # a string will do
         check_choice("augment", self.augment, Augmentation)
         check_held_out(self.hold_out, self.published.about.train, self.evaluate)
@@ -245,6 +246,7 @@ class MNIST(Grown):
     evaluate: Evaluated = field(default="test", metadata=LATER)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "root", Path(self.root))  # a string will do
         check_held_out(self.hold_out, _MNIST.about.train, self.evaluate)
 

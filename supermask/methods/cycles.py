@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Literal
 
-from supermask.checks import check_choice
+from supermask.checks import check_choice, hold_numbers
 from supermask.edges.draws import kept_count
 from supermask.later import LATER
 from supermask.networks.allocation import UNIFORM, Allocator
@@ -60,6 +60,7 @@ class Cycle:
     anneal_epochs: int | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
+        hold_numbers(self)
         if self.remaining is not None:
             kept_count(self.remaining, 1)
         if self.scores in _ZEROED:

@@ -183,13 +183,13 @@ def _plain(where: str, value: Any) -> Any:
         raise ValueError(f"{where} is {value}: JSON has finite numbers only")
     if value is None or isinstance(value, bool):
         return value
-    for kind in (int, float, str):
+    for kind, plain in ((int, int), (float, float), (str, str.__str__)):  # str() of an enumeration's member: its name
         if isinstance(value, kind):  # one of NumPy's is, too
-            return kind(value)
+            return plain(value)
     if isinstance(value, list | tuple):
         return [_plain(f"{where}[{index}]", item) for index, item in enumerate(value)]
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return {key: _plain(f"{where}.{key}", item) for key, item in value.items()}
+        return {str.__str__(key): _plain(f"{where}.{key}", item) for key, item in value.items()}
     raise TypeError(
         f"{where} is {value!r} ({type(value).__name__}): arguments are stored as JSON, so give numbers, strings, "
         "booleans, None, lists, or mappings by string"

@@ -21,7 +21,6 @@ PACKAGES = ("torchvision", "timm", "transformers")
 """Whose networks have names of their own: PACKAGE/NAME."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*(/[A-Za-z0-9][\w.+-]*)*", re.ASCII)
 _LONGEST = 100
-_COMPARED = bool, int, float, str, bytes, tuple, type(None)
 _Made = TypeVar("_Made", bound=Builder)
 
 
@@ -134,25 +133,46 @@ def _place(builder: Any) -> tuple[object, ...]:
     """What tells builders apart: the file and the name in it, whichever way it was imported, and with what it was made.
     A module that is imported again, or as __main__, has the same ones."""
     if isinstance(builder, partial):
-        return _place(builder.func), builder.args, tuple(sorted(builder.keywords.items()))
+        keywords = ((name, _Held(builder.keywords[name])) for name in sorted(builder.keywords))
+        return _place(builder.func), *map(_Held, builder.args), *keywords
     named = builder if hasattr(builder, "__qualname__") else type(builder)
     file = getattr(sys.modules.get(named.__module__), "__file__", None)
     made = ()
     if "<" in named.__qualname__:  # of a lambda, or inside a function
-        made = (getattr(builder, "__code__", builder), *_held(builder))
+        made = (getattr(builder, "__code__", builder), *_around(builder))
     return str(Path(file).resolve()) if file else named.__module__, named.__qualname__, made
 
 
-def _held(builder: Any) -> Iterator[object]:
-    """What a function has of the one that it was made in, but for itself: values that compare as such, and else which
-    object it is."""
+def _around(builder: Any) -> Iterator["_Held"]:
+    """What a function has of the one that it was made in, but for itself."""
     for cell in getattr(builder, "__closure__", None) or ():
         try:
             value = cell.cell_contents
         except ValueError:  # not made yet, as the function itself is not while it is decorated
             continue
         if value is not builder:
-            yield value if isinstance(value, _COMPARED) else id(value)
+            yield _Held(value)
+
+
+class _Held:
+    """Something that a builder was made with: the same object, or one that says in one word that it is equal, which
+    arrays do not."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Held):
+            return NotImplemented
+        if self._value is other._value:
+            return True
+        try:
+            said = self._value == other._value
+        except Exception:  # whatever a comparison of the user's runs into
+            return False
+        return isinstance(said, bool) and said
 
 
 def _called(builder: Any) -> str:

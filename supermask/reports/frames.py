@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Runs = str | Path | RunRecord | Iterable[str | Path | RunRecord]
 LABEL = "label"
+SETTINGS = "settings"
+"""Of a frame's `attrs`: its columns in which the runs were made differently."""
 
 
 class FrameError(SupermaskError, ValueError):
@@ -27,7 +29,8 @@ def frames(runs: Runs | Mapping[str, Runs], kind: Kind = "cycles") -> "DataFrame
 
     Its columns are, in this order: `label`, where labels are given; `run`, the folder's name; `path`; `name`, of the
     recipe; `seed`; the settings in which these runs differ, by the shortest end of their names that no column has; and
-    the fields of the records, measures of the method among them.
+    the fields of the records, measures of the method among them. `attrs["settings"]` has the names of the settings'
+    columns, but for the kind of device.
 
     Args:
         runs: run folders, or runs that were read, in their order; each once. Or such by label.
@@ -44,15 +47,17 @@ def frames(runs: Runs | Mapping[str, Runs], kind: Kind = "cycles") -> "DataFrame
     given = [(label, run) for label, some in by_label(runs).items() for run in some]
     found = [values(run) | {"device": device_of(run)} for _, run in given]
     texts = [{name: json.dumps(value, sort_keys=True) for name, value in one.items()} for one in found]
-    made = [rows(run, kind) for _, run in given]
-    taken = {LABEL, *RUN, *declared, *(name for some in made for row in some for name in row)}
+    measured = [rows(run, kind) for _, run in given]
+    taken = {LABEL, *RUN, *declared, *(name for some in measured for row in some for name in row)}
     short = differing(texts, taken)
     every: list[dict[str, Any]] = []
-    for (label, _), setting, some in zip(given, found, made, strict=True):
+    for (label, _), setting, some in zip(given, found, measured, strict=True):
         own = {end: setting.get(name) for name, end in short.items()} | ({LABEL: label} if labelled else {})
         every += [own | row for row in some]
     order: dict[str, type | None] = {LABEL: str} if labelled else {}
-    return data_frame(every, {**order, **RUN, **dict.fromkeys(short.values()), **declared})
+    made = data_frame(every, {**order, **RUN, **dict.fromkeys(short.values()), **declared})
+    made.attrs[SETTINGS] = [end for name, end in short.items() if name != "device"]
+    return made
 
 
 def by_label(runs: Runs | Mapping[str, Runs]) -> dict[str, list[RunRecord]]:

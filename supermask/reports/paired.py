@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from supermask.checks import SupermaskError
 from supermask.columns import data_frame
-from supermask.reports.frames import LABEL, Runs, frames
+from supermask.reports.frames import LABEL, SETTINGS, Runs, frames
 from supermask.reports.pairs import Paired, holm, statistics
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ def compare(
 
     Raises:
         CompareError: no such column, value or rate; fewer than two to compare, or than two seeds; other seeds; several
-            values of a seed; a value that is no number; a run that is not finished, unless `at` says which cycle.
+            values of a seed; seeds of one value of `by` that were run with other settings; a value that is no number;
+            a run that is not finished, unless `at` says which cycle.
         FrameError, RunReadError: as `frames`.
         NotInstalled: there is no pandas or no SciPy.
     """
@@ -92,7 +93,10 @@ def compare(
         raise CompareError(f"measure={measure!r} holds no numbers; those that do are {', '.join(numbers)}")
     if table[by].isna().any():
         raise CompareError(f"by={by!r}: {int(table[by].isna().sum())} rows have none; leave their runs out")
-    groups = {value: _values(rows, measure, f"{by} {value}", at) for value, rows in table.groupby(by, sort=False)}
+    besides = [name for name in table.attrs.get(SETTINGS, ()) if name in table.columns and name != by]
+    groups = {
+        value: _values(rows, measure, f"{by} {value}", at, besides) for value, rows in table.groupby(by, sort=False)
+    }
     if len(groups) < 2:
         raise CompareError(
             f"one {by} to compare, {', '.join(map(str, groups)) or 'none'}: name runs that differ in it, or another "
@@ -106,8 +110,8 @@ def compare(
     return _corrected(made)
 
 
-def _values(rows: Any, measure: str, group: str, at: float | None) -> dict[int, tuple[float, float]]:
-    """By seed, the measure of the chosen cycle and the fraction kept there."""
+def _values(rows: Any, measure: str, group: str, at: float | None, besides: Sequence[str]) -> _Values:
+    """By seed, the measure of the chosen cycle and the fraction kept there, of runs that are alike in `besides`."""
     rate = "remaining" if "remaining" in rows.columns else None
     if at is not None:
         rates = [name for name in ("rate", "remaining") if name in rows.columns]
@@ -142,6 +146,16 @@ def _values(rows: Any, measure: str, group: str, at: float | None) -> dict[int, 
         if not math.isfinite(value):
             raise CompareError(f"{measure} of {group}, seed {seed}, is {value}: leave the run out, or let it end")
         found[seed] = float(value), float(remaining)
+    for name in besides:
+        seeds: dict[str, list[str]] = {}
+        for seed, value in zip(rows["seed"].tolist(), rows[name].tolist(), strict=True):
+            seeds.setdefault(str(value), []).append(str(seed))
+        if len(seeds) > 1:
+            which = "; ".join(f"{value} of seed {', '.join(some)}" for value, some in seeds.items())
+            raise CompareError(
+                f"{group}: its seeds differ in {name}: {which}: leave runs out, compare by {name}, or drop that column "
+                "where it goes with the seed"
+            )
     return found
 
 

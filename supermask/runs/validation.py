@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
-from supermask.checks import as_integer, check_choice
+from supermask.checks import check_choice, hold_numbers
 from supermask.runs.measured import accuracy_held_out
 from supermask.training.loop import Loop
 
@@ -28,7 +28,7 @@ class Validation:
     pick: Pick = "last"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "every", as_integer("every", self.every))
+        hold_numbers(self)
         if self.every < 0:
             raise ValueError(f"every={self.every}: expected a number of epochs from 0 (never) up")
         check_choice("pick", self.pick, Pick)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from supermask.checks import as_integer, check_choice
+from supermask.checks import check_choice
 from supermask.later import LATER, Grown
 from supermask.training import optimisers, schedules
 from supermask.training.optimisers import OptimiserName, scores_of
@@ -78,10 +78,7 @@ class Training(Grown):
     per: Per = field(default="epoch", metadata=LATER)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "warmup", "tail"):
-            object.__setattr__(self, name, as_integer(name, getattr(self, name)))
-        for name in ("betas", "milestones"):  # a list is the same setting
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
         if self.epochs < 1:
             raise ValueError(
                 f"epochs={self.epochs}: expected at least one; a search that takes no step is a method of length 0, "

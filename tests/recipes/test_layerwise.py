@@ -1,11 +1,13 @@
 """The study of layer-wise rates: its rows, what its tables say, and the whole command at its smallest."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from supermask import EPLong, RandomMask
 from supermask.recipes._grid import at_rates
+from supermask.recipes._settings import Other
 from supermask.recipes.layerwise import ALLOCATIONS, PINNED, RATES, Layerwise, Row, between, experiments, rows
 from supermask.reports.lines import Line, Point
 from supermask.runs.records import CycleResult
@@ -63,6 +65,24 @@ def test_another_data_set_has_its_own_network() -> None:
     assert list(Layerwise(data="cifar10").settings()) == ["cifar10"]
     assert list(Layerwise(networks=("conv4",), cycles=2).settings()) == ["conv4"]
     assert Layerwise(cycles=2).settings()["mlp"].rates == RATES[:2]
+
+
+@pytest.mark.parametrize(("data", "hold_out"), [("digits", 200), ("cifar10", 200), ("imagenet", 0.5)])
+def test_cycles_are_counted_of_the_study_s_own_rates(data: Any, hold_out: float) -> None:
+    for setting in Layerwise(data=data, cycles=len(RATES), hold_out=hold_out).settings().values():
+        assert setting.rates == RATES
+    with pytest.raises(ValueError, match=f"cycles=6: on {data} there are 5"):
+        Layerwise(data=data, cycles=6)
+
+
+@pytest.mark.parametrize(
+    ("given", "of"), [({"data": "cifar10"}, "cifar10"), ({"network": Other(name="resnet18")}, "resnet18")]
+)
+def test_networks_of_the_digits_are_of_nothing_else(given: Any, of: str) -> None:
+    said = rf"networks=\('mlp',\): they are the digits' two, and the network is that of {of}: leave it out"
+    with pytest.raises(ValueError, match=said):
+        Layerwise(networks=("mlp",), **given)
+    assert list(Layerwise(**given).settings()) == [of]
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Grids pick a learning rate for each row by held-out images, and show what was picked alone."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ ROWS = TABLE_3["EP"], TABLE_3["soft iEP"]
 GRID = PickingGrid(lrs=(0.1, 0.3), hold_out=200, seeds=2)
 
 
-def made(path: Path, seed: int, found: list[float]) -> RunRecord:
-    """A run whose cycles have these accuracies on held-out images."""
+def made(path: Path, seed: int, found: Sequence[float | None]) -> RunRecord:
+    """A run whose cycles have these accuracies on held-out images; None of one that takes no step."""
     write_run(path, seed=seed, rates=[0.5, 0.25, 0.125][: len(found)])
     given, lines = iter(found), []
     for line in (path / "metrics.jsonl").read_text().splitlines():
         event = json.loads(line)
-        lines.append(event | ({"validation": next(given)} if event["event"] == "cycle" else {}))
+        if event["event"] == "cycle":
+            accuracy = next(given)
+            event |= {"loss": None, "train_accuracy": None} if accuracy is None else {"validation": accuracy}
+        lines.append(event)
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return read_run(path)
 
@@ -51,6 +55,13 @@ def test_each_row_has_its_own_by_the_mean_over_rates_and_seeds(tmp_path: Path) -
     assert held_out(found["EP, lr 0.3"]) == pytest.approx((0.625, 0.025))
     with pytest.raises(ValueError, match="has nothing of held-out images"):
         held_out([read_run(write_run(tmp_path / "blind"))])
+
+
+def test_cycles_without_a_step_are_left_out(tmp_path: Path) -> None:
+    """As the last one of a shuffled mask."""
+    assert held_out([made(tmp_path / "shuffled", 0, [0.4, 0.8, None])])[0] == pytest.approx(0.6)
+    with pytest.raises(ValueError, match="has nothing of held-out images"):
+        held_out([made(tmp_path / "random", 0, [None])])
 
 
 def test_runs_are_validated_on_held_out_images_and_nothing_else_is_another_run(tmp_path: Path) -> None:

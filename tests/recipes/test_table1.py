@@ -95,6 +95,10 @@ def test_the_table_is_written_as_runs_end_and_goes_on(tmp_path: Path) -> None:
 def test_rates_of_the_paper_are_named_by_three_digits() -> None:
     assert Table1().rates == RATES == shrinking(0.2, 8)
     assert Table1(cycles=3).rates == RATES[:3]
+    for data in ("digits", "cifar10", "imagenet"):
+        assert Table1(data=data, cycles=8).rates == RATES
+        with pytest.raises(ValueError, match=f"cycles=9: on {data} there are 8"):
+            Table1(data=data, cycles=9)
     assert Table1(remaining=(0.21, 0.512, 0.5)).rates == (RATES[6], RATES[2], 0.5)
 
 

@@ -1,10 +1,13 @@
-"""Names of what is in a module."""
+"""Names of what is in a module, and numbers."""
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from supermask.checks import as_integer, join
+from supermask.checks import as_integer, hold_numbers, join
 
 
 @pytest.mark.parametrize(
@@ -22,3 +25,49 @@ def test_integers_of_python_and_numpy_are_integers_and_truths_are_not() -> None:
     for wrong in (True, np.True_, 5.0, np.float32(5), "5", None):
         with pytest.raises(TypeError, match=r"seed .*: expected an integer"):
             as_integer("seed", wrong)
+
+
+@dataclass(kw_only=True)
+class Numbers:
+    count: int = 1
+    rate: float = 0.5
+    maybe: float | None = None
+    several: tuple[float, ...] = ()
+    counts: tuple[int, int] = (1, 2)
+    either: int | str = 1
+    other: Any = None
+
+    def __post_init__(self) -> None:
+        hold_numbers(self)
+
+
+def test_numbers_of_a_record_are_pythons() -> None:
+    given = {
+        "count": np.int64(2),
+        "rate": np.float32(0.5),
+        "maybe": np.float64(0.25),
+        "several": [1, torch.tensor(0.5)],
+    }
+    held = Numbers(**given, either="a", other=np.int8(1))  # type: ignore[arg-type]
+    assert held == Numbers(count=2, rate=0.5, maybe=0.25, several=(1, 0.5), either="a", other=1)
+    assert [type(one) for one in (held.count, held.rate, held.maybe, *held.several)] == [int, float, float, int, float]
+    assert type(Numbers(rate=1).rate) is int, "a configuration says what was said"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"count": 2.0}, r"count 2.0: expected an integer"),
+        ({"count": None}, r"count None: expected an integer"),
+        ({"rate": "0.1"}, r"rate '0.1': expected a number"),
+        ({"rate": True}, r"rate True: expected a number"),
+        ({"rate": np.True_}, r"rate .*True.*: expected a number"),
+        ({"maybe": [0.1]}, r"maybe \[0.1\]: expected a number"),
+        ({"several": 0.1}, r"several 0.1: expected several numbers"),
+        ({"several": [0.1, "x"]}, r"several\[1\] 'x': expected a number"),
+        ({"counts": (1, 0.5)}, r"counts\[1\] 0.5: expected an integer"),
+    ],
+)
+def test_what_is_no_number_is_named(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        Numbers(**given)

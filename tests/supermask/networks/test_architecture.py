@@ -5,7 +5,10 @@ import json
 import math
 import subprocess
 import sys
+from enum import Enum
+from http import HTTPStatus
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -194,6 +197,27 @@ def test_json_round_trip() -> None:
     assert Architecture.from_json(json.loads(json.dumps(architecture.to_json()))) == architecture
     assert json.loads(json.dumps(dataclasses.asdict(architecture))) == architecture.to_json()
     assert str(architecture) == 'mlp(sizes=[4, 3], b=true, f=0.1, n=null, d={"x": [1, "y"]})'
+
+
+class Kind(str, Enum):  # noqa: UP042
+    WIDE = "wide"
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (np.float64(0.5), 0.5),
+        (np.str_("a"), "a"),
+        (Kind.WIDE, "wide"),
+        (HTTPStatus.OK, 200),
+        ({Kind.WIDE: 1}, {"wide": 1}),
+    ],
+)
+def test_arguments_are_what_json_gives_back(value: object, plain: object) -> None:
+    found = Architecture(name="mlp", arguments={"a": value}).arguments["a"]
+    assert found == plain == json.loads(json.dumps(found))
+    assert type(found) is type(plain)
+    assert [type(name) for name in found] == [str] if isinstance(found, dict) else True
 
 
 @pytest.mark.parametrize("value", [torch.zeros(1), nn.ReLU, {1: 2}, b"x", {1}, [object()]])

@@ -107,6 +107,16 @@ def made_by(width: int) -> Callable[..., nn.Module]:
     return build
 
 
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_a_builder_made_with_arrays_is_told_by_them(kind: Any) -> None:
+    array = kind([3, 4])
+    for _ in range(2):
+        register("mine/part", partial(cnn, array, width=[array]))
+    for other in (partial(cnn, kind([3, 4]), width=[array]), partial(cnn, array, width=[kind([3, 4])])):
+        with pytest.raises(ValueError, match="is taken by"):
+            register("mine/part", other)
+
+
 @pytest.mark.parametrize(
     ("one", "two"),
     [

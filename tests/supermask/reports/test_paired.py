@@ -73,6 +73,21 @@ def test_labels_settings_and_a_baseline(tmp_path: Path) -> None:
     assert [(pair.a, pair.b) for pair in compare(listed, by="lr", against=0.3)] == [("0.1", "0.3"), ("0.2", "0.3")]
 
 
+def test_seeds_that_were_run_with_other_settings_are_not_one_group(tmp_path: Path) -> None:
+    """Seed 0 at one learning rate and seed 1 at another is no comparison over seeds."""
+    other = [write_run(tmp_path / "other-0", name="other", seed=0, lr=0.1)]
+    other += [write_run(tmp_path / "other-1", name="other", seed=1, lr=0.3)]
+    runs = [*soft(tmp_path, 2), *other]
+    says = r"name other: its seeds differ in lr: 0.1 of seed 0; 0.3 of seed 1: leave runs out, compare by lr, or drop"
+    with pytest.raises(CompareError, match=says):
+        compare(runs)
+    table = frames(runs)
+    assert table.attrs["settings"] == ["lr"]
+    with pytest.raises(CompareError, match=says):
+        compare(table[table["cycle"] == 1])
+    assert len(compare(table.drop(columns="lr"))) == 1
+
+
 def test_several_comparisons_are_corrected_together() -> None:
     values = {"x": [1.0, 2.0, 3.0, 4.0], "y": [0.0, 0.5, 2.5, 3.5], "z": [0.9, 2.1, 3.0, 4.2]}
     rows = [(name, seed, value) for name, some in values.items() for seed, value in enumerate(some)]

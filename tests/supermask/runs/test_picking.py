@@ -32,7 +32,7 @@ def runs(parent: Path, found: Sequence[tuple[float, int, float, float]]) -> list
     return [made(parent / f"{lr}-{seed}", lr, seed, held, tested) for lr, seed, held, tested in found]
 
 
-def test_the_best_mean_on_held_out_images_is_picked_and_it_alone_tested(tmp_path: Path) -> None:
+def test_the_best_mean_on_held_out_images_is_picked_and_it_alone_reported(tmp_path: Path) -> None:
     given = [(0.1, 0, 0.9, 0.2), (0.3, 0, 0.7, 0.9), (0.1, 1, 0.5, 0.4), (0.3, 1, 0.75, 0.7), (0.5, 0, 0.1, 1.0)]
     found = pick(runs(tmp_path, [*given, (0.5, 1, 0.2, 1.0)]), by="training.lr")
     assert found.value == 0.3

@@ -41,12 +41,10 @@ def as_number(name: str, value: object) -> int | float:
     Raises:
         TypeError: it is none; True and False are none either.
     """
-    if type(value) in (int, float):
-        return value  # type: ignore[return-value]
-    kind = str(getattr(value, "dtype", ""))
-    if not (isinstance(value, int | float) or kind.startswith(("int", "uint", "float"))) or isinstance(value, bool):
+    kind = str(getattr(value, "dtype", type(value).__name__))
+    if kind.endswith("bool") or not hasattr(value, "__float__"):
         raise TypeError(f"{name} {value!r}: expected a number")
-    return index(value) if hasattr(value, "__index__") else float(value)  # type: ignore[arg-type]
+    return index(value) if "int" in kind else float(value)  # type: ignore[arg-type]
 
 
 def hold_numbers(record: Any) -> None:

@@ -93,7 +93,8 @@ def compare(
         raise CompareError(f"measure={measure!r} holds no numbers; those that do are {', '.join(numbers)}")
     if table[by].isna().any():
         raise CompareError(f"by={by!r}: {int(table[by].isna().sum())} rows have none; leave their runs out")
-    besides = [name for name in table.attrs.get(SETTINGS, ()) if name in table.columns and name != by]
+    later = () if at is None else ("cycles", "cycles.remaining")  # of the cycles after the one that is compared
+    besides = [name for name in table.attrs.get(SETTINGS, ()) if name in table.columns and name not in (by, *later)]
     groups = {
         value: _values(rows, measure, f"{by} {value}", at, besides) for value, rows in table.groupby(by, sort=False)
     }

@@ -15,7 +15,9 @@ from supermask.kernels.base.bits import pack
 WeightInit = Literal[
     "signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform"
 ]
-ScoreInit = Literal["kaiming_uniform", "kaiming_normal", "kaiming_uniform_relu", "kaiming_normal_fan_out"]
+ScoreInit = Literal[
+    "kaiming_uniform", "kaiming_normal", "kaiming_uniform_relu", "kaiming_normal_fan_out", "unit_uniform"
+]
 Magnitude = Literal["abs", "raw"]
 
 
@@ -83,7 +85,8 @@ def initial_scores(
 
     `kaiming_uniform` is uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's Kaiming uniform with a = sqrt(5);
     `kaiming_uniform_relu` the same with a = 0, sqrt(6) times as wide (IteRand); `kaiming_normal` has standard deviation
-    sqrt(2 / fan_in), `kaiming_normal_fan_out` sqrt(2 / fan_out) (multicoated supermasks).
+    sqrt(2 / fan_in), `kaiming_normal_fan_out` sqrt(2 / fan_out) (multicoated supermasks); `unit_uniform` is
+    uniform(0, 1) (Gem-Miner).
     """
     rows, cols = shape[0], math.prod(shape[1:])
     place = seed, layer, rows, cols
@@ -93,7 +96,8 @@ def initial_scores(
             *place, std=math.sqrt(2 / fan), purpose=philox.SCORES, generation=generation, device=device
         )
     bound = 1 / math.sqrt(cols) if scores == "kaiming_uniform" else math.sqrt(6 / cols)
-    return philox.uniform(*place, low=-bound, high=bound, purpose=philox.SCORES, generation=generation, device=device)
+    low, high = (0.0, 1.0) if scores == "unit_uniform" else (-bound, bound)
+    return philox.uniform(*place, low=low, high=high, purpose=philox.SCORES, generation=generation, device=device)
 
 
 def chosen(

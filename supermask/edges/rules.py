@@ -119,16 +119,17 @@ class GlobalTopKept(Rule):
 
     def thresholds(self, layers: Sequence["SearchedEdges"]) -> list[Threshold]:
         ranked = [edges for edges in layers if not edges.pinned]
-        found = dict(zip(ranked, self._of_all(ranked), strict=True)) if ranked else {}
+        kept = [edges.kept for edges in ranked]
+        found = dict(zip(ranked, self.of_all(ranked, torch.stack(kept).sum(0)), strict=True)) if ranked else {}
         alone = TopKept(absolute=self.absolute)
         if pinned := [edges for edges in layers if edges.pinned]:
             found |= dict(zip(pinned, alone.thresholds(pinned), strict=True))
         return [found[edges] for edges in layers]
 
-    def _of_all(self, layers: Sequence["SearchedEdges"]) -> list[Threshold]:
+    def of_all(self, layers: Sequence["SearchedEdges"], kept: Tensor) -> list[Threshold]:
+        """Of each layer, where so many edges of all of them are selected: int64 [coats]."""
         every = torch.cat([self._ranked(edges).flatten() for edges in layers])
-        kept = torch.stack([edges.kept for edges in layers]).sum(0, keepdim=True)
-        tau, last = select([every[None]], kept, [None], False)
+        tau, last = select([every[None]], kept[None], [None], False)
         starts = [0, *accumulate(edges.count for edges in layers)][:-1]
         return [Threshold(tau[0], last[0] - start) for start in starts]
 

@@ -6,6 +6,7 @@ from supermask.edges.rules import GlobalTopKept, Rule, TopKept
 from supermask.kernels.base.keys import Threshold
 from supermask.methods.baselines import InitialMagnitude, RandomMask, Shuffled
 from supermask.methods.edge_popup import EP, EPLong
+from supermask.methods.gem_miner import GemMiner
 from supermask.methods.iep import IEP
 from supermask.methods.iterand import IteRand
 from supermask.methods.method import Method
@@ -16,6 +17,7 @@ __all__ = [
     "IEP",
     "METHODS",
     "EPLong",
+    "GemMiner",
     "GlobalTopKept",
     "InitialMagnitude",
     "IteRand",
@@ -42,6 +44,7 @@ METHODS: Mapping[str, Method] = {
     "IteRand": IteRand(),
     "multicoated": Multicoated(),
     "multicoated soft iEP": Multicoated(cycles=15, final=None),
+    "Gem-Miner": GemMiner(),
     "random mask": RandomMask(),
     "shuffled": Shuffled(),
     "initial magnitude": InitialMagnitude(),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from supermask.edges.rules import GlobalTopKept, Rule, TopKept
 from supermask.kernels.base.keys import Threshold
 from supermask.methods.baselines import InitialMagnitude, RandomMask, Shuffled
+from supermask.methods.biprop import Biprop
 from supermask.methods.edge_popup import EP, EPLong
 from supermask.methods.gem_miner import GemMiner
 from supermask.methods.iep import IEP
@@ -16,6 +17,7 @@ __all__ = [
     "EP",
     "IEP",
     "METHODS",
+    "Biprop",
     "EPLong",
     "GemMiner",
     "GlobalTopKept",
@@ -44,6 +46,7 @@ METHODS: Mapping[str, Method] = {
     "IteRand": IteRand(),
     "multicoated": Multicoated(),
     "multicoated soft iEP": Multicoated(cycles=15, final=None),
+    "Biprop": Biprop(),
     "Gem-Miner": GemMiner(),
     "random mask": RandomMask(),
     "shuffled": Shuffled(),

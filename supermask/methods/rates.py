@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from supermask.checks import check_choice
-from supermask.edges.draws import kept_count
-from supermask.edges.rules import GlobalTopKept
+from supermask.edges.draws import Magnitude, kept_count
+from supermask.edges.rules import GlobalTopKept, Rule, TopKept
 from supermask.edges.searched import SearchedEdges
 from supermask.later import LATER, Grown
 from supermask.methods.cycles import Anneal, Cycle, down_to, shrinking
@@ -51,7 +51,11 @@ class Searching(Method):
         if self.ranking == "layer":
             return super().edges(shape, **given)
         chosen = {**self.choices, **given}
-        return super().edges(shape, **chosen, rule=GlobalTopKept(absolute=chosen["magnitude"] == "abs"))
+        return super().edges(shape, **chosen, rule=self._rule(chosen["magnitude"]))
+
+    def _rule(self, magnitude: Magnitude) -> Rule:
+        kind = TopKept if self.ranking == "layer" else GlobalTopKept
+        return kind(absolute=magnitude == "abs")
 
     def settings(self) -> dict[str, Any]:
         return {} if self.ranking == "layer" and self.is_phases(Searching) else super().settings()

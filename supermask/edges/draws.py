@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,12 @@ WeightInit = Literal[
     "signed_constant", "scaled_signed_constant", "unsigned_constant", "kaiming_normal", "kaiming_uniform"
 ]
 ScoreInit = Literal[
-    "kaiming_uniform", "kaiming_normal", "kaiming_uniform_relu", "kaiming_normal_fan_out", "unit_uniform"
+    "kaiming_uniform",
+    "kaiming_normal",
+    "kaiming_uniform_relu",
+    "kaiming_normal_fan_out",
+    "unit_uniform",
+    "xavier_uniform",
 ]
 Magnitude = Literal["abs", "raw"]
 
@@ -86,18 +91,23 @@ def initial_scores(
     `kaiming_uniform` is uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's Kaiming uniform with a = sqrt(5);
     `kaiming_uniform_relu` the same with a = 0, sqrt(6) times as wide (IteRand); `kaiming_normal` has standard deviation
     sqrt(2 / fan_in), `kaiming_normal_fan_out` sqrt(2 / fan_out) (multicoated supermasks); `unit_uniform` is
-    uniform(0, 1) (Gem-Miner).
+    uniform(0, 1) (Gem-Miner); `xavier_uniform` reaches sqrt(6 / (fan_in + fan_out)) (signed supermasks).
     """
-    rows, cols = shape[0], math.prod(shape[1:])
-    place = seed, layer, rows, cols
+    rows, fan_in = shape[0], math.prod(shape[1:])
+    fan_out = rows * math.prod(shape[2:])
+    place = seed, layer, rows, fan_in
+    drawn: dict[str, Any] = {"purpose": philox.SCORES, "generation": generation, "device": device}
     if scores in ("kaiming_normal", "kaiming_normal_fan_out"):
-        fan = cols if scores == "kaiming_normal" else rows * math.prod(shape[2:])
-        return philox.normal(
-            *place, std=math.sqrt(2 / fan), purpose=philox.SCORES, generation=generation, device=device
-        )
-    bound = 1 / math.sqrt(cols) if scores == "kaiming_uniform" else math.sqrt(6 / cols)
-    low, high = (0.0, 1.0) if scores == "unit_uniform" else (-bound, bound)
-    return philox.uniform(*place, low=low, high=high, purpose=philox.SCORES, generation=generation, device=device)
+        fan = fan_in if scores == "kaiming_normal" else fan_out
+        return philox.normal(*place, std=math.sqrt(2 / fan), **drawn)
+    if scores == "unit_uniform":
+        return philox.uniform(*place, low=0.0, high=1.0, **drawn)
+    bounds = {
+        "kaiming_uniform": 1 / math.sqrt(fan_in),
+        "kaiming_uniform_relu": math.sqrt(6 / fan_in),
+        "xavier_uniform": math.sqrt(6 / (fan_in + fan_out)),
+    }
+    return philox.uniform(*place, low=-bounds[scores], high=bounds[scores], **drawn)
 
 
 def chosen(

@@ -12,6 +12,7 @@ from supermask.methods.iep import IEP
 from supermask.methods.iterand import IteRand
 from supermask.methods.method import Method
 from supermask.methods.multicoated import Multicoated
+from supermask.methods.signed import Signed
 
 __all__ = [
     "EP",
@@ -28,6 +29,7 @@ __all__ = [
     "RandomMask",
     "Rule",
     "Shuffled",
+    "Signed",
     "Threshold",
     "TopKept",
 ]
@@ -47,6 +49,7 @@ METHODS: Mapping[str, Method] = {
     "multicoated": Multicoated(),
     "multicoated soft iEP": Multicoated(cycles=15, final=None),
     "Biprop": Biprop(),
+    "signed": Signed(),
     "Gem-Miner": GemMiner(),
     "random mask": RandomMask(),
     "shuffled": Shuffled(),

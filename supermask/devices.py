@@ -30,3 +30,15 @@ def device_named(name: str) -> torch.device:
         there = "cuda:0 alone" if count == 1 else f"cuda:0 to cuda:{count - 1}"
         raise ValueError(f"device {name!r}: torch finds {there} here; name one that is there")
     return torch.device(f"cuda:{index}" if colon else "cuda")
+
+
+def set_seed(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of `device`, as torch.manual_seed does.
+
+    That one asks after every kind of device there may be, and writes down the call stack for each that is not: a good
+    part of a step of a small network.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

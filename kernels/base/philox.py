@@ -12,7 +12,7 @@ position col // 4, word col % 4, u = (word >> 8) * 2^-24.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -79,10 +79,10 @@ def _normal_kernel(out_ptr, seed, layer, stream, std, rows, cols, BLOCK_R: tl.co
 
 
 def _philox_torch(
-    position: Tensor, row: Tensor, layer: int, stream: int, seed: int
+    position: Tensor, row: Tensor, layer: Tensor, stream: Tensor, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four words of every call, int64 in [0, 2^32), of the broadcast shape of `position` and `row` (int64)."""
-    a, b, c, d = torch.broadcast_tensors(position, row, *torch.tensor([layer, stream], device="cpu"))
+    """The four words of every call, int64 in [0, 2^32), of the broadcast shape of the counter's words (int64)."""
+    a, b, c, d = torch.broadcast_tensors(position, row, layer, stream)
     key_a, key_b = seed & _LOW32, seed >> 32 & _LOW32
     for _ in range(10):
         # int64 products wrap, which leaves all 64 bits of the unsigned product in place.
@@ -99,11 +99,12 @@ def _calls_torch(
 ) -> Iterator[tuple[slice, tuple[Tensor, Tensor, Tensor, Tensor]]]:
     """The words of calls 0..calls-1 of every row, a block of rows at a time; blocks count from the first of `rows`."""
     position = torch.arange(calls, device="cpu")
+    last = torch.tensor([layer, stream], device="cpu").unbind()
     step = max(1, _CALLS_AT_ONCE // calls)
     for start in range(0, len(rows), step):
         block = slice(start, min(start + step, len(rows)))
         row = torch.arange(rows[0] + block.start, rows[0] + block.stop, device="cpu")
-        yield block, _philox_torch(position, row[:, None], layer, stream, seed)
+        yield block, _philox_torch(position, row[:, None], last[0], last[1], seed)
 
 
 def _sign_words_torch(seed: int, layer: int, stream: int, rows: int, cols: int, device: torch.device) -> Tensor:
@@ -261,18 +262,22 @@ def uniform(
     )
 
 
-def draws(seed: int, layer: int, rows: range, cols: int, *, purpose: int, generation: int = 0) -> Tensor:
-    """The integers that uniform draws are made of: int32 [len(rows), cols] in [0, 2^24), on CPU.
+def draws(seed: int, layer: int, rows: range, cols: int, *, purpose: int, generations: Sequence[int] = (0,)) -> Tensor:
+    """The integers that uniform draws are made of: int32 [generations, len(rows), cols] in [0, 2^24), on CPU.
 
     Args:
         rows: consecutive rows of the layer.
     """
-    place = as_int64(seed), check_layer(layer), stream(purpose, generation)
-    out = torch.empty(len(rows), cdiv(cols, 4), 4, dtype=torch.int32, device="cpu")
-    for block, words in _calls_torch(*place, rows, cdiv(cols, 4)):
-        for j, word in enumerate(words):
-            out[block, :, j] = word >> 8
-    return out.view(len(rows), -1)[:, :cols]
+    seed, calls = as_int64(seed), cdiv(cols, 4)
+    row = torch.arange(rows.start, rows.stop, device="cpu")[:, None]
+    place = torch.arange(calls, device="cpu"), row, torch.tensor(check_layer(layer), device="cpu")
+    out = torch.empty(len(generations), len(rows), calls, 4, dtype=torch.int32, device="cpu")
+    step = max(1, _CALLS_AT_ONCE // max(1, calls * len(rows)))
+    for start in range(0, len(generations), step):
+        streams = torch.tensor([stream(purpose, one) for one in generations[start : start + step]], device="cpu")
+        for j, word in enumerate(_philox_torch(*place, streams[:, None, None], seed)):
+            out[start : start + step, :, :, j] = word >> 8
+    return out.view(len(generations), len(rows), -1)[:, :, :cols]
 
 
 def normal(

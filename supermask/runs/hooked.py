@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from supermask.devices import set_seed
 from supermask.methods.cycles import Cycle
 from supermask.runs.hook import Begun, Hook, HookError, Now, changes, has_state, overrides
 from supermask.runs.options import RunResult
@@ -168,7 +169,7 @@ class Hooked(Beside):
         """Between steps, where the random numbers that are left are not the same in a run that goes on."""
         for hook in self._at[place]:
             with self._apart():
-                torch.manual_seed((self.loop.seed * 1_000_003 + self.loop.step) % (1 << 63))
+                set_seed((self.loop.seed * 1_000_003 + self.loop.step) % (1 << 63), self.loop.device)
                 self._call(hook, place, *given)
 
     @contextmanager

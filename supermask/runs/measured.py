@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from supermask.data.base import Batch, Part
+from supermask.devices import set_seed
 from supermask.training.evaluate import in_mode, right_of
 from supermask.training.loop import Loop
 
@@ -22,7 +23,7 @@ def measured(loop: Loop, model: nn.Module, batches: Batches) -> dict[str, float]
     """
     devices = [loop.device] if loop.device.type == "cuda" else []
     with in_mode(model, training=False), torch.random.fork_rng(devices=devices):
-        torch.manual_seed((loop.seed * 1_000_003 + loop.step) % (1 << 63))
+        set_seed((loop.seed * 1_000_003 + loop.step) % (1 << 63), loop.device)
         found = loop.hooks.evaluate(model, lambda: accuracy_of(loop, model, batches))
     given = f"{type(loop.hooks).__name__}.evaluate gave"
     if not isinstance(found, Mapping):

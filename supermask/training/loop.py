@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from supermask.data.base import Batch, Loaded
+from supermask.devices import set_seed
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.selection import selected_once
 from supermask.training.beside import NOTHING, Beside
@@ -180,7 +181,7 @@ class Loop:
 
     def take_step(self, optimiser: torch.optim.Optimizer, batch: Batch, searching: Searching) -> None:
         """One step of the epoch in progress; forward and backward run within `searching`."""
-        torch.manual_seed(((self.seed * 1_000_003 + self.step) * 1_009 + self.group.rank) % (1 << 63))
+        set_seed(((self.seed * 1_000_003 + self.step) * 1_009 + self.group.rank) % (1 << 63), self.device)
         with torch.no_grad():
             self.hooks.before_step(self.model, self.step)
             self.beside.before_step(optimiser)

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from supermask.kernels.base.bits import bits_of
-from supermask.tickets.coding.levels import BINS, MOST_BITS, Draws, Grid, Levels
+from supermask.tickets.coding.levels import BINS, MOST_BITS, Draws, Grid, Levels, binned
 
 __all__ = ["Plane", "find_draws", "fit"]
 
@@ -23,6 +23,9 @@ _LARGE = 1 << 18  # edges from which only the first of them is tried
 _GENERATIONS = 32  # draws of the initial scores that are tried
 _SAMPLE = 1 << 15  # edges of a layer that tell which draw it was
 _WORTH = 256  # bits that a draw must save in a sample: chance gives a few dozen
+_GROUPS = 32  # of bins, that tell it
+_RANKED = (True, False)  # whether by the size of a score
+_AT_ONCE = 1 << 20  # edges times draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +37,11 @@ class Plane:
     within: Tensor | None
 
     def some(self, values: Any, rows: range) -> Any:
-        """A value an edge, [rows, cols], of the edges that have a bit."""
+        """Values an edge, [..., rows, cols], of the edges that have a bit: [..., edges]."""
         if self.within is None:
-            return values.reshape(-1)
+            return values.reshape(*values.shape[:-2], -1)
         where = bits_of(self.within[rows.start : rows.stop], self.grid.cols).view(np.bool_)
-        return values[where]
+        return values[..., where]
 
     def bits(self, rows: range) -> Any:
         return self.some(bits_of(self.words[rows.start : rows.stop], self.grid.cols), rows)
@@ -46,22 +49,20 @@ class Plane:
 
 def find_draws(planes: Sequence[Plane]) -> Draws | None:
     """The draw of initial scores that says most about these masks, or None where none does."""
-    samples = [
-        (plane, range(min(plane.grid.rows, max(1, _SAMPLE // plane.grid.cols))))
-        for plane in sorted(planes, key=lambda plane: -plane.grid.rows * plane.grid.cols)[:4]
-    ]
-    bits = [plane.bits(rows) for plane, rows in samples]
-    best, saved = None, float(_WORTH)
-    for generation in range(_GENERATIONS):
-        for absolute in (True, False):
-            draws, saves = Draws(absolute=absolute, generation=generation), 0.0
-            for (plane, rows), found in zip(samples, bits, strict=True):
-                groups = plane.some(draws.bins(plane.grid, rows), rows) // (BINS // 32)
-                counts = _counts(groups, found, 32)
-                saves += _entropy(counts.sum(1, keepdims=True)) - _entropy(counts)
-            if saves > saved:
-                best, saved = draws, saves
-    return best
+    saved = np.zeros((_GENERATIONS, 2))
+    for plane in sorted(planes, key=lambda plane: -plane.grid.rows * plane.grid.cols)[:4]:
+        rows = range(min(plane.grid.rows, max(1, _SAMPLE // plane.grid.cols)))
+        bits = plane.bits(rows)
+        step = max(1, _AT_ONCE // (len(rows) * plane.grid.cols))
+        for start in range(0, _GENERATIONS, step):
+            block = range(start, min(start + step, _GENERATIONS))
+            drawn = plane.grid.draws(rows, block)
+            for number, absolute in enumerate(_RANKED):
+                groups = plane.some(binned(drawn, absolute=absolute) // (BINS // _GROUPS), rows)
+                counts = _counts_of_each(groups, bits)
+                saved[block, number] += _entropy(counts.sum(-1, keepdims=True)) - _entropy(counts)
+    best = divmod(int(saved.argmax()), len(_RANKED))
+    return None if saved.max() <= _WORTH else Draws(absolute=_RANKED[best[1]], generation=best[0])
 
 
 def fit(plane: Plane, draws: Draws | None) -> Levels | None:
@@ -199,9 +200,16 @@ def _counts(groups: Any, bits: Any, number: int) -> Any:
     return both.reshape(number, 2).T
 
 
-def _entropy(counts: Any) -> float:
-    """Bits that it takes to say which bits are set, given how many are in each group: counts [2, groups]."""
-    total = counts.sum(0)
+def _counts_of_each(groups: Any, bits: Any) -> Any:
+    """`_counts` of several groupings of the same edges, [number, edges]: [number, 2, _GROUPS]."""
+    keys = np.arange(len(groups))[:, None] * (2 * _GROUPS) + groups * 2 + bits
+    both = np.bincount(keys.reshape(-1), minlength=len(groups) * 2 * _GROUPS)
+    return both.reshape(len(groups), _GROUPS, 2).swapaxes(1, 2)
+
+
+def _entropy(counts: Any) -> Any:
+    """Bits that it takes to say which bits are set, given how many are in each group: of counts [..., 2, groups]."""
+    total = counts.sum(-2, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = np.where(counts > 0, counts * np.log2(total / np.maximum(counts, 1)), 0)
-    return float(parts.sum())
+    return parts.sum((-2, -1))

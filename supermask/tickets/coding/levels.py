@@ -12,6 +12,7 @@ of, or of its distance from the middle where edges are ranked by |score|. So the
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,10 @@ class Grid:
     def cols(self) -> int:
         return int(np.prod(self.shape[1:], dtype=np.int64))
 
+    def draws(self, rows: range, generations: Sequence[int]) -> Any:
+        """What the initial scores of some rows are made of: int32 [generations, rows, cols] in [0, 2^24)."""
+        return philox.draws(self.seed, self.layer, rows, self.cols, purpose=SCORES, generations=generations).numpy()
+
     def blocks(self, edges: int = 1 << 17) -> list[range]:
         """The rows, in consecutive ranges of about so many edges."""
         step = max(1, edges // self.cols)
@@ -80,10 +85,12 @@ class Draws:
 
     def bins(self, grid: Grid, rows: range) -> Any:
         """Bins of the initial scores of some rows: int32 [rows, cols], in [0, BINS)."""
-        drawn = philox.draws(grid.seed, grid.layer, rows, grid.cols, purpose=SCORES, generation=self.generation).numpy()
-        if not self.absolute:
-            return drawn >> 12
-        return np.minimum(np.abs(drawn - (1 << 23)) >> 11, BINS - 1)
+        return binned(grid.draws(rows, [self.generation]), absolute=self.absolute)[0]
+
+
+def binned(drawn: Any, *, absolute: bool) -> Any:
+    """Bins of draws, in [0, BINS): by the draw, or by its distance from the middle."""
+    return np.minimum(np.abs(drawn - (1 << 23)) >> 11, BINS - 1) if absolute else drawn >> 12
 
 
 @dataclass(frozen=True, kw_only=True)

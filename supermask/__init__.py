@@ -53,8 +53,10 @@ if TYPE_CHECKING:
     from supermask.data.image_sets import CIFAR10, CIFAR100, MNIST, SVHN
     from supermask.methods import METHODS
     from supermask.methods.baselines import InitialMagnitude, RandomMask, Shuffled
+    from supermask.methods.biprop import Biprop
     from supermask.methods.cycles import Cycle, down_to, shrinking
     from supermask.methods.edge_popup import EP, EPLong, ep, ep_long
+    from supermask.methods.gem_miner import GemMiner
     from supermask.methods.iep import (
         IEP,
         hard_iep,
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from supermask.methods.iterand import IteRand
     from supermask.methods.method import Method
     from supermask.methods.multicoated import Multicoated
+    from supermask.methods.signed import Signed
     from supermask.reports.frames import frames
     from supermask.reports.paired import compare
     from supermask.runs import trackers
@@ -102,8 +105,10 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.data.image_sets": ["CIFAR10", "CIFAR100", "MNIST", "SVHN"],
     "supermask.methods": ["METHODS"],
     "supermask.methods.baselines": ["InitialMagnitude", "RandomMask", "Shuffled"],
+    "supermask.methods.biprop": ["Biprop"],
     "supermask.methods.cycles": ["Cycle", "down_to", "shrinking"],
     "supermask.methods.edge_popup": ["EP", "EPLong", "ep", "ep_long"],
+    "supermask.methods.gem_miner": ["GemMiner"],
     "supermask.methods.iep": [
         "IEP", "hard_iep", "hard_iep_ft", "hard_iep_sri", "hard_iep_srw", "soft_iep", "soft_iep_ft",
         "soft_iep_srw_zero", "soft_iep_zero",
@@ -111,6 +116,7 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.methods.iterand": ["IteRand"],
     "supermask.methods.method": ["Method"],
     "supermask.methods.multicoated": ["Multicoated"],
+    "supermask.methods.signed": ["Signed"],
     "supermask.reports.frames": ["frames"],
     "supermask.reports.paired": ["compare"],
     "supermask.runs.hook": ["Begun", "Hook", "HookError", "Now"],
@@ -150,6 +156,7 @@ __all__ = [
     "Augment",
     "Batch",
     "Begun",
+    "Biprop",
     "Conversion",
     "Cycle",
     "Data",
@@ -161,6 +168,7 @@ __all__ = [
     "EPLong",
     "Evaluate",
     "Export",
+    "GemMiner",
     "Hook",
     "HookError",
     "ImageFolder",
@@ -185,6 +193,7 @@ __all__ = [
     "SearchWarning",
     "SearchedEdges",
     "Shuffled",
+    "Signed",
     "SparseLayerWarning",
     "StepRates",
     "SupermaskConv1d",

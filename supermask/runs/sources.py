@@ -4,9 +4,11 @@ Code of the user's is called after its file alone, so that `python -m lab.mine`,
 `import lab.mine` give one name; two files of one name have two digests.
 """
 
+import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from hashlib import sha256
 from inspect import unwrap
 from pathlib import Path
@@ -36,8 +38,11 @@ _LIBRARIES = [Path(str(one.__file__)).resolve().parent for one in (torch, np)]
 def is_own(named: Named) -> bool:
     """Whether it is supermask's."""
     file = _file_of(named.__module__)
-    if file is None:
-        return False
+    return file is not None and _own_file(file)
+
+
+@lru_cache(maxsize=4096)  # a grid asks this of every part of every run
+def _own_file(file: Path) -> bool:
     if file.parent == _RECIPES:
         return file.name in _OF_RECIPES
     return file.is_relative_to(PACKAGE) or file.is_relative_to(_KERNELS)
@@ -51,8 +56,13 @@ def is_users(named: Named) -> bool:
     if file is None:
         origin = getattr(getattr(sys.modules.get(top), "__spec__", None), "origin", None)
         return origin not in ("built-in", "frozen")
+    return not (_library_file(file) or is_own(named))
+
+
+@lru_cache(maxsize=4096)
+def _library_file(file: Path) -> bool:
     standard = file.is_relative_to(_STANDARD) and not any(part in _INSTALLED for part in file.parts)
-    return not (standard or any(map(file.is_relative_to, _LIBRARIES)) or is_own(named))
+    return standard or any(map(file.is_relative_to, _LIBRARIES))
 
 
 def qualified(named: Named) -> str:
@@ -135,7 +145,14 @@ def _compiled(code: CodeType) -> tuple[Any, ...]:
 
 def _file_of(module: str | None) -> Path | None:
     file = getattr(sys.modules.get(module or ""), "__file__", None)
-    return None if file is None else Path(file).resolve()
+    if file is None:
+        return None
+    return _resolved(file) if os.path.isabs(file) else Path(file).resolve()
+
+
+@lru_cache(maxsize=4096)
+def _resolved(file: str) -> Path:
+    return Path(file).resolve()
 
 
 def _stem(module: str) -> str:

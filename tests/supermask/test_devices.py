@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from supermask.devices import device_named, meant
+from supermask.devices import device_named, meant, set_seed
 from supermask.recipes import digits_ep
 from supermask.runs.options import RecipeError, RunOptions
 from tests.recipes.command import run
@@ -65,3 +65,36 @@ def test_on_the_command_line_it_is_one_sentence(command: str, tmp_path: Path) ->
     done = run(*command.split(), "mps", "--dry-run", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "device 'mps': expected auto, cpu, cuda or cuda:N\n"
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])
+def test_a_seed_is_torch_s(seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        expected = torch.rand(5)
+        set_seed(seed, torch.device("cpu"))
+        assert torch.equal(torch.rand(5), expected)
+
+
+def test_of_gpus_the_one_at_hand_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a run goes on there; on a machine without one its calls are noted."""
+    seeded: list[tuple[int, int]] = []
+    current = [0]
+
+    class Device:
+        def __init__(self, device: torch.device) -> None:
+            self.index = device.index
+
+        def __enter__(self) -> None:
+            current.append(self.index)
+
+        def __exit__(self, *_: object) -> None:
+            current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    monkeypatch.setattr(torch.cuda, "manual_seed", lambda seed: seeded.append((current[-1], seed)))
+    with torch.random.fork_rng(devices=[]):
+        set_seed(3, torch.device("cuda:1"))
+        assert torch.initial_seed() == 3
+        set_seed(4, torch.device("cpu"))
+    assert seeded == [(1, 3)]

@@ -18,6 +18,7 @@ from supermask.kernels.base.philox import (
     WEIGHTS,
     _philox_torch,
     as_int64,
+    draws,
     normal,
     sign_words,
     stream,
@@ -83,8 +84,7 @@ def _four_words_kernel(words_ptr, seed, position, row, layer, stream):
 def test_known_answers(place: tuple[int, tuple[int, ...]], words: tuple[int, ...], on_triton: On) -> None:
     seed, counter = place
     assert philox(seed, *counter) == words
-    position, row, layer, stream = counter
-    drawn = _philox_torch(torch.tensor(position), torch.tensor(row), layer, stream, as_int64(seed))
+    drawn = _philox_torch(*torch.tensor(counter).unbind(), as_int64(seed))
     assert tuple(int(word) for word in drawn) == words
     out = on_triton(torch.zeros(4, dtype=torch.int32))
     signed = [word - 2**32 if word >> 31 else word for word in counter]
@@ -151,8 +151,8 @@ def test_layers_wider_or_taller_than_a_program(rows: int, cols: int) -> None:
     """The Triton path splits these, the PyTorch path does not."""
     few = min(rows, 300), min(cols, 300)
     words = every_path(lambda on: sign_words(7, 1, rows, cols, device=on.device))
-    draws = every_path(lambda on: uniform(7, 1, *few, low=-1.0, high=1.0, purpose=SCORES, device=on.device))
-    for first, *others in (words, draws):
+    units = every_path(lambda on: uniform(7, 1, *few, low=-1.0, high=1.0, purpose=SCORES, device=on.device))
+    for first, *others in (words, units):
         assert all(same(other, first) for other in others)
 
 
@@ -167,6 +167,16 @@ def test_an_edge_is_drawn_alike_in_a_layer_of_any_size(name: str) -> None:
     assert torch.equal(large[:33, 4] & 7, small[:, 4])
     assert torch.equal(wide[:33, :131], narrow)
     assert torch.equal(tall[:33, :131], short)
+
+
+@pytest.mark.parametrize("block", [1, 60, 1 << 15])
+def test_draws_of_several_generations_are_those_of_each(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supermask.kernels.base.philox._CALLS_AT_ONCE", block)
+    several = draws(7, 2, range(3, 9), 13, purpose=SCORES, generations=[0, 5, 2**22 - 1])
+    assert several.shape == (3, 6, 13)
+    for generation, drawn in zip([0, 5, 2**22 - 1], several, strict=True):
+        unit = uniform(7, 2, 9, 13, low=0.0, high=1.0, purpose=SCORES, generation=generation)
+        assert torch.equal(drawn.float() * 2.0**-24, unit[3:])
 
 
 def test_blocks_of_rows_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_epochs_and_seeds_differ_in_every_image() -> None:
 
 @given(seed=st.sampled_from([0, 1, 2**32, 2**64 - 1]), epoch=st.sampled_from([0, 1, 99, 2**31 - 1]))
 def test_draws_are_the_generators_integers_on_every_path(seed: int, epoch: int) -> None:
-    words = philox.draws(seed, epoch, range(40), COLUMNS, purpose=7)
+    (words,) = philox.draws(seed, epoch, range(40), COLUMNS, purpose=7)
     assert torch.equal((drawing(seed).draws(epoch, 40) * 2.0**24).to(torch.int32), words)
     place = (philox.as_int64(seed), epoch, philox.stream(7))
     assert torch.equal(philox.uniform_triton(*place, 0.0, 1.0, 40, COLUMNS, CPU) * 2.0**24, words.float())

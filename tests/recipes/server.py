@@ -1,9 +1,9 @@
 """Runs modules as `python -m` does, in forked processes that have torch and the library already: `command.run` asks it.
 
-Importing torch, its compiler and scikit-learn takes longer than most of what tests run. A line of standard input is a
-request, in JSON; the answer, its exit status, is a line of standard output. Nothing is computed before a fork, so the
-processes begin as if each had imported for itself. They end with the exit status, the words and the exit handlers of
-`python -m`, but do not take the interpreter down: freeing what was imported would copy all of it first.
+Importing torch, its compiler, scikit-learn and what draws takes longer than most of what tests run. A line of standard
+input is a request, in JSON; the answer, its exit status, is a line of standard output. Nothing is computed before a
+fork, so the processes begin as if each had imported for itself. They end with the exit status, the words and the exit
+handlers of `python -m`, but do not take the interpreter down: freeing what was imported would copy all of it first.
 """
 
 import atexit
@@ -16,7 +16,12 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-import sklearn.datasets  # noqa: F401
+import matplotlib.backends.backend_agg
+import matplotlib.figure  # noqa: F401
+import pandas  # noqa: F401
+import scipy.stats  # noqa: F401
+import sklearn.datasets
+import sklearn.model_selection  # noqa: F401
 import torch
 import torch._dynamo
 import torchvision  # noqa: F401

@@ -22,6 +22,7 @@ ScoreInit = Literal[
     "kaiming_normal_fan_out",
     "unit_uniform",
     "xavier_uniform",
+    "zero",
 ]
 Magnitude = Literal["abs", "raw"]
 
@@ -91,7 +92,8 @@ def initial_scores(
     `kaiming_uniform` is uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's Kaiming uniform with a = sqrt(5);
     `kaiming_uniform_relu` the same with a = 0, sqrt(6) times as wide (IteRand); `kaiming_normal` has standard deviation
     sqrt(2 / fan_in), `kaiming_normal_fan_out` sqrt(2 / fan_out) (multicoated supermasks); `unit_uniform` is
-    uniform(0, 1) (Gem-Miner); `xavier_uniform` reaches sqrt(6 / (fan_in + fan_out)) (signed supermasks).
+    uniform(0, 1) (Gem-Miner); `xavier_uniform` reaches sqrt(6 / (fan_in + fan_out)) (signed supermasks); `zero` is 0
+    (sampled supermasks).
     """
     rows, fan_in = shape[0], math.prod(shape[1:])
     fan_out = rows * math.prod(shape[2:])
@@ -100,6 +102,8 @@ def initial_scores(
     if scores in ("kaiming_normal", "kaiming_normal_fan_out"):
         fan = fan_in if scores == "kaiming_normal" else fan_out
         return philox.normal(*place, std=math.sqrt(2 / fan), **drawn)
+    if scores == "zero":
+        return torch.zeros(rows, fan_in, device=device)
     if scores == "unit_uniform":
         return philox.uniform(*place, low=0.0, high=1.0, **drawn)
     bounds = {

@@ -81,7 +81,7 @@ class SearchedEdges(Edges):
         "base": torch.float32,
     }
 
-    exact = ("kept", "survivors", "flips")
+    exact: ClassVar[tuple[str, ...]] = ("kept", "survivors", "flips")
 
     kept: Tensor
     survivors: Tensor | None

@@ -12,6 +12,7 @@ from supermask.methods.iep import IEP
 from supermask.methods.iterand import IteRand
 from supermask.methods.method import Method
 from supermask.methods.multicoated import Multicoated
+from supermask.methods.sampled import Sampled
 from supermask.methods.signed import Signed
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Multicoated",
     "RandomMask",
     "Rule",
+    "Sampled",
     "Shuffled",
     "Signed",
     "Threshold",
@@ -49,6 +51,7 @@ METHODS: Mapping[str, Method] = {
     "multicoated": Multicoated(),
     "multicoated soft iEP": Multicoated(cycles=15, final=None),
     "Biprop": Biprop(),
+    "sampled": Sampled(),
     "signed": Signed(),
     "Gem-Miner": GemMiner(),
     "random mask": RandomMask(),

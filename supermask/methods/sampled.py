@@ -70,7 +70,7 @@ class Sampling(Rule):
     absolute: bool = False
 
     def keys(self, edges: SearchedEdges) -> Tensor:
-        assert isinstance(edges, SampledEdges)
+        assert isinstance(edges, DrawnEdges)
         margin: Tensor = _Margin.apply(edges.scores, edges.drawn, edges.levels)
         return margin
 
@@ -79,7 +79,7 @@ class Sampling(Rule):
         return [Threshold(tau=zero, last_tied=zero.long() - 1) for _ in layers]
 
 
-class SampledEdges(SearchedEdges):
+class DrawnEdges(SearchedEdges):
     """Edges that a draw selects: m = 1 with probability sigmoid(s), anew for each training step.
 
     dL/ds = dL/dw * theta0 * p (1 - p), the identity through the draw. With `scaling` a layer's weights are multiplied
@@ -212,7 +212,7 @@ class Sampled(Method):
                 f"weights={chosen['weights']!r} with scaling: a ticket has no factor of real weights; convert with a "
                 "signed constant"
             )
-        return SampledEdges(shape, scaling=self.scaling, **chosen)
+        return DrawnEdges(shape, scaling=self.scaling, **chosen)
 
     @torch.no_grad()
     def begin(self, model: nn.Module, cycle: Cycle, number: int, initial: Mapping[str, Tensor]) -> None:
@@ -226,7 +226,7 @@ class Sampled(Method):
             edges.draw(TRAINING, step)
 
     def evaluate(self, model: nn.Module, accuracy: Callable[[], float]) -> Mapping[str, float]:
-        layers = [edges for edges in model.modules() if isinstance(edges, SampledEdges)]
+        layers = [edges for edges in model.modules() if isinstance(edges, DrawnEdges)]
         moments = [edges.moment.tolist() for edges in layers]
         if all(purpose != TRAINING for purpose, _ in moments):
             return {"accuracy": accuracy()}
@@ -241,6 +241,6 @@ class Sampled(Method):
         return {"accuracy": fmean(found), "spread": pstdev(found), "density": density}
 
 
-def sampled(model: nn.Module) -> list[SampledEdges]:
+def sampled(model: nn.Module) -> list[DrawnEdges]:
     """The layers of `model` whose masks are drawn."""
-    return [edges for edges in searched_edges(model).values() if isinstance(edges, SampledEdges)]
+    return [edges for edges in searched_edges(model).values() if isinstance(edges, DrawnEdges)]

@@ -51,7 +51,7 @@ _MASK_FILE = re.compile(r"cycle-([1-9][0-9]*)\.safetensors")
 _LONGEST_END = 4096
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class RunRecord:
     """One run, as its folder has it.
 
@@ -79,6 +79,10 @@ class RunRecord:
     times: tuple[EpochTime, ...]
     masks: Mapping[int, Path]
     finished: bool
+
+    def __repr__(self) -> str:
+        shown = f"seed={self.seed}, cycles={len(self.cycles)}, epochs={len(self.epochs)}, finished={self.finished}"
+        return f"RunRecord({str(self.path)!r}, name={self.name!r}, {shown})"
 
     @cached_property
     def searches(self) -> tuple[Mapping[str, Any], ...]:

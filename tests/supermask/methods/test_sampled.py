@@ -15,7 +15,7 @@ from supermask.edges.in_model import all_edges, searched_edges
 from supermask.edges.sigmoid import WHOLE, of_2_24
 from supermask.kernels.base import philox
 from supermask.kernels.base.bits import unpack
-from supermask.methods.sampled import EVALUATION, ROUNDED, TRAINING, Sampled, SampledEdges
+from supermask.methods.sampled import EVALUATION, ROUNDED, TRAINING, DrawnEdges, Sampled
 from supermask.networks.architecture import Architecture
 from supermask.networks.convert import convert
 from supermask.tickets.errors import TicketError
@@ -29,23 +29,23 @@ SCALED = Sampled(scaling=True)
 
 def edges_of(
     shape: tuple[int, ...] = (24, 30), method: Sampled = Sampled(), spread: float = 0.0, **given: Any
-) -> SampledEdges:
+) -> DrawnEdges:
     edges = method.edges(shape, **{"seed": 3, "layer": 1, "remaining": 0.5, **given})
-    assert isinstance(edges, SampledEdges)
+    assert isinstance(edges, DrawnEdges)
     with torch.no_grad():
         edges.scores.add_(spread * torch.randn(shape, generator=torch.Generator().manual_seed(0)))
     return edges
 
 
-def drawn(edges: SampledEdges, purpose: int, generation: int) -> Tensor:
+def drawn(edges: DrawnEdges, purpose: int, generation: int) -> Tensor:
     """The integers of a draw, by the generator's own definition."""
     place = edges.seed, edges.layer, range(edges.rows), edges.cols
     return philox.draws(*place, purpose=purpose, generations=[generation])[0]
 
 
-def weights(edges: SampledEdges) -> Tensor:
+def weights(edges: DrawnEdges) -> Tensor:
     """theta0 of all edges, not scaled."""
-    theta = super(SampledEdges, edges).theta()
+    theta = super(DrawnEdges, edges).theta()
     return theta.where(torch.ones(edges.rows, edges.cols, dtype=torch.bool), torch.float32)
 
 
@@ -165,7 +165,7 @@ def network(method: Sampled, seed: int = 0) -> nn.Module:
 def test_each_step_draws_anew_and_a_cycle_is_evaluated_over_several_draws() -> None:
     method = Sampled(draws=4)
     model = network(method)
-    layers = [edges for edges in searched_edges(model).values() if isinstance(edges, SampledEdges)]
+    layers = [edges for edges in searched_edges(model).values() if isinstance(edges, DrawnEdges)]
     masks = []
     for step in (0, 1, 0):
         method.before_step(model, step)
@@ -205,7 +205,7 @@ def test_a_training_step_s_mask_is_no_ticket(tmp_path: Path) -> None:
     with pytest.raises(TicketError, match="layer 'fc1': its mask is of one training step"):
         save(model, tmp_path / "t.safetensors", architecture=architecture)
     for edges in searched_edges(model).values():
-        assert isinstance(edges, SampledEdges)
+        assert isinstance(edges, DrawnEdges)
         edges.draw(EVALUATION, 2)
     save(model, tmp_path / "t.safetensors", architecture=architecture)
     loaded = all_edges(load(tmp_path / "t.safetensors"))

@@ -219,3 +219,11 @@ def test_a_damaged_summary_is_named(text: str, says: str, tmp_path: Path) -> Non
     (path / "summary.json").write_text(text)
     with pytest.raises(RunReadError, match=f"summary.json .*{says}"):
         read_summary(path)
+
+
+def test_a_run_is_shown_in_a_line(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", seed=3))
+    assert (
+        repr(run)
+        == f"RunRecord({str(tmp_path / 'run')!r}, name='digits_soft_iep', seed=3, cycles={len(run.cycles)}, epochs={len(run.epochs)}, finished=True)"
+    )

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from supermask.methods.iterand import IteRand
     from supermask.methods.method import Method
     from supermask.methods.multicoated import Multicoated
+    from supermask.methods.sampled import Sampled
     from supermask.methods.signed import Signed
     from supermask.reports.frames import frames
     from supermask.reports.paired import compare
@@ -116,6 +117,7 @@ _WHERE = {  # the imports of TYPE_CHECKING once more, for when a name is asked f
     "supermask.methods.iterand": ["IteRand"],
     "supermask.methods.method": ["Method"],
     "supermask.methods.multicoated": ["Multicoated"],
+    "supermask.methods.sampled": ["Sampled"],
     "supermask.methods.signed": ["Signed"],
     "supermask.reports.frames": ["frames"],
     "supermask.reports.paired": ["compare"],
@@ -188,6 +190,7 @@ __all__ = [
     "RunOptions",
     "RunRecord",
     "RunResult",
+    "Sampled",
     "ScoreSGD",
     "Search",
     "SearchWarning",

@@ -31,6 +31,7 @@ from supermask import (
     Validation,
     search,
 )
+from supermask.methods import name_of
 from supermask.recipes._experiment import suited
 from supermask.recipes._settings import (
     NO_VALIDATION,
@@ -239,9 +240,7 @@ def at_rates(method: Method, rates: Sequence[float]) -> list[Method]:
 DENSE = Compared(title="dense", name="dense", method=None)
 ROWS: Mapping[str, Compared] = {
     # EP long for the epochs of one cycle is EP: one name, and one run for both.
-    label: Compared(
-        title=label, name="ep" if type(method) is EPLong else label.lower().replace(" ", "_"), method=method
-    )
+    label: Compared(title=label, name="ep" if type(method) is EPLong else name_of(label), method=method)
     for label, method in METHODS.items()
 }
 TABLE_3: Mapping[str, Compared] = {label: row for label, row in ROWS.items() if type(row.method) in (EP, EPLong, IEP)}

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from supermask import IEP, Allocator, Conversion, EPLong, Method, RandomMask
+from supermask.methods import name_of
 from supermask.recipes._grid import Compared, Experiment, command, markdown, run, spread
 from supermask.recipes._picking import PickingGrid
 from supermask.recipes._plan import show_plan
@@ -94,7 +95,7 @@ def rows(network: str) -> list[Row]:
                 made.append(
                     Row(
                         title=f"{network}, {of}, {shared}",
-                        name="ep" if of == "EP" else of.lower().replace(" ", "_"),
+                        name="ep" if of == "EP" else name_of(of),
                         method=replace(method, **settings),
                         network=network,
                         of=of,

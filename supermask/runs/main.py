@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from supermask.methods import name_of
 from supermask.methods.method import Method
 from supermask.runs.ending import told
 from supermask.runs.imports import parsed
@@ -56,7 +57,7 @@ def subcommands(
     """A type for tyro: one of these recipes."""
     made = []
     for label, method in methods.items():
-        name = label.lower().replace(" ", "_")
+        name = name_of(label)
         made.append(_subcommand(name, in_words(method), partial(recipe, name, method=method)))
     if dense:
         made.append(_subcommand("dense", (dense.__doc__ or "").partition("\n")[0], dense))

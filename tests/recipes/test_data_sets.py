@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import supermask
-from supermask.methods import METHODS
+from supermask.methods import METHODS, name_of
 from supermask.runs.read import read_metrics
 from tests.recipes.command import run
 
@@ -85,7 +85,7 @@ def test_it_is_the_run_of_the_older_module(tmp_path: Path) -> None:
 
 def recipe(data: str, label: str) -> supermask.Recipe:
     module = importlib.import_module(f"supermask.recipes.{data}")
-    return module.recipe(label.lower().replace(" ", "_"), module.METHODS[label])
+    return module.recipe(name_of(label), module.METHODS[label])
 
 
 @pytest.mark.parametrize("label", ["soft iEP", "hard iEP SRi", "soft iEP zero"])

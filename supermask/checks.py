@@ -1,6 +1,6 @@
 """What every room needs: checks of arguments, names of what is in a module, the base of errors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from operator import index
@@ -42,9 +42,12 @@ def as_number(name: str, value: object) -> int | float:
         TypeError: it is none; True and False are none either.
     """
     kind = str(getattr(value, "dtype", type(value).__name__))
-    if kind.endswith("bool") or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} {value!r}: expected a number")
-    return index(value) if "int" in kind else float(value)  # type: ignore[arg-type]
+    try:
+        if kind.endswith("bool") or "complex" in kind or not hasattr(value, "__float__"):
+            raise TypeError
+        return index(value) if "int" in kind else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} {value!r}: expected a number") from error
 
 
 def hold_numbers(record: Any) -> None:
@@ -60,17 +63,23 @@ def hold_numbers(record: Any) -> None:
         if value is None and NoneType in kinds:
             continue
         kind, *others = kinds - {NoneType}
-        many = get_origin(kind) is tuple
-        hold = _NUMBERS.get(get_args(kind)[0] if many else kind)
-        if hold is None or others:
-            continue
-        if not many:
-            value = hold(one.name, value)
-        elif isinstance(value, list | tuple):  # a list is the same setting
-            value = tuple(hold(f"{one.name}[{number}]", item) for number, item in enumerate(value))
-        else:
-            raise TypeError(f"{one.name} {value!r}: expected several numbers")
-        object.__setattr__(record, one.name, value)
+        if not others and kind in _NUMBERS:
+            object.__setattr__(record, one.name, _NUMBERS[kind](one.name, value))
+        elif not others and get_origin(kind) is tuple and set(get_args(kind)) & _NUMBERS.keys():
+            object.__setattr__(record, one.name, _held(one.name, value, get_args(kind)))
+
+
+def _held(name: str, values: Any, kinds: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A tuple of these kinds; a list, or whatever else gives several, is the same setting."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} {values!r}: expected several numbers")
+    every = kinds[0] if kinds[-1] is Ellipsis else None
+    return tuple(
+        _NUMBERS[kind](f"{name}[{number}]", value)
+        if (kind := every or dict(enumerate(kinds)).get(number)) in _NUMBERS
+        else value
+        for number, value in enumerate(values)
+    )
 
 
 _NUMBERS: Mapping[Any, Any] = MappingProxyType({int: as_integer, float: as_number})

@@ -321,7 +321,8 @@ class Edges(nn.Module):
             )
             return
         if found is not None:  # the checksum is made again of what is loaded; older state dicts have none
-            state_dict = {**state_dict, prefix + "source": self.source}
+            checked = encode([*own.values(), 0], self.source.device)  # these edges' own may come from the meta device
+            state_dict = {**state_dict, prefix + "source": checked}
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )

@@ -3,7 +3,7 @@
     s < -16: 0;  s >= 16: 2^24;  between: x = floor(2^20 s), i = floor(x / 2^12), f = x - 2^12 i,
     T(s) = t[i] + floor((t[i + 1] - t[i]) f / 2^12),  t[i] = round(2^24 / (1 + exp(-i / 256)))
 
-Products with powers of two and floors are exact in float32, and the rest is in integers. It is within 5 of 2^24
+Products with powers of two and floors are exact in float32, and the rest is in integers. It is within 8 of 2^24
 sigmoid(s) and never falls as s rises. The table is made in decimal arithmetic, which rounds alike everywhere.
 """
 

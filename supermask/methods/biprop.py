@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from supermask.checks import check_choice
-from supermask.edges.draws import kept_count, real_weights
+from supermask.edges.draws import real_weights
+from supermask.edges.exact import version
 from supermask.edges.searched import SearchedEdges
-from supermask.edges.stored import Stored
+from supermask.edges.stored import NotStorable, Stored
 from supermask.kernels.base.bits import unpack
-from supermask.kernels.base.philox import sign_words
 from supermask.kernels.base.theta import Theta
 from supermask.kernels.select.op import selected
 from supermask.methods.cycles import Cycle
@@ -26,16 +26,16 @@ _STEPS = 19  # bits of a magnitude below the distribution's standard deviation
 class BinarisedEdges(SearchedEdges):
     """Edges that weigh sign(W) * alpha, alpha the mean |W| of the selected ones; scores move by the gradient of W.
 
-    W has the seed's signs and the magnitudes of a draw of real numbers. These are rounded to a grid of 2^-19 to 2^-20
-    of their standard deviation, so that their sums are exact in float64, and alpha is the same in whichever order a
-    device adds.
+    W has the edges' signs (the seed's, turned where they were flipped) and the magnitudes of a draw of real numbers.
+    These are rounded to a grid of 2^-19 to 2^-20 of their standard deviation, so that their sums are exact in float64,
+    and alpha is the same in whichever order a device adds.
 
     Args:
         draw: of the magnitudes.
         given: of `SearchedEdges`; weights are a signed constant.
 
     Attributes:
-        drawn: W, float32 [rows, cols]; made from the seed, and in no state dict.
+        drawn: |W|, float32 [rows, cols]; made from the seed, and in no state dict.
     """
 
     drawn: Tensor
@@ -50,7 +50,7 @@ class BinarisedEdges(SearchedEdges):
             mask = selected(self.rule.keys(self).detach(), self.threshold(), self.rule.absolute)
             if self.survivors is not None:
                 mask = mask & unpack(self.survivors, self.cols)
-            total = torch.where(mask, self.drawn.abs(), 0.0).sum(dtype=torch.float64)
+            total = torch.where(mask, self.drawn, 0.0).sum(dtype=torch.float64)
             return (total / mask.sum().clamp(min=1)).float().view(1)
 
     def theta(self) -> Theta:
@@ -58,7 +58,9 @@ class BinarisedEdges(SearchedEdges):
 
     def gradient(self) -> Theta:
         """W itself: alpha and the signs are constants on the way back, and the magnitude is that of the draw."""
-        return super().theta()._replace(base=self.drawn)
+        theta = super().theta()
+        negative = unpack(theta.words(self.rows, self.cols, self.drawn.device), self.cols)
+        return theta._replace(base=torch.where(negative, -self.drawn, self.drawn))
 
     @torch.no_grad()
     def stored(self) -> Stored:
@@ -70,6 +72,17 @@ class BinarisedEdges(SearchedEdges):
     def _keep(self) -> None:
         super()._keep()
         self.register_buffer("drawn", self._magnitudes(), persistent=False)
+        self._made_of_drawn = version(self.drawn)
+
+    def check_made(self) -> None:
+        super().check_made()
+        if self._made_of_drawn not in (None, version(self.drawn)):
+            raise NotStorable(
+                "`drawn` was written to: it is made from the seed and never stored; Biprop(draw=) says of what"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_made_of_drawn": None}  # a copy counts its own writes
 
     def _magnitudes(self) -> Tensor:
         device, real = self.constant.device, real_weights(self._draw, self.cols)
@@ -79,10 +92,7 @@ class BinarisedEdges(SearchedEdges):
         made = theta.made(self.rows, self.cols, device).base
         assert made is not None
         grid = 2.0 ** (math.floor(math.log2(math.sqrt(2 / self.cols))) - _STEPS)
-        magnitudes = (made.abs() / grid).round().clamp(min=1.0) * grid
-        signs = self.seed, self.layer, self.rows, self.cols
-        negative = unpack(sign_words(*signs, generation=self.generation, device=device), self.cols)
-        return torch.where(negative, -magnitudes, magnitudes)
+        return (made.abs() / grid).round().clamp(min=1.0) * grid
 
     def _identity(self) -> dict[str, Any]:
         return super()._identity() | {"draw": self._draw}
@@ -99,7 +109,9 @@ class Biprop(EP):
 
     The published code divides the sum over the selected edges by int(remaining * edges), which may be one off their
     number, and by 0 where a layer has none; here it is their number, and a layer without an edge weighs 0. The paper's
-    global variant is `ranking="network"` with `anneal="cubic"`, `anneal_from=0.5` and `anneal_epochs=10`.
+    global variant is `ranking="network"` with `anneal="cubic"`, `anneal_from=0.5` and `anneal_epochs=10`. These are the
+    tickets with binary weights (MPT-1/32); those with binary activations too (MPT-1/1), and their networks, are not
+    here.
 
     Attributes:
         draw: of the magnitudes of W.
@@ -113,8 +125,9 @@ class Biprop(EP):
 
     def __post_init__(self) -> None:
         check_choice("draw", self.draw, Draw)
+        if not 0 < self.anneal_from <= 1:
+            raise ValueError(f"anneal_from={self.anneal_from}: expected a rate, above 0 and at most 1")
         super().__post_init__()
-        kept_count(self.anneal_from, 1)
         if self.anneal == "none" and self.anneal_from != 1:
             raise ValueError(f"anneal_from={self.anneal_from} with anneal='none', which does not read it: choose how")
 

@@ -18,7 +18,9 @@ from supermask.kernels.base.bits import pack, popcount
 from supermask.kernels.base.keys import Threshold
 from supermask.kernels.select.op import selected
 from supermask.methods.cycles import Cycle
-from supermask.methods.method import Method
+from supermask.methods.method import Method, check_unrated
+from supermask.training.schedules import Rate
+from supermask.training.training import Training
 
 Counts = Literal["exact", "published"]
 _HALF = 0x3F000000  # the key of 0.5, its bit pattern
@@ -50,10 +52,12 @@ class GemMiner(Method):
     that is left, which the paper's low rates are of; the cycle before is of the rounded scores.
 
     The published code drops every edge tied with the last one that an event drops: scores that were brought back to 0
-    are all tied, so that it may fall below its schedule. Here an event drops so many, ties by layer and index.
+    are all tied, so that it may fall below its schedule. Here an event drops so many, ties by layer and index. Its
+    fine-tuning of the weights that are left, which no ticket holds yet, is not here. It has no weight decay
+    (`Training(weight_decay=0.0)`), and one event at least: more epochs than `every`.
 
     Attributes:
-        remaining: fraction of the edges left at the end; also how many a conversion says are kept.
+        remaining: fraction of the edges left at the end.
         length: how many times the schedule's epochs the search takes.
         every: epochs from one event to the next.
         penalty: of the sum of squared scores, in the loss. The paper tunes it for each network and rate: 1e-4 to 5e-6,
@@ -94,7 +98,17 @@ class GemMiner(Method):
         chosen = {**self.choices, **given}
         if chosen["magnitude"] != "raw":
             raise ValueError(f"magnitude={chosen['magnitude']!r}: scores lie in [0, 1] and are read as they are, 'raw'")
+        check_unrated(self, chosen)
         return SearchedEdges(shape, **chosen, rule=AboveHalf())
+
+    def schedule(self, training: Training, cycle: Cycle, last: float | None) -> Sequence[Rate]:
+        epochs = cycle.epochs(training.epochs)
+        if 0 < epochs <= self.every and self.remaining < 1:
+            raise ValueError(
+                f"every={self.every} with {epochs} epochs: events come after each {self.every} and none after the last "
+                f"epoch, so no edge would be frozen out: give more epochs, or every={max(1, epochs - 1)} or less"
+            )
+        return super().schedule(training, cycle, last)
 
     @torch.no_grad()
     def begin(self, model: nn.Module, cycle: Cycle, number: int, initial: Mapping[str, Tensor]) -> None:
@@ -116,6 +130,7 @@ class GemMiner(Method):
             edges.scores.clamp_(0.0, 1.0)
         freeze_out(layers, self._left(layers, event, (epochs - 1) // self.every))
 
+    @torch.no_grad()
     def before_step(self, model: nn.Module, step: int) -> None:
         for edges in searched_edges(model).values():
             edges.scores.clamp_(0.0, 1.0)

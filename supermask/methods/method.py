@@ -128,3 +128,19 @@ class Method(Grown, Hooks):
 
 
 EDGE_POPUP = Method()
+
+
+def check_unrated(method: Method, chosen: Mapping[str, Any]) -> None:
+    """Refuse what only a rate gives a meaning to, where a method has none.
+
+    Raises:
+        ValueError: a layer with a rate of its own, or a constant that follows the rate.
+    """
+    name = type(method).__name__
+    if chosen.get("pinned"):
+        raise ValueError(
+            f"a layer with a rate of its own, {chosen['remaining']:g}: {name} selects at no fixed rate; skip it, or "
+            "leave it as the others are"
+        )
+    if chosen["weights"] == "scaled_signed_constant":
+        raise ValueError(f"weights='scaled_signed_constant' follow a rate, and {name} has none: take 'signed_constant'")

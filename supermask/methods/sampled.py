@@ -1,6 +1,7 @@
 """Sampled supermasks: each forward draws its mask, an edge with the probability that is the sigmoid of its score."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from typing import Any, ClassVar, Literal
@@ -9,21 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from supermask.checks import check_choice
+from supermask.edges.exact import version
 from supermask.edges.in_model import searched_edges
 from supermask.edges.rules import Rule
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.sigmoid import WHOLE, of_2_24, table
 from supermask.edges.stored import NotStorable, Stored
 from supermask.kernels.base import philox
-from supermask.kernels.base.bits import popcount
+from supermask.kernels.base.bits import popcount, unpack
 from supermask.kernels.base.keys import Threshold
 from supermask.kernels.base.theta import Theta
 from supermask.methods.cycles import Cycle
-from supermask.methods.method import Method
+from supermask.methods.method import Method, check_unrated
 
 Ends = Literal["rounded", "drawn"]
 ROUNDED, TRAINING, EVALUATION = 0, 5, 6
 """What a mask is drawn for: nothing, which rounds probabilities, or a purpose of the generator."""
+MOST = 1 << 22  # generations that the generator has of a purpose
 
 
 class _Margin(torch.autograd.Function):
@@ -46,15 +49,15 @@ class _Total(torch.autograd.Function):
     """`weight` as it is; backward adds what the selected edges' number, by which `weight` is divided, has of it."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scores: Tensor, selected: Tensor, levels: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, scores, selected, levels)
+    def forward(ctx: Any, weight: Tensor, scores: Tensor, selected: Tensor, chances: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, selected, chances)
         return weight.view_as(weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        weight, scores, selected, levels = ctx.saved_tensors
+        weight, selected, chances = ctx.saved_tensors
         share = (grad.float() * weight.float()).sum() / selected.clamp(min=1)
-        return grad, -share * _slope(of_2_24(scores, levels)), None, None
+        return grad, -share * _slope(chances), None, None
 
 
 def _slope(chances: Tensor) -> Tensor:
@@ -114,15 +117,16 @@ class DrawnEdges(SearchedEdges):
     def _draw(self, purpose: int, generation: int) -> None:
         if purpose == ROUNDED:
             self.drawn.fill_(WHOLE // 2)
-            return
-        place = self.seed, self.layer, self.rows, self.cols
-        given: dict[str, Any] = {"purpose": purpose, "generation": generation, "device": self.drawn.device}
-        self.drawn.copy_(philox.uniform(*place, low=0.0, high=1.0, **given) * WHOLE)
+        else:
+            place = self.seed, self.layer, self.rows, self.cols
+            given: dict[str, Any] = {"purpose": purpose, "generation": generation, "device": self.drawn.device}
+            self.drawn.copy_(philox.uniform(*place, low=0.0, high=1.0, **given) * WHOLE)
+        self._writes = self._written()
 
     def _keep(self) -> None:
         super()._keep()
         device = self.constant.device
-        if self._buffers["moment"] is None:
+        if self._buffers["moment"] is None or self._unknown():
             self.moment = torch.tensor([TRAINING, 0], device=device)
         drawn = torch.empty(self.rows, self.cols, dtype=torch.int32, device=device)
         self.register_buffer("drawn", drawn, persistent=False)
@@ -133,14 +137,21 @@ class DrawnEdges(SearchedEdges):
     def _subnet(self, dtype: torch.dtype, ever: Tensor | None) -> tuple[Tensor, Tensor]:
         weight, mask = super()._subnet(dtype, ever)
         if self._scaling:
-            weight = _Total.apply(weight, self.scores, popcount(mask).sum(), self.levels)
+            chances = self._left(of_2_24(self.scores.detach(), self.levels))
+            weight = _Total.apply(weight, self.scores, popcount(mask).sum(), chances)
         return weight, mask
+
+    def _left(self, values: Tensor) -> Tensor:
+        """`values` of the edges that hard pruning left, and zero elsewhere."""
+        if self.survivors is None:
+            return values
+        return values * unpack(self.survivors, self.cols).view(self.shape)
 
     def theta(self) -> Theta:
         theta = super().theta()
         if not self._scaling:
             return theta
-        selected = (self.rule.keys(self).detach() > 0).sum().clamp(min=1)
+        selected = self._left(self.rule.keys(self).detach() > 0).sum().clamp(min=1)
         return theta._replace(constant=(theta.constant.double() * self.count / selected).float())
 
     @torch.no_grad()
@@ -155,12 +166,45 @@ class DrawnEdges(SearchedEdges):
 
     def expected(self) -> float:
         """How many edges a draw selects in the mean."""
-        return float(of_2_24(self.scores.detach(), self.levels).sum()) / WHOLE
+        return float(self._left(of_2_24(self.scores.detach(), self.levels)).sum()) / WHOLE
+
+    def _unknown(self) -> bool:
+        """Whether the state is still to be loaded: these edges came from the meta device."""
+        return self._is_real() and math.isnan(float(self.constant))
+
+    def check_made(self) -> None:
+        super().check_made()
+        if self._writes not in (None, self._written()):
+            raise NotStorable(
+                "`drawn` or `moment` was written to, and the first is made of the second: call edges.draw(purpose, "
+                "generation)"
+            )
+
+    def _written(self) -> tuple[int, int]:
+        return version(self.drawn), version(self.moment)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_writes": None}  # a copy counts its own
 
     def _load_from_state_dict(self, *given: Any) -> None:
         super()._load_from_state_dict(*given)
-        if self._is_real() and not self.moment.is_meta:
+        if self._is_real():
             self._draw(*self.moment.tolist())
+
+    def _misfits(self, state_dict: Mapping[str, Any], prefix: str) -> Iterator[str]:
+        yield from super()._misfits(state_dict, prefix)
+        moment = state_dict.get(prefix + "moment")
+        if moment is None or moment.is_meta:
+            return
+        found = moment.tolist()
+        if moment.shape != (2,) or found[0] not in (ROUNDED, TRAINING, EVALUATION) or not 0 <= found[1] < MOST:
+            yield (
+                f"moment is {found}: expected what for ({ROUNDED}, {TRAINING} or {EVALUATION}) and a generation from 0 "
+                f"to {MOST - 1}"
+            )
+
+    def _room(self, old: Tensor | None, found: Tensor | None, *, required: bool) -> Tensor | None:
+        return super()._room(old, found, required=required or old is self._buffers["moment"])
 
     def _identity(self) -> dict[str, Any]:
         return super()._identity() | {"scaling": int(self._scaling)}
@@ -175,7 +219,8 @@ class Sampled(Method):
     draw alike. A cycle is evaluated over several draws; one without a step follows, of the mask that the ticket holds.
 
     Weights are a constant with the seed's sign, so that a ticket can hold what `scaling` makes of them; the paper's
-    constant is the standard deviation of a layer's draw, which is this one but for chance.
+    constant is the standard deviation of a layer's Glorot-normal draw. Its variant that rounds half of the edges in
+    training, and leaves the others soft, is not here.
 
     Attributes:
         length: how many times the schedule's epochs the search takes.
@@ -212,6 +257,7 @@ class Sampled(Method):
                 f"weights={chosen['weights']!r} with scaling: a ticket has no factor of real weights; convert with a "
                 "signed constant"
             )
+        check_unrated(self, chosen)
         return DrawnEdges(shape, scaling=self.scaling, **chosen)
 
     @torch.no_grad()
@@ -222,6 +268,8 @@ class Sampled(Method):
                 edges.draw(ROUNDED if self.ends == "rounded" else EVALUATION)
 
     def before_step(self, model: nn.Module, step: int) -> None:
+        if step >= MOST:
+            raise ValueError(f"step {step}: sampled supermasks draw for {MOST:,} steps at most; take larger batches")
         for edges in sampled(model):
             edges.draw(TRAINING, step)
 
@@ -231,12 +279,14 @@ class Sampled(Method):
         if all(purpose != TRAINING for purpose, _ in moments):
             return {"accuracy": accuracy()}
         found = []
-        for number in range(self.draws):
-            for edges in layers:
-                edges.draw(EVALUATION, number)
-            found.append(accuracy())
-        for edges, moment in zip(layers, moments, strict=True):
-            edges.draw(*moment)
+        try:
+            for number in range(self.draws):
+                for edges in layers:
+                    edges.draw(EVALUATION, number)
+                found.append(accuracy())
+        finally:
+            for edges, moment in zip(layers, moments, strict=True):
+                edges.draw(*moment)
         density = sum(edges.expected() for edges in layers) / sum(edges.count for edges in layers)
         return {"accuracy": fmean(found), "spread": pstdev(found), "density": density}
 

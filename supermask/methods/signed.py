@@ -1,13 +1,15 @@
 """Signed supermasks: a score's size says whether its edge is selected, and its sign turns the edge's weight."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from supermask.checks import SearchWarning
 from supermask.edges.draws import WEIGHTS
 from supermask.edges.rules import Rule
 from supermask.edges.searched import SearchedEdges
@@ -16,7 +18,8 @@ from supermask.kernels.base.bits import pack
 from supermask.kernels.base.keys import Threshold
 from supermask.kernels.base.theta import Theta
 from supermask.methods.cycles import Cycle
-from supermask.methods.method import Method
+from supermask.methods.method import Method, check_unrated
+from supermask.training.training import Training
 
 ELUS = math.sqrt(1.5)
 """Times the constant sqrt(2 / fan_in): that of the paper's networks, whose activation is ELU."""
@@ -47,7 +50,7 @@ class SignedEdges(SearchedEdges):
         given: of `SearchedEdges`; weights are a constant with the seed's sign.
 
     Attributes:
-        tau: float32 [1]; it stays what it is.
+        tau: float32 [1], of the first draw of the scores; it stays what it is.
     """
 
     tau: Tensor
@@ -113,6 +116,17 @@ class Signed(Method):
     def phases(self) -> tuple[Cycle, ...]:
         return (Cycle(remaining=None, length=self.length),)
 
+    def optimiser(self, model: nn.Module, training: Training, cycle: Cycle) -> torch.optim.Optimizer:
+        if training.optimiser in ("sgd", "adam"):
+            warnings.warn(
+                f"signed supermasks with optimiser={training.optimiser!r}, whose weight decay is not decoupled: scores "
+                "hardly decay towards the threshold, and masks stay about as dense as they begin; the paper's is "
+                "optimiser='sgdw'",
+                SearchWarning,
+                stacklevel=2,
+            )
+        return super().optimiser(model, training, cycle)
+
     def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
         chosen = {**self.choices, **given}
         if chosen["magnitude"] != "abs":
@@ -121,4 +135,5 @@ class Signed(Method):
             raise ValueError(
                 f"weights={chosen['weights']!r} have no sign that a ticket could turn: convert with a signed constant"
             )
+        check_unrated(self, chosen)
         return SignedEdges(shape, share=self.share, gain=self.gain, **chosen)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import numpy as np
 from torch import nn
 
 from supermask.networks.arguments import bound_to, signature_of
@@ -172,7 +173,7 @@ class _Held:
             said = self._value == other._value
         except Exception:  # whatever a comparison of the user's runs into
             return False
-        return isinstance(said, bool) and said
+        return isinstance(said, bool | np.bool_) and bool(said)
 
 
 def _called(builder: Any) -> str:

@@ -78,8 +78,9 @@ def compare(
 
     Raises:
         CompareError: no such column, value or rate; fewer than two to compare, or than two seeds; other seeds; several
-            values of a seed; seeds of one value of `by` that were run with other settings; a value that is no number;
-            a run that is not finished, unless `at` says which cycle.
+            values of a seed; seeds of one value of `by` that were run with other settings, where these are known (of
+            runs, and of a DataFrame that still has the `attrs` that `frames` gave it); a value that is no number; a run
+            that is not finished, unless `at` says which cycle.
         FrameError, RunReadError: as `frames`.
         NotInstalled: there is no pandas or no SciPy.
     """

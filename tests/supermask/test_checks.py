@@ -35,6 +35,7 @@ class Numbers:
     several: tuple[float, ...] = ()
     counts: tuple[int, int] = (1, 2)
     either: int | str = 1
+    named: tuple[int, str] = (1, "a")
     other: Any = None
 
     def __post_init__(self) -> None:
@@ -51,6 +52,7 @@ def test_numbers_of_a_record_are_pythons() -> None:
     held = Numbers(**given, either="a", other=np.int8(1))  # type: ignore[arg-type]
     assert held == Numbers(count=2, rate=0.5, maybe=0.25, several=(1, 0.5), either="a", other=1)
     assert [type(one) for one in (held.count, held.rate, held.maybe, *held.several)] == [int, float, float, int, float]
+    assert Numbers(several=range(2), counts=np.array([3, 4])) == Numbers(several=(0, 1), counts=(3, 4))  # type: ignore[arg-type]
     assert type(Numbers(rate=1).rate) is int, "a configuration says what was said"
 
 
@@ -63,7 +65,12 @@ def test_numbers_of_a_record_are_pythons() -> None:
         ({"rate": True}, r"rate True: expected a number"),
         ({"rate": np.True_}, r"rate .*True.*: expected a number"),
         ({"maybe": [0.1]}, r"maybe \[0.1\]: expected a number"),
+        ({"rate": 1j}, r"rate 1j: expected a number"),
+        ({"rate": np.complex64(1)}, r"rate .*: expected a number"),
+        ({"rate": torch.ones(3)}, r"rate tensor.*: expected a number"),
         ({"several": 0.1}, r"several 0.1: expected several numbers"),
+        ({"several": "0.1"}, r"several '0.1': expected several numbers"),
+        ({"named": ("a", "a")}, r"named\[0\] 'a': expected an integer"),
         ({"several": [0.1, "x"]}, r"several\[1\] 'x': expected a number"),
         ({"counts": (1, 0.5)}, r"counts\[1\] 0.5: expected an integer"),
     ],

@@ -37,7 +37,14 @@ def test_it_is_near_the_sigmoid_and_rises(values: list[float]) -> None:
     assert found == sorted(found)
     for value, integer in zip(values, found, strict=True):
         exact = WHOLE / (1 + math.exp(-value))
-        assert abs(integer - exact) <= 5
+        assert abs(integer - exact) <= 8
+
+
+def test_it_is_near_the_sigmoid_at_dense_numbers() -> None:
+    """Between 1/4 and 2 the slope is large, and float32 has more digits than the table reads."""
+    values = torch.rand(200_000, generator=torch.Generator().manual_seed(0)) * 1.75 + 0.25
+    apart = of(values).double() - WHOLE * torch.sigmoid(values.double())
+    assert 5 < float(apart.abs().max()) <= 8
 
 
 @given(st.floats(-17, 17, width=32))

@@ -1,5 +1,6 @@
 """What holds of every method of METHODS: exact counts, resuming, tickets, ranks and paths, all to the bit."""
 
+import copy
 import random
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -165,6 +166,17 @@ def test_its_ticket_is_its_network_to_the_bit(label: str, tmp_path: Path) -> Non
             assert torch.equal(loaded(inputs), logits)
         else:
             torch.testing.assert_close(loaded(inputs), logits)
+
+
+@pytest.mark.parametrize("label", SHORT)
+def test_copies_and_states_are_the_same_network(label: str) -> None:
+    """A deep copy, and a state dict in a network that has been to the meta device."""
+    model = trained(SHORT[label], steps=2)
+    fresh = network(SHORT[label], seed=5).to("meta").to_empty(device="cpu")
+    fresh.load_state_dict(model.state_dict())
+    expected = state(model)
+    for other in (copy.deepcopy(model), fresh):
+        assert same(state(other), expected)
 
 
 @pytest.mark.parametrize("label", SHORT)

@@ -186,6 +186,25 @@ def test_it_ends_with_all_that_is_left_or_with_the_rounded_scores(tmp_path: Path
     assert only.remaining == searched.remaining
 
 
+def test_a_search_without_an_event_is_refused() -> None:
+    """It would end with every edge."""
+    says = "every=5 with 5 epochs: .* or every=4 or less"
+    with pytest.raises(ValueError, match=says):
+        GemMiner().schedule(Training(epochs=5), GemMiner().phases()[0], None)
+    with pytest.raises(ValueError, match="every=9 with 4 epochs"):
+        replace(BASE, method=GemMiner(every=9, length=2), stages=None, training=replace(BASE.training, epochs=2))
+    GemMiner().schedule(Training(epochs=6), GemMiner().phases()[0], None)
+    GemMiner(remaining=1.0).schedule(Training(epochs=1), GemMiner().phases()[0], None)
+
+
+def test_its_hook_may_be_called_in_a_loop_of_one_s_own() -> None:
+    model = network()
+    for edges in layers_of(model):
+        edges.scores.data.add_(3.0)
+    MINER.before_step(model, 0)
+    assert all(edges.scores.max() == 1 for edges in layers_of(model))
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from supermask.edges.in_model import all_edges, searched_edges
-from supermask.edges.sigmoid import WHOLE, of_2_24
+from supermask.edges.sigmoid import of_2_24
+from supermask.edges.stored import NotStorable
 from supermask.kernels.base import philox
 from supermask.kernels.base.bits import unpack
 from supermask.methods.sampled import EVALUATION, ROUNDED, TRAINING, DrawnEdges, Sampled
@@ -147,8 +148,7 @@ def test_where_all_are_selected_scaling_takes_the_mean_direction_out() -> None:
     edges, grad = edges_of(method=SCALED), torch.randn(24, 30)
     with torch.no_grad():
         edges.scores.fill_(8.0)
-    edges.draw(TRAINING, next(n for n in range(99) if (drawn(edges, TRAINING, n) < 0.9 * WHOLE).all() or n == 98))
-    edges.drawn.clamp_(max=WHOLE // 2)
+    edges.draw(ROUNDED)
     edges(torch.float32).backward(grad)
     assert edges.scores.grad is not None
     p = torch.sigmoid(torch.tensor(8.0, dtype=torch.float64))
@@ -222,6 +222,69 @@ def test_state_dicts_hold_the_draw() -> None:
     assert {"drawn", "levels"}.isdisjoint(one.state_dict())
     with pytest.raises(RuntimeError, match="the state dict is of edges with"):
         edges_of(method=SCALED).load_state_dict(one.state_dict())
+
+
+def test_after_hard_pruning_the_edges_left_alone_count() -> None:
+    """n / sum(m) over the mask as it is; nothing moves the removed ones."""
+    edges, grad = edges_of(method=SCALED, spread=1.0), torch.randn(24, 30)
+    edges.draw(TRAINING, 0)
+    edges.remove_unselected()
+    edges.draw(TRAINING, 1)
+    assert edges.survivors is not None
+    left, mask = unpack(edges.survivors, 30), unpack(edges.mask(), 30)
+    assert mask.sum() < left.sum()
+    weight = edges(torch.float32)
+    expected = (weights(edges).double() * edges.count / int(mask.sum())).float() * mask
+    assert torch.equal(weight, expected)
+    weight.backward(grad)
+    p, n, w = torch.sigmoid(edges.scores.detach().double()), edges.count, weights(edges).double()
+    c = n / mask.sum()
+    slope = (c * grad * w - c**2 / n * (grad * w * mask).sum()) * p * (1 - p) * left
+    assert edges.scores.grad is not None
+    torch.testing.assert_close(edges.scores.grad.double(), slope, rtol=1e-4, atol=1e-6)
+    assert edges.expected() == pytest.approx(float((p * left).sum()), rel=1e-5)
+
+
+def test_an_evaluation_that_fails_gives_the_draw_back() -> None:
+    model = network(Sampled())
+
+    def accuracy() -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), torch.no_grad():
+        Sampled().evaluate(model, accuracy)
+    assert {tuple(edges.moment.tolist()) for edges in model.modules() if isinstance(edges, DrawnEdges)} == {
+        (TRAINING, 0)
+    }
+
+
+@pytest.mark.parametrize("moment", [None, [5], [5, 0, 0], [4, 0], [6, -1], [6, 1 << 22]])
+def test_a_state_dict_says_what_the_mask_is_drawn_for(moment: list[int] | None) -> None:
+    edges = edges_of()
+    before, state = edges.mask(), edges.state_dict()
+    if moment is None:
+        del state["moment"]
+    else:
+        state["moment"] = torch.tensor(moment)
+    with pytest.raises(RuntimeError, match="moment"):
+        edges.load_state_dict(state)
+    assert edges.moment.tolist() == [TRAINING, 0]
+    assert torch.equal(edges.mask(), before)
+
+
+@pytest.mark.parametrize("name", ["drawn", "moment"])
+def test_a_draw_by_hand_is_not_saved(name: str) -> None:
+    edges = edges_of()
+    getattr(edges, name).add_(1)
+    with pytest.raises(NotStorable, match="was written to, and the first is made of the second"):
+        edges.state_dict()
+    edges.draw(TRAINING, 1)
+    edges.state_dict()
+
+
+def test_there_are_so_many_draws() -> None:
+    with pytest.raises(ValueError, match="step 4194304: sampled supermasks draw for 4,194,304 steps at most"):
+        Sampled().before_step(network(Sampled()), 1 << 22)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Signed supermasks: what a score's size and sign do, its gradient, and what a ticket holds."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from supermask.checks import SearchWarning
 from supermask.edges.in_model import searched_edges
 from supermask.edges.stored import Stored
 from supermask.kernels.base.bits import unpack
@@ -148,9 +150,19 @@ def test_what_is_out_of_range_is_refused(given: dict[str, Any], says: str) -> No
         Signed(**given)
 
 
+@pytest.mark.parametrize(("name", "warns"), [("sgd", True), ("adam", True), ("sgdw", False), ("adamw", False)])
+def test_decay_that_is_not_decoupled_is_told_of(name: Any, warns: bool) -> None:
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        Signed().optimiser(network(), Training(optimiser=name), Signed().phases()[0])
+    assert [one.category for one in found if "decoupled" in str(one.message)] == [SearchWarning] * warns
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
+        ({"weights": "scaled_signed_constant"}, "follow a rate, and Signed has none"),
+        ({"pinned": True}, "a layer with a rate of its own, 0.5: Signed selects at no fixed rate"),
         ({"weights": "kaiming_normal"}, "weights='kaiming_normal' have no sign that a ticket could turn"),
         ({"magnitude": "raw"}, "magnitude='raw': a score's sign turns its weight"),
     ],

@@ -111,6 +111,7 @@ def made_by(width: int) -> Callable[..., nn.Module]:
 def test_a_builder_made_with_arrays_is_told_by_them(kind: Any) -> None:
     array = kind([3, 4])
     for _ in range(2):
+        register("mine/number", partial(cnn, width=np.float64(2.0)))
         register("mine/part", partial(cnn, array, width=[array]))
     for other in (partial(cnn, kind([3, 4]), width=[array]), partial(cnn, array, width=[kind([3, 4])])):
         with pytest.raises(ValueError, match="is taken by"):

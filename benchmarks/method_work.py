@@ -3,9 +3,9 @@
     python -m benchmarks.method_work --threads 2 --json method_work.json
 
 As benchmarks.search_work, for edge-popup and the methods that select or weigh edges in another way: selecting, making
-weights, the straight-through gradient and the update of the scores, over all layers, as a share of a whole dense step
-of the same round. What a method does from time to time (IteRand's re-draws) is timed as a call of its own and shared
-out over the steps between two of them.
+weights, the straight-through gradient, what the method does before a step and adds to the loss, and the update of the
+scores, over all layers, as a share of a whole dense step of the same round. What a method does from time to time
+(IteRand's re-draws) is timed as a call of its own and shared out over the steps between two of them.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,14 @@ import torch
 from benchmarks._report import Comparison, Options, Report, command
 from benchmarks._timing import Sample, interleaved
 from benchmarks.search_step import model_of, step_of
-from benchmarks.search_work import dense_update, search_work
+from benchmarks.search_work import dense_updates, search_work
 from supermask.edges.in_model import searched_edges
 from supermask.kernels.base.bits import count_bits
-from supermask.methods import METHODS, IteRand, Method
+from supermask.methods import EP, METHODS, IteRand, Method
 from supermask.training.memory import keep_freed_memory
 
-COMPARED = {label: METHODS[label] for label in ("EP", "IteRand", "multicoated")}
+_OF_A_KIND = ("EP", "IteRand", "multicoated", "Biprop", "Gem-Miner", "sampled", "signed")
+COMPARED = {label: METHODS[label] for label in _OF_A_KIND} | {"EP, over the network": EP(ranking="network")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def run(options: MethodWorkOptions) -> Report:
     works = {f"{label}: work and update": method for label, method in COMPARED.items()}
     calls = {
         "dense step": step_of(model_of("dense", device), options.batch, device),
-        "dense update": dense_update(model_of("search", device), fused=False),
+        "dense update": dense_updates(model_of("search", device), "sgd")["dense update"],
     }
     calls |= {name: _work(method, rounds + warmup, device) for name, method in works.items()}
     redraws = {f"{label}: a re-draw": method for label, method in COMPARED.items() if isinstance(method, IteRand)}
@@ -65,27 +66,27 @@ def run(options: MethodWorkOptions) -> Report:
             f"{share.low:.2%} and {share.high:.2%})"
         )
         facts[f"{label}, share of a dense step"] = share.summary()
-    checked = "a step moves every layer's scores, and each coat selects as many edges as it keeps"
+    checked = "a step moves every layer's scores, and each coat selects as many edges as its rule promises"
     compared = Comparison(case=f"batch {options.batch}", base="dense step", seconds=samples, checked=checked)
     title = "What each method adds to a dense step of ResNet-18 on 32x32 images, by itself"
     return Report(title=title, comparisons=(compared,), notes=tuple(notes), facts=facts)
 
 
 def _check(method: Method, device: torch.device) -> None:
-    """Raise unless a step moves every layer's scores and each coat selects as many edges as it keeps."""
+    """Raise unless a step moves every layer's scores and each coat selects as many edges as its rule promises."""
     model = model_of("search", device, method)
     layers = searched_edges(model)
     before = {name: edges.scores.detach().clone() for name, edges in layers.items()}
-    search_work(model, 1)()
+    search_work(model, 1, method=method)()
     for name, edges in layers.items():
         if torch.equal(edges.scores, before[name]):
             raise RuntimeError(f"the scores of layer {name} did not move in a step")
-        if [count_bits(coat) for coat in edges.coats()] != edges.kept.tolist():
+        if edges.rule.fixed and [count_bits(coat) for coat in edges.coats()] != edges.kept.tolist():
             raise RuntimeError(f"layer {name} does not select {edges.kept.tolist()} edges")
 
 
 def _work(method: Method, steps: int, device: torch.device) -> Callable[[], None]:
-    return search_work(model_of("search", device, method), steps)
+    return search_work(model_of("search", device, method), steps, method=method)
 
 
 def _event(method: IteRand, device: torch.device) -> Callable[[], None]:

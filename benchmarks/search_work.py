@@ -12,6 +12,7 @@ them, and divided by a whole dense step of the same round.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from benchmarks._timing import Sample, interleaved
 from benchmarks.search_step import SGD, OptimiserName, check, model_of, optimiser_of, step_of
 from supermask.edges.in_model import searched_edges
 from supermask.edges.selection import selected_once
+from supermask.methods.method import EDGE_POPUP, Method
 from supermask.training.memory import keep_freed_memory
 from supermask.training.score_sgd import ScoreSGD
 
@@ -45,19 +47,31 @@ def gradients(shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     return [(1e-3 * torch.randn(shape)).to(memory_format=_format(shape)) for shape in shapes]
 
 
-def search_work(model: nn.Module, steps: int, name: OptimiserName = "sgd") -> Callable[[], None]:
-    """The search's own work of a step, and the update of the scores; to be called `steps` times."""
+def search_work(
+    model: nn.Module, steps: int, name: OptimiserName = "sgd", method: Method = EDGE_POPUP
+) -> Callable[[], None]:
+    """The search's own work of a step, what `method` does beside, and the update of the scores; to be called `steps`
+    times."""
     everything = list(searched_edges(model).values())
     optimiser = optimiser_of(model, name)
-    searching = optimiser.searching if isinstance(optimiser, ScoreSGD) else partial(selected_once, model)
+    fused = isinstance(optimiser, ScoreSGD) and not method.whole_gradients
+    searching = optimiser.searching if fused else partial(selected_once, model)
+    numbers, batch = count(), (torch.zeros(1), torch.zeros(1, dtype=torch.int64))
     # A step consumes its gradients; copies of one set are as good as new ones.
     first = gradients([edges.shape for edges in everything])
     waiting = [[grad.clone(memory_format=torch.preserve_format) for grad in first] for _ in range(steps)]
 
+    def network(_: Tensor) -> Tensor:
+        weights = [edges(torch.float32) for edges in everything]
+        logits: Tensor = _Sink.apply(waiting.pop(), *weights)
+        return logits.view(1, 1)
+
     def work() -> None:
+        with torch.no_grad():
+            method.before_step(model, next(numbers))
         with searching():
-            weights = [edges(torch.float32) for edges in everything]
-            _Sink.apply(waiting.pop(), *weights).backward()
+            loss, _ = method.loss(model, network, batch, 0.0)
+            loss.backward()
         optimiser.step()
         optimiser.zero_grad()
 

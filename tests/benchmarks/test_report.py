@@ -1,5 +1,6 @@
 """The frame that benchmarks share: options from flags, ratios within a round, what is printed and written."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -123,6 +124,11 @@ def test_all_benchmarks_are_listed_and_answer() -> None:
     modules = {path.stem for path in folder.glob("[a-z]*.py")}
     packages = {path.parent.name for path in folder.glob("*/__main__.py")}
     assert modules | packages == {*together.BENCHMARKS, "roofline", "aot"}  # two of which measure nothing
+
+
+@pytest.mark.parametrize("name", together.BENCHMARKS)
+def test_a_benchmark_can_be_imported(name: str) -> None:
+    assert importlib.import_module(f"benchmarks.{name}").__doc__
 
 
 def test_flags_are_handed_on() -> None:

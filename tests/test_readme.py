@@ -32,6 +32,7 @@ def test_a_block_runs(number: int, tmp_path: Path) -> None:
         assert "searched: 21 layers" in done.stdout
         assert re.search(r"fc +layer 20 \(100, 512\) +51,200 of 51,200", done.stdout)
     if "supermask.compare" in block:
+        assert (tmp_path / "accuracy.pdf").read_bytes().startswith(b"%PDF")
         assert "Three pairs: the sign-flip test cannot give less than 0.25;" in done.stdout
         assert "(at 3.12 and 3.12 % remaining)" not in done.stdout
         assert re.search(r"^soft iEP - EP: accuracy [+-]0\.", done.stdout, re.MULTILINE)

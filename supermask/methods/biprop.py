@@ -144,4 +144,4 @@ class Biprop(EP):
                 f"weights={chosen['weights']!r}: binarised weights are a sign times one number of the layer, "
                 "'signed_constant'; Biprop(draw=) says what their magnitudes are drawn from"
             )
-        return BinarisedEdges(shape, draw=self.draw, rule=self._rule(chosen["magnitude"]), **chosen)
+        return BinarisedEdges(shape, draw=self.draw, rule=self._rule(chosen), **chosen)

@@ -96,6 +96,8 @@ class Multicoated(IEP):
         check_choice("spacing", self.spacing, Spacing)
         if self.ranking != "layer":
             raise ValueError(f"ranking={self.ranking!r}: coats are nested within a layer; leave it 'layer'")
+        if self.pattern is not None:
+            raise ValueError(f"pattern={self.pattern}: coats have rates of their own; leave it out")
         if not isinstance(self.coats, int) or not 1 <= self.coats <= MOST:
             raise ValueError(f"coats={self.coats}: expected 1 to {MOST}")
         if self.shares:

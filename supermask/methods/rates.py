@@ -1,11 +1,12 @@
 """The rates of an iteration, from a number of cycles, and how layers and epochs come by theirs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from supermask.checks import check_choice
-from supermask.edges.draws import Magnitude, kept_count
+from supermask.edges.draws import kept_count
+from supermask.edges.pattern import NOfM
 from supermask.edges.rules import GlobalTopKept, Rule, TopKept
 from supermask.edges.searched import SearchedEdges
 from supermask.later import LATER, Grown
@@ -27,12 +28,15 @@ class Searching(Method):
         anneal_epochs: how many epochs that takes; by default half of a cycle's.
         ranking: whether edges are ranked within their `layer` or, all against each other, within the `network`, whose
             rate is then exact and a layer's what is found. Layers that overrides pin keep theirs.
+        pattern: (n, m) has an output keep n edges of every m inputs in a row, of a convolution's channels at each
+            position of the kernel: 2:4 and 4:8, at the rate n / m. Layers that overrides pin are in no pattern.
     """
 
     allocate: Allocator = field(default=UNIFORM, metadata=LATER, repr=False)  # cycles say it, as the next two
     anneal: Anneal = field(default="none", metadata=LATER, repr=False)
     anneal_epochs: int | None = field(default=None, metadata=LATER, repr=False)
     ranking: Ranking = field(default="layer", metadata=LATER)
+    pattern: tuple[int, int] | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,31 +46,50 @@ class Searching(Method):
             raise TypeError(f"allocate={self.allocate!r}: expected an Allocator, such as Allocator(kind='erk')")
         if self.ranking == "network":
             check_ranked(self.allocate)
+        self._check_pattern()
         if self.anneal == "none" and self.anneal_epochs is not None:
             raise ValueError(
                 f"anneal_epochs={self.anneal_epochs} with anneal='none', which does not read it: choose how"
             )
 
+    def _check_pattern(self) -> None:
+        if self.pattern is None:
+            return
+        if len(self.pattern) != 2:
+            raise ValueError(f"pattern={self.pattern}: expected two integers, n of m: (2, 4)")
+        n, m = self.pattern
+        NOfM(n=n, m=m)
+        others = {"ranking": "layer", "anneal": "none", "allocate": UNIFORM}
+        if differ := [name for name, plain in others.items() if getattr(self, name) != plain]:
+            raise ValueError(f"pattern={self.pattern} with another {' and '.join(differ)}: it gives every layer n / m")
+
     def edges(self, shape: Sequence[int], **given: Any) -> SearchedEdges:
-        if self.ranking == "layer":
+        if self.ranking == "layer" and self.pattern is None:
             return super().edges(shape, **given)
         chosen = {**self.choices, **given}
-        return super().edges(shape, **chosen, rule=self._rule(chosen["magnitude"]))
+        return super().edges(shape, **chosen, rule=self._rule(chosen))
 
-    def _rule(self, magnitude: Magnitude) -> Rule:
-        kind = TopKept if self.ranking == "layer" else GlobalTopKept
-        return kind(absolute=magnitude == "abs")
+    def _rule(self, chosen: Mapping[str, Any]) -> Rule:
+        absolute = chosen["magnitude"] == "abs"
+        if self.pattern is not None and not chosen.get("pinned"):
+            return NOfM(rank=absolute, n=self.pattern[0], m=self.pattern[1])
+        return TopKept(absolute=absolute) if self.ranking == "layer" else GlobalTopKept(absolute=absolute)
 
     def settings(self) -> dict[str, Any]:
-        return {} if self.ranking == "layer" and self.is_phases(Searching) else super().settings()
+        plain = self.ranking == "layer" and self.pattern is None and self.is_phases(Searching)
+        return {} if plain else super().settings()
 
     def rated(self, cycles: Iterable[Cycle]) -> tuple[Cycle, ...]:
         """`cycles` with this allocation, annealed where that is asked for.
 
         Raises:
-            ValueError: annealing that no epoch would read, or to rates that rise.
+            ValueError: annealing that no epoch would read, or to rates that rise; rates that are not the pattern's.
         """
         shared = [replace(cycle, allocate=self.allocate) for cycle in cycles]
+        if self.pattern is not None:
+            rule = NOfM(n=self.pattern[0], m=self.pattern[1])
+            for rate in {cycle.remaining for cycle in shared} - {None}:
+                rule.check(rate)
         if self.anneal == "none":
             return tuple(shared)
         if not any(cycle.length for cycle in shared):

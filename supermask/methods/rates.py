@@ -88,8 +88,9 @@ class Searching(Method):
         shared = [replace(cycle, allocate=self.allocate) for cycle in cycles]
         if self.pattern is not None:
             rule = NOfM(n=self.pattern[0], m=self.pattern[1])
-            for rate in {cycle.remaining for cycle in shared} - {None}:
-                rule.check(rate)
+            for cycle in shared:
+                if cycle.remaining is not None:
+                    rule.check(cycle.remaining)
         if self.anneal == "none":
             return tuple(shared)
         if not any(cycle.length for cycle in shared):

@@ -62,6 +62,8 @@ def test_magnitudes_have_the_distribution_s_spread(draw: Any) -> None:
     mean = {"kaiming_normal": math.sqrt(2 / math.pi), "kaiming_uniform": math.sqrt(3) / 2}[draw] * deviation
     assert float(edges.drawn.mean()) == pytest.approx(mean, rel=0.01)
     assert float(edges.drawn.min()) > 0
+    steps = edges.drawn.double() * 2.0**23  # of a grid of 2^-19 of 2^-4, the power of two below the deviation
+    assert torch.equal(steps, steps.round())
     assert not torch.equal(edges.drawn, edges_of((300, 200), Biprop(draw=draw), layer=2).drawn)
 
 

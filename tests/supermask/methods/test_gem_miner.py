@@ -131,17 +131,22 @@ def test_without_a_gradient_scores_shrink_by_the_penalty() -> None:
 
 
 @pytest.mark.parametrize(("epochs", "every", "events"), [(7, 2, [2, 4, 6]), (6, 2, [2, 4]), (5, 1, [1, 2, 3, 4])])
-def test_events_follow_every_so_many_epochs_but_the_last(epochs: int, every: int, events: list[int]) -> None:
-    method = replace(MINER, every=every)
+@pytest.mark.parametrize("counts", ["exact", "published"])
+def test_events_follow_every_so_many_epochs_but_the_last(
+    epochs: int, every: int, events: list[int], counts: Any
+) -> None:
+    method = replace(MINER, every=every, counts=counts)
     model, found = course(method, epochs)
     count = sum(edges.count for edges in layers_of(model))
     changed = [e for e in range(1, epochs) if any((a != b).any() for a, b in zip(found[e - 1], found[e], strict=True))]
     assert changed == events
     for before, after in pairwise(found):
         assert all((later <= earlier).all() for earlier, later in zip(before, after, strict=True)), "flags nest"
+    left = count
     for number, epoch in enumerate(events, start=1):
-        kept = sum(int(part.sum()) for part in found[epoch])
-        assert kept == round(count * method.remaining ** (number / len(events)))
+        left -= math.ceil((1 - method.remaining ** (1 / len(events))) * left)
+        expected = round(count * method.remaining ** (number / len(events))) if counts == "exact" else left
+        assert sum(int(part.sum()) for part in found[epoch]) == expected
 
 
 def test_the_published_counts_drop_a_rounded_up_share_of_what_is_left() -> None:

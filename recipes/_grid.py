@@ -31,7 +31,6 @@ from supermask import (
     Validation,
     search,
 )
-from supermask.methods import name_of
 from supermask.recipes._experiment import suited
 from supermask.recipes._settings import (
     NO_VALIDATION,
@@ -53,6 +52,7 @@ from supermask.runs import (
     check_writable,
     cores,
     meant,
+    name_of,
     parsed,
     program,
     read_run,

@@ -11,13 +11,12 @@ from typing import Any, Literal
 from rich.console import Console
 
 from supermask import IEP, Allocator, Conversion, EPLong, Method, RandomMask
-from supermask.methods import name_of
 from supermask.recipes._grid import Compared, Experiment, command, markdown, run, spread
 from supermask.recipes._picking import PickingGrid
 from supermask.recipes._plan import show_plan
 from supermask.recipes._settings import Setting, SmallConv4
 from supermask.reports import Line, Point, accuracy_curves, accuracy_panels, curves_table, line
-from supermask.runs import table
+from supermask.runs import name_of, table
 
 RATES = (0.46, 0.215, 0.1, 0.035, 0.016)
 SEARCHES: Mapping[str, Method] = {"EP": EPLong(), "hard iEP": IEP(space="survivors"), "soft iEP": IEP()}

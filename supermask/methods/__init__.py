@@ -34,7 +34,6 @@ __all__ = [
     "Signed",
     "Threshold",
     "TopKept",
-    "name_of",
 ]
 
 METHODS: Mapping[str, Method] = {
@@ -59,8 +58,3 @@ METHODS: Mapping[str, Method] = {
     "shuffled": Shuffled(),
     "initial magnitude": InitialMagnitude(),
 }
-
-
-def name_of(label: str) -> str:
-    """What runs of that row are called."""
-    return label.lower().replace(" ", "_").replace("-", "_")

@@ -44,7 +44,7 @@ class GemMiner(Method):
     """Rounded scores in [0, 1], and from time to time the lowest of all layers frozen out for good.
 
     Sreenivasan et al. 2022, "Rare gems: finding lottery tickets at initialization". A forward selects the edges that
-    are left and whose score is above a half; before every step scores are brought back to [0, 1]. Every `every` epochs
+    are left and whose score is above a half; before every step scores are brought back to [0, 1]. Every so many epochs
     the lowest scores of those left, of all layers together, are frozen out, down to `remaining` at the last such event.
     The gradient of an edge that is left is dL/dw times its weight; of one frozen out, that of the penalty alone.
 
@@ -54,12 +54,12 @@ class GemMiner(Method):
     The published code drops every edge tied with the last one that an event drops: scores that were brought back to 0
     are all tied, so that it may fall below its schedule. Here an event drops so many, ties by layer and index. Its
     fine-tuning of the weights that are left, which no ticket holds yet, is not here. It has no weight decay
-    (`Training(weight_decay=0.0)`), and one event at least: more epochs than `every`.
+    (`Training(weight_decay=0.0)`), and one event at least: more epochs than `freeze_every`.
 
     Attributes:
         remaining: fraction of the edges left at the end.
         length: how many times the schedule's epochs the search takes.
-        every: epochs from one event to the next.
+        freeze_every: epochs from one event to the next.
         penalty: of the sum of squared scores, in the loss. The paper tunes it for each network and rate: 1e-4 to 5e-6,
             and 0 at half of the edges.
         counts: `exact` leaves round(edges * remaining^(i / events)) after event i; `published` drops
@@ -74,7 +74,7 @@ class GemMiner(Method):
 
     remaining: float = 0.0144
     length: int = 1
-    every: int = 5
+    freeze_every: int = 5
     penalty: float = 1e-4
     counts: Counts = "exact"
     unflag: bool = True
@@ -83,8 +83,8 @@ class GemMiner(Method):
         super().__post_init__()
         kept_count(self.remaining, 1)
         check_choice("counts", self.counts, Counts)
-        if self.every < 1:
-            raise ValueError(f"every={self.every}: expected epochs from one event to the next, at least one")
+        if self.freeze_every < 1:
+            raise ValueError(f"freeze_every={self.freeze_every}: expected epochs between two events, at least one")
         if self.length < 1:
             raise ValueError(f"length={self.length}: expected how often the search takes the schedule, at least once")
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
@@ -103,10 +103,10 @@ class GemMiner(Method):
 
     def schedule(self, training: Training, cycle: Cycle, last: float | None) -> Sequence[Rate]:
         epochs = cycle.epochs(training.epochs)
-        if 0 < epochs <= self.every and self.remaining < 1:
+        if 0 < epochs <= self.freeze_every and self.remaining < 1:
             raise ValueError(
-                f"every={self.every} with {epochs} epochs: events come after each {self.every} and none after the last "
-                f"epoch, so no edge would be frozen out: give more epochs, or every={max(1, epochs - 1)} or less"
+                f"freeze_every={self.freeze_every} with {epochs} epochs: no event comes before the end, so no "
+                f"edge would be frozen out: give more epochs, or freeze_every={max(1, epochs - 1)} or less"
             )
         return super().schedule(training, cycle, last)
 
@@ -122,13 +122,13 @@ class GemMiner(Method):
 
     @torch.no_grad()
     def begin_epoch(self, model: nn.Module, cycle: Cycle, epoch: int, epochs: int) -> None:
-        event, since = divmod(epoch, self.every)
+        event, since = divmod(epoch, self.freeze_every)
         if since or not event:
             return
         layers = list(searched_edges(model).values())
         for edges in layers:
             edges.scores.clamp_(0.0, 1.0)
-        freeze_out(layers, self._left(layers, event, (epochs - 1) // self.every))
+        freeze_out(layers, self._left(layers, event, (epochs - 1) // self.freeze_every))
 
     @torch.no_grad()
     def before_step(self, model: nn.Module, step: int) -> None:

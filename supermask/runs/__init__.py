@@ -9,7 +9,7 @@ from supermask.runs.duration import StepTimes, spoken
 from supermask.runs.ending import told
 from supermask.runs.grid import GridError, Job, cores, run_grid
 from supermask.runs.imports import parsed
-from supermask.runs.main import program
+from supermask.runs.main import name_of, program
 from supermask.runs.picking import Picked, pick
 from supermask.runs.read import RunRecord, mean_and_error, read_run
 
@@ -27,6 +27,7 @@ __all__ = [
     "device_named",
     "mean_and_error",
     "meant",
+    "name_of",
     "parsed",
     "pick",
     "program",

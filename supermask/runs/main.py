@@ -9,7 +9,6 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from supermask.methods import name_of
 from supermask.methods.method import Method
 from supermask.runs.ending import told
 from supermask.runs.imports import parsed
@@ -75,3 +74,8 @@ def in_words(method: Method) -> str:
 def _subcommand(name: str, description: str, constructor: Callable[..., Recipe]) -> Any:
     said = tyro.conf.subcommand(name.replace("_", "-"), description=description, constructor=constructor)
     return Annotated[Any, said]
+
+
+def name_of(label: str) -> str:
+    """What runs of that row of METHODS are called."""
+    return label.lower().replace(" ", "_").replace("-", "_")

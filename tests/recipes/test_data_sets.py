@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import supermask
-from supermask.methods import METHODS, name_of
+from supermask.methods import METHODS
+from supermask.runs import name_of
 from supermask.runs.read import read_metrics
 from tests.recipes.command import run
 

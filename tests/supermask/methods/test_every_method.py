@@ -55,7 +55,16 @@ CPU = torch.device("cpu")
 
 
 # The rates of the small runs, and whatever a method does from time to time done often.
-SETTINGS: dict[str, Any] = {"given": RATES, "remaining": RATES[0], "length": 2, "every": 3, "chance": 0.5}
+SETTINGS: dict[str, Any] = {
+    "given": RATES, "remaining": RATES[0], "length": 2, "every": 3, "freeze_every": 1, "chance": 0.5
+}  # fmt: skip
+    "given": RATES,
+    "remaining": RATES[0],
+    "length": 2,
+    "every": 3,
+    "freeze_every": 1,
+    "chance": 0.5,
+}
 
 
 def short(method: Method) -> Method:
@@ -231,7 +240,7 @@ def test_two_settings_of_a_method_are_two_experiments() -> None:
     assert said(IteRand()) != said(IteRand(every=7))
     assert said(IteRand())["type"] == "supermask.methods.iterand.IteRand"
     for label, method in METHODS.items():
-        assert (said(method) is None) == (type(method) in (EP, EPLong, IEP, RandomMask)), label
+        assert (said(short(method)) is None) == (type(method) in (EP, EPLong, IEP, RandomMask)), label
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from supermask.training.training import Training
 from tests.supermask.runs.small_runs import BASE, Points, placed
 
 CPU = torch.device("cpu")
-MINER = GemMiner(remaining=0.1, every=2, penalty=1e-3)
+MINER = GemMiner(remaining=0.1, freeze_every=2, penalty=1e-3)
 
 
 def network(method: GemMiner = MINER, seed: int = 0, **given: Any) -> nn.Module:
@@ -135,7 +135,7 @@ def test_without_a_gradient_scores_shrink_by_the_penalty() -> None:
 def test_events_follow_every_so_many_epochs_but_the_last(
     epochs: int, every: int, events: list[int], counts: Any
 ) -> None:
-    method = replace(MINER, every=every, counts=counts)
+    method = replace(MINER, freeze_every=every, counts=counts)
     model, found = course(method, epochs)
     count = sum(edges.count for edges in layers_of(model))
     changed = [e for e in range(1, epochs) if any((a != b).any() for a, b in zip(found[e - 1], found[e], strict=True))]
@@ -180,7 +180,7 @@ def test_the_highest_scores_of_all_layers_are_left(data: st.DataObject, left_ove
 
 
 def test_it_ends_with_all_that_is_left_or_with_the_rounded_scores(tmp_path: Path) -> None:
-    method = replace(MINER, every=1, remaining=0.6)
+    method = replace(MINER, freeze_every=1, remaining=0.6)
     result = placed(replace(BASE, method=method, stages=None), tmp_path / "all").execute()
     searched, ended = result.cycles
     count = inspect(tmp_path / "all" / "ticket.safetensors").edges
@@ -193,11 +193,11 @@ def test_it_ends_with_all_that_is_left_or_with_the_rounded_scores(tmp_path: Path
 
 def test_a_search_without_an_event_is_refused() -> None:
     """It would end with every edge."""
-    says = "every=5 with 5 epochs: .* or every=4 or less"
+    says = "freeze_every=5 with 5 epochs: .* or freeze_every=4 or less"
     with pytest.raises(ValueError, match=says):
         GemMiner().schedule(Training(epochs=5), GemMiner().phases()[0], None)
-    with pytest.raises(ValueError, match="every=9 with 4 epochs"):
-        replace(BASE, method=GemMiner(every=9, length=2), stages=None, training=replace(BASE.training, epochs=2))
+    with pytest.raises(ValueError, match="freeze_every=9 with 4 epochs"):
+        replace(BASE, method=GemMiner(freeze_every=9, length=2), stages=None, training=replace(BASE.training, epochs=2))
     GemMiner().schedule(Training(epochs=6), GemMiner().phases()[0], None)
     GemMiner(remaining=1.0).schedule(Training(epochs=1), GemMiner().phases()[0], None)
 
@@ -214,7 +214,7 @@ def test_its_hook_may_be_called_in_a_loop_of_one_s_own() -> None:
     ("given", "says"),
     [
         ({"remaining": 0.0}, "remaining=0.0: expected a fraction"),
-        ({"every": 0}, "every=0: expected epochs"),
+        ({"freeze_every": 0}, "freeze_every=0: expected epochs"),
         ({"length": 0}, "length=0: expected how often"),
         ({"penalty": -1.0}, "penalty=-1.0: expected a number from 0"),
         ({"penalty": math.inf}, "penalty=inf: expected a number from 0"),

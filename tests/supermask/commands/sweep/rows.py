@@ -79,7 +79,7 @@ def grid_flags(module: object) -> Words:
     """One seed, one epoch (two, of which one anneals), and as few runs as there can be."""
     flags: Words = ["--seeds", 1, "--epochs", 1, "--device", "cpu", "--workers", 1, "--folder", "grid"]
     if hasattr(module, "Layerwise"):
-        return [*flags, "--epochs", 2, "--cycles", 1, "--lrs", 0.3, "--networks", "mlp"]
+        return [*flags, "--epochs", 2, "--cycles", 1, "--lrs", 0.3]
     if hasattr(module, "Table1"):
         return [*flags, "--remaining", 0.5]
     return flags if hasattr(module, "DISTRIBUTIONS") else [*flags, "--cycles", 1]

@@ -56,8 +56,6 @@ CPU = torch.device("cpu")
 
 # The rates of the small runs, and whatever a method does from time to time done often.
 SETTINGS: dict[str, Any] = {
-    "given": RATES, "remaining": RATES[0], "length": 2, "every": 3, "freeze_every": 1, "chance": 0.5
-}  # fmt: skip
     "given": RATES,
     "remaining": RATES[0],
     "length": 2,

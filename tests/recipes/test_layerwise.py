@@ -87,7 +87,7 @@ def test_networks_of_the_digits_are_of_nothing_else(given: Any, of: str) -> None
 
 @pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
-    small = ["--seeds", 1, "--epochs", 2, "--cycles", 2, "--lrs", 0.1, 0.3, "--networks", "mlp", "--folder", "grid"]
+    small = ["--seeds", 1, "--epochs", 2, "--cycles", 2, "--lrs", 0.3, "--networks", "mlp", "--folder", "grid"]
     done = run("recipes.layerwise", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     written = (tmp_path / "grid" / "layerwise.md").read_text()
@@ -102,4 +102,4 @@ def test_the_command(tmp_path: Path) -> None:
         "layerwise.md", "layerwise.png", "layerwise.csv"
     }  # fmt: skip
     again = run("recipes.layerwise", *small, cwd=tmp_path)
-    assert "48 runs in grid, 48 of them done" in again.stdout
+    assert "28 runs in grid, 28 of them done" in again.stdout

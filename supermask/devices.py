@@ -1,4 +1,4 @@
-"""The device that a flag names."""
+"""The device that a flag names, and the random numbers of one."""
 
 import torch
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from supermask.edges.draws import kept_count
-from supermask.edges.rules import Rule
+from supermask.edges.rules import Rule, above
 from supermask.edges.searched import SearchedEdges
 from supermask.kernels.base.bits import unpack
 from supermask.kernels.base.keys import REMOVED_KEY, Threshold, score_keys
@@ -74,7 +74,7 @@ class NOfM(Rule):
 
     def thresholds(self, layers: Sequence[SearchedEdges]) -> list[Threshold]:
         zero = torch.zeros(1, dtype=torch.int32, device=layers[0].scores.device)  # the key of 0
-        return [Threshold(tau=zero, last_tied=zero.long() - 1) for _ in layers]
+        return [above(zero) for _ in layers]
 
     def chosen(self, edges: SearchedEdges) -> Tensor:
         """The edges that the pattern keeps: bool of the scores' shape."""

@@ -92,6 +92,11 @@ class Rule:
         return {**magnitude, "rule": f"{type(self).__module__}.{type(self).__qualname__}({own})"}
 
 
+def above(key: Tensor) -> Threshold:
+    """The threshold of the edges whose key is above `key`, int32 [1]; of those that have it, none."""
+    return Threshold(tau=key, last_tied=torch.full_like(key, -1, dtype=torch.int64))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TopKept(Rule):
     """Exactly the `kept` highest of each layer, ties by index: edge-popup's."""

@@ -12,7 +12,7 @@ from supermask.checks import check_choice
 from supermask.data.base import Batch
 from supermask.edges.draws import kept_count
 from supermask.edges.in_model import searched_edges
-from supermask.edges.rules import GlobalTopKept, Rule
+from supermask.edges.rules import GlobalTopKept, Rule, above
 from supermask.edges.searched import SearchedEdges
 from supermask.kernels.base.bits import pack, popcount
 from supermask.kernels.base.keys import Threshold
@@ -33,10 +33,8 @@ class AboveHalf(Rule):
     absolute: bool = False
 
     def thresholds(self, layers: Sequence[SearchedEdges]) -> list[Threshold]:
-        device = layers[0].scores.device
-        tau = torch.full((1,), _HALF, dtype=torch.int32, device=device)
-        none = torch.full((1,), -1, dtype=torch.int64, device=device)
-        return [Threshold(tau=tau, last_tied=none) for _ in layers]
+        half = torch.full((1,), _HALF, dtype=torch.int32, device=layers[0].scores.device)
+        return [above(half) for _ in layers]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

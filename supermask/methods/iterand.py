@@ -39,7 +39,7 @@ class IteRand(EP):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.every, int) or self.every < 1:
+        if self.every < 1:
             raise ValueError(f"every={self.every}: expected steps from one event to the next, at least one")
         if not 0 <= self.chance <= 1:
             raise ValueError(f"chance={self.chance}: expected a probability, from 0 to 1")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from supermask.checks import check_choice
 from supermask.edges.exact import version
 from supermask.edges.in_model import searched_edges
-from supermask.edges.rules import Rule
+from supermask.edges.rules import Rule, above
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.sigmoid import WHOLE, of_2_24, table
 from supermask.edges.stored import NotStorable, Stored
@@ -79,7 +79,7 @@ class Sampling(Rule):
 
     def thresholds(self, layers: Sequence[SearchedEdges]) -> list[Threshold]:
         zero = torch.zeros(1, dtype=torch.int32, device=layers[0].scores.device)  # the key of 0
-        return [Threshold(tau=zero, last_tied=zero.long() - 1) for _ in layers]
+        return [above(zero) for _ in layers]
 
 
 class DrawnEdges(SearchedEdges):

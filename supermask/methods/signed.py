@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from supermask.checks import SearchWarning
 from supermask.edges.draws import WEIGHTS
-from supermask.edges.rules import Rule
+from supermask.edges.rules import Rule, above
 from supermask.edges.searched import SearchedEdges
 from supermask.edges.stored import Stored
 from supermask.kernels.base.bits import pack
@@ -33,8 +33,7 @@ class AboveTau(Rule):
         found = []
         for edges in layers:
             assert isinstance(edges, SignedEdges)
-            tau = edges.tau.view(torch.int32)  # the key of a magnitude is its bit pattern
-            found.append(Threshold(tau=tau, last_tied=torch.full_like(tau, -1, dtype=torch.int64)))
+            found.append(above(edges.tau.view(torch.int32)))  # the key of a magnitude is its bit pattern
         return found
 
 
